@@ -1,0 +1,1 @@
+"""Neural collapse and fairness in masked language models: measure, debias, judge."""

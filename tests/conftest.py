@@ -1,0 +1,31 @@
+"""One CPU backend with eight fake devices for every test, and access to the real data named by NCFAIR_DATA."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import pytest
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Callable[[str], Path]:
+    """Path of a file below NCFAIR_DATA. Without NCFAIR_DATA the test skips; a named but missing file is a failure."""
+    root = os.environ.get("NCFAIR_DATA")
+
+    def path(relative: str) -> Path:
+        if not root:
+            if os.environ.get("CI"):
+                pytest.fail("NCFAIR_DATA is not set: CI must run on the real data")
+            pytest.skip("needs real data: set NCFAIR_DATA to a folder holding data/, golden/ and models/")
+        found = Path(root).resolve() / relative
+        if not found.exists():
+            pytest.fail(f"{relative} is missing below NCFAIR_DATA={root}")
+        return found
+
+    return path
