@@ -1,0 +1,56 @@
+"""The one attention function, its implementations chosen by config."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from ncfair_jax.models.dropout import dropout
+
+Heads = Float[Array, "R T H C"]
+Mask = Bool[Array, "R 1 T T"]
+
+
+def segment_mask(segment_ids: Int[Array, "R T"]) -> Mask:
+    """True where query and key belong to one segment. Pads (0) see the pads, so that no softmax is empty."""
+    return segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
+
+
+def attend(
+    query: Heads,
+    key: Heads,
+    value: Heads,
+    mask: Mask,
+    *,
+    dropout_rate: float = 0.0,
+    rng: Key[Array, ""] | None = None,
+    implementation: str = "xla",
+) -> Heads:
+    """Scaled dot-product attention over the True positions of `mask`, with dropout on the probabilities.
+
+    Raises:
+        ValueError: if dropout is asked of an implementation that has none.
+    """
+    if rng is None:
+        dropout_rate = 0.0
+    return IMPLEMENTATIONS[implementation](query, key, value, mask, dropout_rate, rng)
+
+
+def _xla(query: Heads, key: Heads, value: Heads, mask: Mask, rate: float, rng: Key[Array, ""] | None) -> Heads:
+    scale = query.shape[-1] ** -0.5
+    logits = jnp.einsum("rthc,rshc->rhts", query, key, preferred_element_type=jnp.float32) * scale
+    probs = jax.nn.softmax(jnp.where(mask, logits, -1e30), axis=-1).astype(value.dtype)  # [R,H,T,T]
+    return jnp.einsum("rhts,rshc->rthc", dropout(probs, rate, rng), value)
+
+
+def _cudnn(query: Heads, key: Heads, value: Heads, mask: Mask, rate: float, rng: Key[Array, ""] | None) -> Heads:
+    if rate > 0.0:
+        raise ValueError(
+            f"attention='cudnn' has no dropout, but attention_dropout={rate}; set it to 0 or use attention='xla'"
+        )
+    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn")
+
+
+Implementation = Callable[[Heads, Heads, Heads, Mask, float, Key[Array, ""] | None], Heads]
+IMPLEMENTATIONS: dict[str, Implementation] = {"xla": _xla, "cudnn": _cudnn}

@@ -1,0 +1,258 @@
+"""One Linen encoder for BERT and RoBERTa, which differ by numbers of ModelConfig only.
+
+Outside this package a model is a ModelConfig and a nested dict of float32 arrays, whose path language is
+
+    embeddings/{word,position,token_type}/embedding  embeddings/norm/{scale,bias}
+    encoder/layer_3/attention/{query,key,value,output}/{kernel,bias}  encoder/layer_3/attention/norm/{scale,bias}
+    encoder/layer_3/{intermediate,output}/{kernel,bias}  encoder/layer_3/norm/{scale,bias}
+    mlm/transform/{kernel,bias}  mlm/norm/{scale,bias}  mlm/bias
+
+Sources: Devlin et al. 2019 (arXiv:1810.04805), Liu et al. 2019 (arXiv:1907.11692); equal to `BertForMaskedLM` and
+`RobertaForMaskedLM` of transformers (tests/models/test_parity.py).
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int, Key
+
+from ncfair_jax.models.attention import IMPLEMENTATIONS, Mask, attend, segment_mask
+from ncfair_jax.models.dropout import dropout
+
+Params = dict[str, Any]
+CHOICES = {
+    "model_type": ("bert", "roberta"),
+    "activation_dtype": ("float32", "bfloat16"),
+    "attention": tuple(IMPLEMENTATIONS),
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything the encoder needs to know; hashable, so that equal configs share one compilation.
+
+    Attributes:
+        model_type: "bert" or "roberta".
+        max_positions: rows of the position table (RoBERTa: pad id + 1 more than tokens fit a row).
+        hidden_dropout: probability of dropping an element of embeddings, attention output and feed-forward output.
+        attention_dropout: probability of dropping an attention probability.
+        activation_dtype: "float32" or "bfloat16". Parameters, LayerNorm, softmax and logits are float32 in both.
+        remat: recompute each layer in the backward pass instead of storing its inside.
+        attention: a name in `attention.IMPLEMENTATIONS`.
+        initializer_range: standard deviation of fresh matrices and embeddings.
+    Raises:
+        ValueError: for a name that is not among the choices, or heads that do not divide the hidden size.
+    """
+
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+    max_positions: int
+    type_vocab_size: int
+    layer_norm_eps: float
+    hidden_dropout: float
+    attention_dropout: float
+    pad_token_id: int
+    activation_dtype: str = "float32"
+    remat: bool = False
+    attention: str = "xla"
+    initializer_range: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)!r}; choose from {sorted(choices)}")
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} is not a multiple of num_heads={self.num_heads}; change one of them"
+            )
+
+    @property
+    def position_offset(self) -> int:
+        """Row of the position table of a segment's first token (RoBERTa leaves the rows up to the pad id unused)."""
+        return self.pad_token_id + 1 if self.model_type == "roberta" else 0
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest segment that has positions, special tokens included."""
+        return self.max_positions - self.position_offset
+
+
+class EncoderOutput(NamedTuple):
+    """hidden_states: the last layer; all_layers: embeddings, then each layer's output, where asked for."""
+
+    hidden_states: Float[Array, "R T D"]
+    all_layers: tuple[Float[Array, "R T D"], ...] | None
+
+
+def per_feature(vector: Float[Array, " D"], ndim: int) -> Array:
+    """The vector shaped to meet the last axis of an ndim-array (rank promotion written out)."""
+    return vector.reshape((1,) * (ndim - 1) + (-1,))
+
+
+class LayerNorm(nn.Module):
+    """LayerNorm over the last axis, computed in float32 whatever comes in; the result has `dtype`."""
+
+    epsilon: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        x = x.astype(jnp.float32)
+        centred = x - x.mean(-1, keepdims=True)
+        inverse_sd = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.epsilon)
+        normal = centred * inverse_sd * per_feature(scale, x.ndim) + per_feature(bias, x.ndim)
+        return normal.astype(self.dtype)
+
+
+def gelu(x: Array) -> Array:
+    """x · Φ(x) by erf, as BERT has it (not the tanh approximation)."""
+    return 0.5 * x * (1.0 + jax.lax.erf(x * jnp.asarray(0.5**0.5, x.dtype)))
+
+
+def dense(config: ModelConfig, features: int, name: str) -> nn.Dense:
+    """A linear layer in the activation dtype, initialised as BERT's."""
+    return nn.Dense(
+        features,
+        dtype=jnp.dtype(config.activation_dtype),
+        kernel_init=nn.initializers.normal(config.initializer_range),
+        name=name,
+    )
+
+
+class Table(nn.Module):
+    """An embedding table; ids beyond it give NaN, which is seen, where clamping would not be."""
+
+    rows: int
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, ids: Int[Array, "R T"]) -> Float[Array, "R T D"]:
+        init = nn.initializers.normal(self.config.initializer_range)
+        table = self.param("embedding", init, (self.rows, self.config.hidden_size))
+        return jnp.take(table, ids, axis=0, mode="fill", fill_value=jnp.nan)
+
+
+class Module(nn.Module):
+    """Base of the modules below: a config and whether to draw dropout."""
+
+    config: ModelConfig
+    train: bool
+
+    def norm(self, x: Array, name: str = "norm") -> Array:
+        return LayerNorm(self.config.layer_norm_eps, jnp.dtype(self.config.activation_dtype), name=name)(x)
+
+    def drop(self, x: Array) -> Array:
+        return dropout(x, self.config.hidden_dropout, self.dropout_key())
+
+    def dropout_key(self) -> Key[Array, ""] | None:
+        return self.make_rng("dropout") if self.train else None
+
+
+class Embeddings(Module):
+    """Word + position + token type, LayerNorm, dropout."""
+
+    @nn.compact
+    def __call__(self, tokens: Array, positions: Array, token_types: Array) -> Array:
+        config = self.config
+        total = (
+            Table(config.vocab_size, config, name="word")(tokens)
+            + Table(config.max_positions, config, name="position")(positions + config.position_offset)
+            + Table(config.type_vocab_size, config, name="token_type")(token_types)
+        )
+        return self.drop(self.norm(total))
+
+
+class Attention(Module):
+    """Self-attention, output projection, dropout, residual, LayerNorm."""
+
+    @nn.compact
+    def __call__(self, x: Array, mask: Mask) -> Array:
+        config = self.config
+        heads = (*x.shape[:2], config.num_heads, -1)  # [R,T,H,C]
+        query, key, value = (
+            dense(config, config.hidden_size, name)(x).reshape(heads) for name in ("query", "key", "value")
+        )
+        context = attend(
+            query,
+            key,
+            value,
+            mask,
+            dropout_rate=config.attention_dropout,
+            rng=self.dropout_key(),
+            implementation=config.attention,
+        ).reshape(x.shape)
+        return self.norm(x + self.drop(dense(config, config.hidden_size, "output")(context)))
+
+
+class Layer(Module):
+    """Attention block and feed-forward block, each normalised after its residual sum."""
+
+    @nn.compact
+    def __call__(self, x: Array, mask: Mask) -> Array:
+        config = self.config
+        x = Attention(config, self.train, name="attention")(x, mask)
+        inner = gelu(dense(config, config.intermediate_size, "intermediate")(x))
+        return self.norm(x + self.drop(dense(config, config.hidden_size, "output")(inner)))
+
+
+class Layers(Module):
+    """The stack; returns the output of every layer."""
+
+    @nn.compact
+    def __call__(self, x: Array, mask: Mask) -> tuple[Array, ...]:
+        layer = nn.remat(Layer) if self.config.remat else Layer
+        outputs = [x]
+        for index in range(self.config.num_layers):
+            outputs.append(layer(self.config, self.train, name=f"layer_{index}")(outputs[-1], mask))
+        return tuple(outputs)
+
+
+class Encoder(Module):
+    """Embeddings and layers. Public use is through `encode`."""
+
+    @nn.compact
+    def __call__(self, tokens: Array, segment_ids: Array, positions: Array, token_types: Array) -> tuple[Array, ...]:
+        x = Embeddings(self.config, self.train, name="embeddings")(tokens, positions, token_types)
+        return Layers(self.config, self.train, name="encoder")(x, segment_mask(segment_ids))
+
+
+def encode(
+    config: ModelConfig,
+    params: Params,
+    tokens: Int[Array, "R T"],
+    segment_ids: Int[Array, "R T"],
+    positions: Int[Array, "R T"],
+    *,
+    token_types: Int[Array, "R T"] | None = None,
+    dropout_rng: Key[Array, ""] | None = None,
+    all_layers: bool = False,
+) -> EncoderOutput:
+    """Hidden states of packed rows.
+
+    Args:
+        params: the tree of the module docstring; the head's part is not looked at.
+        segment_ids: which segment of its row a token belongs to; 0 = pad. Attention stays inside a segment, so a
+            token that must not be attended to (a hole of an attention mask) gets 0.
+        positions: 0 at the first token of each segment; RoBERTa's offset is added here.
+        token_types: all 0 if not given.
+        dropout_rng: typed key; without it there is no dropout. Row r's dropout depends on r, not on later rows.
+        all_layers: also return the embeddings and every layer's output.
+    Returns:
+        Hidden states in the activation dtype. Those of pads are finite and mean nothing; those of ids or positions
+        beyond their table are NaN.
+    """
+    if token_types is None:
+        token_types = jnp.zeros_like(tokens)
+    rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
+    module = Encoder(config, train=dropout_rng is not None)
+    layers = module.apply({"params": params}, tokens, segment_ids, positions, token_types, rngs=rngs)
+    return EncoderOutput(layers[-1], layers if all_layers else None)

@@ -1,0 +1,53 @@
+"""The masked-LM head: transform, tied decoder, and the classifier rows that the fairness losses look at."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Key
+
+from ncfair_jax.models.encoder import Encoder, LayerNorm, ModelConfig, Params, dense, gelu, per_feature
+
+
+class MlmHead(nn.Module):
+    """Everything of the head but the decoder matrix, which is the word embedding table."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, hidden: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        config = self.config
+        self.param("bias", nn.initializers.zeros, (config.vocab_size,))  # read by mlm_logits
+        inner = gelu(dense(config, config.hidden_size, "transform")(hidden))
+        return LayerNorm(config.layer_norm_eps, jnp.float32, name="norm")(inner)
+
+
+def mlm_transform(config: ModelConfig, params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    """Features that the decoder multiplies: dense, exact GELU, LayerNorm. The result is float32."""
+    features: Array = MlmHead(config).apply({"params": params["mlm"]}, hidden)
+    return features
+
+
+def mlm_logits(config: ModelConfig, params: Params, transformed: Float[Array, "... D"]) -> Float[Array, "... V"]:
+    """Logits over the vocabulary in float32: transformed · word embeddings + output bias."""
+    dtype = jnp.dtype(config.activation_dtype)
+    weight, bias = classifier(params)
+    logits = jnp.einsum(
+        "...d,vd->...v", transformed.astype(dtype), weight.astype(dtype), preferred_element_type=jnp.float32
+    )
+    return logits + per_feature(bias, logits.ndim)
+
+
+def classifier(params: Params) -> tuple[Float[Array, "V D"], Float[Array, " V"]]:
+    """Weight and bias of the output layer: the tied word embeddings and the decoder bias."""
+    return params["embeddings"]["word"]["embedding"], params["mlm"]["bias"]
+
+
+def init_params(config: ModelConfig, rng: Key[Array, ""]) -> Params:
+    """Fresh float32 parameters: matrices and embeddings N(0, initializer_range²), biases 0, LayerNorm 1 and 0."""
+    ids = jnp.zeros((1, 1), jnp.int32)
+    encoder_rng, head_rng = jax.random.split(rng)
+    params: dict[str, Any] = dict(Encoder(config, train=False).init(encoder_rng, ids, ids, ids, ids)["params"])
+    params["mlm"] = MlmHead(config).init(head_rng, jnp.zeros((1, config.hidden_size)))["params"]
+    return params
