@@ -1,0 +1,409 @@
+"""The configuration of a run: one tree of frozen dataclasses, its ConfigDict twin for the command line, and its checks.
+
+A config file returns `base_config()` with some fields changed; every field exists there with its final type, so that
+`--config.nc3.weight=10` works and a misspelt name fails. `freeze` turns the ConfigDict into the frozen tree that the
+inside reads; `validate` refuses what cannot work before anything is loaded or compiled.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from ml_collections import ConfigDict
+
+WORD_EMBEDDING = "embeddings/word/embedding"
+
+
+class ConfigError(ValueError):
+    """A config that cannot work; the message names the field, its value and the remedy."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Which pretrained model to start from, and how to run it.
+
+    Attributes:
+        path: Hugging Face folder or Hub name.
+        head: "" if the folder holds an MLM head, else how to make one: "identity" or "seeded:N".
+        activation_dtype: "float32" or "bfloat16".
+        remat: recompute layers in the backward pass: less memory, about a third more time.
+        attention: implementation of `models.attention`.
+        hidden_dropout, attention_dropout: -1 keeps the model's own rate.
+    """
+
+    path: str = ""
+    head: str = ""
+    activation_dtype: str = "float32"
+    remat: bool = False
+    attention: str = "xla"
+    hidden_dropout: float = -1.0
+    attention_dropout: float = -1.0
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The training text.
+
+    Attributes:
+        corpus: "gap" (tab separated, column Text), "text" (file or folder of lines) or "hub" (a Hub data set).
+        path: the file, folder or Hub name.
+        split, text_field, streaming: of a Hub data set.
+        max_examples: keep the first so many sentences; 0 = all.
+        counterfactual: "none", "one_sided" (every sentence swapped) or "two_sided" (original and swapped).
+        lexicon: whose pairs the swap uses: a shipped name or a JSON file.
+        max_tokens: longest encoded sentence, special tokens included; longer ones are cut before [SEP].
+        row_tokens: length T of a packed row.
+        dev_examples: sentences set aside for the development loss; they are never trained on.
+    """
+
+    corpus: str = "gap"
+    path: str = ""
+    split: str = "train"
+    text_field: str = "text"
+    streaming: bool = False
+    max_examples: int = 0
+    counterfactual: str = "none"
+    lexicon: str = "gender"
+    max_tokens: int = 128
+    row_tokens: int = 128
+    dev_examples: int = 0
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """The task loss: a name in `objectives.OBJECTIVES` and the masking of masked-language modelling."""
+
+    name: str = "mlm"
+    mask_prob: float = 0.15
+    mask_frac: float = 0.8
+    random_frac: float = 0.1
+
+
+@dataclass(frozen=True)
+class NC3Config:
+    """The plug-in regulariser `+ weight · std_c cos(class mean, classifier row)`; weight 0 leaves it out.
+
+    Attributes:
+        lexicon: shipped name or JSON file of the fairness words.
+        word_rule: "whole_word" or "first_piece".
+        features: "hidden" (last layer) or "transform" (what the classifier really multiplies).
+        alignment: "same" (row t is the token at t) or "next" (the token at t + 1).
+        labels: "original" (before masking) or "input" (after masking).
+        window: "run", "epoch", "ema" or "batch": how long class means live.
+        ema_decay: decay of counts a step under "ema".
+        gradient: "classifier" (classifier rows only) or "both" (also the features of the current batch).
+    """
+
+    weight: float = 0.0
+    lexicon: str = "gender"
+    word_rule: str = "whole_word"
+    features: str = "transform"
+    alignment: str = "same"
+    labels: str = "original"
+    window: str = "ema"
+    ema_decay: float = 0.99
+    gradient: str = "both"
+
+
+PAPER = {
+    "word_rule": "first_piece",
+    "features": "hidden",
+    "alignment": "next",
+    "labels": "input",
+    "window": "run",
+    "gradient": "classifier",
+}
+ALIGNED = {
+    "word_rule": "whole_word",
+    "features": "transform",
+    "alignment": "same",
+    "labels": "original",
+    "window": "ema",
+    "ema_decay": 0.99,
+    "gradient": "both",
+}
+PRESETS = {"paper": PAPER, "aligned": ALIGNED}
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with warm-up, a schedule and clipping of the global norm.
+
+    Attributes:
+        schedule: "linear" or "cosine" (to 0 at the last step) or "constant".
+        clip_norm: 0 = no clipping.
+        freeze: regular expression searched in parameter paths; what it finds does not move. "" = everything moves.
+    """
+
+    learning_rate: float = 2e-5
+    schedule: str = "linear"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    clip_norm: float = 1.0
+    freeze: str = ""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The loop.
+
+    Attributes:
+        batch_size: sentences an update.
+        accumulation: micro-batches an update; changes memory, not the loss.
+        epochs: passes over the corpus, if steps is 0.
+        steps: updates in all; 0 = as many as the epochs need.
+        log_every, save_every, dev_every: updates between two logs, checkpoints, development losses (0 = never).
+        keep: newest checkpoints kept.
+        best: "" exports the last step; "dev_loss" keeps and exports the step of the lowest development loss.
+    """
+
+    batch_size: int = 16
+    accumulation: int = 1
+    epochs: float = 3.0
+    steps: int = 0
+    log_every: int = 20
+    save_every: int = 200
+    dev_every: int = 0
+    keep: int = 2
+    best: str = ""
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the mesh axes; one of them may be -1: what is left of the devices."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """What is measured before and after.
+
+    Attributes:
+        benchmarks: comma-separated names for `evals.evaluate`; "" = none.
+        data: folder laid out by benchmark (crows_pairs/, stereoset/, …); "" = public sources, pinned by hash.
+        collapse_text: lines on which NC figures are read (nothing may train on them): "wikitext2" = the held-out
+            quarter of `data`/wikitext2, or a text file; "" = no NC figures.
+        lexicon: fairness words of the NC figures.
+    """
+
+    benchmarks: str = ""
+    data: str = ""
+    collapse_text: str = ""
+    lexicon: str = "gender"
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """A generated corpus with a planted bias (`data.generated`); sentences = 0 means that none is made."""
+
+    sentences: int = 0
+    bias: float = 0.9
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run's result.
+
+    `arms` maps an arm's name to {"field.path": value} changes of this config; with arms, one command runs them all,
+    for each seed of the comma-separated `seeds` (see `sweep`). A value "@NAME" is the exported folder of arm NAME.
+    """
+
+    name: str = "run"
+    seed: int = 42
+    model: ModelSource = field(default_factory=ModelSource)
+    data: DataConfig = field(default_factory=DataConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    nc3: NC3Config = field(default_factory=NC3Config)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    evals: EvalConfig = field(default_factory=EvalConfig)
+    world: WorldConfig = field(default_factory=WorldConfig)
+
+
+CHOICES = {
+    "model.activation_dtype": ("float32", "bfloat16"),
+    "data.corpus": ("gap", "text", "hub"),
+    "data.counterfactual": ("none", "one_sided", "two_sided"),
+    "nc3.word_rule": ("whole_word", "first_piece"),
+    "nc3.features": ("hidden", "transform"),
+    "nc3.alignment": ("same", "next"),
+    "nc3.labels": ("original", "input"),
+    "nc3.window": ("run", "epoch", "ema", "batch"),
+    "nc3.gradient": ("classifier", "both"),
+    "optimizer.schedule": ("linear", "cosine", "constant"),
+    "train.best": ("", "dev_loss"),
+}
+POSITIVE = ("data.max_tokens", "data.row_tokens", "train.batch_size", "train.accumulation", "train.log_every")
+POSITIVE += ("optimizer.learning_rate", "optimizer.eps", "train.save_every", "train.keep")
+NOT_NEGATIVE = ("nc3.weight", "optimizer.weight_decay", "optimizer.clip_norm", "optimizer.warmup_steps")
+NOT_NEGATIVE += ("data.max_examples", "data.dev_examples", "train.epochs", "train.steps", "train.dev_every")
+FRACTIONS = ("objective.mask_prob", "objective.mask_frac", "objective.random_frac")
+
+
+def base_config(preset: str = "") -> ConfigDict:
+    """All fields with their defaults; `preset` "paper" or "aligned" sets the NC3 fields (not its weight)."""
+    config = ConfigDict(dataclasses.asdict(RunConfig()))
+    config.arms = ConfigDict()
+    config.seeds = ""
+    if preset:
+        config.nc3.update(PRESETS[preset])
+    return config
+
+
+def parse_arg(arg: str | None, choices: tuple[str, ...]) -> tuple[str, ...]:
+    """The names after the colon of `--config=file.py:a,b`.
+
+    Raises:
+        ConfigError: for a name that the config file does not have.
+    """
+    names = tuple(name for name in (arg or "").split(",") if name)
+    for name in names:
+        if name not in choices:
+            raise ConfigError(f"config argument {name!r}; choose from {', '.join(choices)}")
+    return names
+
+
+def freeze(config: ConfigDict) -> RunConfig:
+    """The frozen twin of a ConfigDict without arms.
+
+    Raises:
+        ConfigError: for a field that does not exist ("did you mean"), is missing, or has another type.
+    """
+    tree = config.to_dict()
+    tree.pop("arms", None)
+    tree.pop("seeds", None)
+    return _build(RunConfig, tree, "config")
+
+
+def _build(cls: type, tree: dict[str, Any], path: str) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for name in tree:
+        if name not in fields:
+            close = difflib.get_close_matches(name, fields, 1)
+            hint = f"; did you mean {path}.{close[0]}?" if close else f"; choose from {', '.join(sorted(fields))}"
+            raise ConfigError(f"{path}.{name} does not exist{hint}")
+    if missing := sorted(set(fields) - set(tree)):
+        raise ConfigError(f"{path} lacks {', '.join(missing)}; start from ncfair_jax.config.base_config()")
+    values = {}
+    for name, f in fields.items():
+        value, kind = tree[name], f.type
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            values[name] = _build(kind, value, f"{path}.{name}")
+        else:
+            if kind is float and type(value) is int:
+                value = float(value)
+            if type(value) is not kind:
+                expected = getattr(kind, "__name__", kind)
+                raise ConfigError(f"{path}.{name}={value!r} is a {type(value).__name__}; expected a {expected}")
+            values[name] = value
+    return cls(**values)
+
+
+def get(config: RunConfig, path: str) -> Any:
+    """The value at a dotted path."""
+    value: Any = config
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def validate(config: RunConfig) -> None:
+    """Refuses impossible values before anything is loaded or compiled.
+
+    Raises:
+        ConfigError: naming the field, its value and what is allowed.
+    """
+    for path, choices in CHOICES.items():
+        _require(get(config, path) in choices, config, path, f"choose from {', '.join(map(repr, choices))}")
+    for path in POSITIVE:
+        _require(get(config, path) > 0, config, path, "must be above 0")
+    for path in NOT_NEGATIVE:
+        _require(get(config, path) >= 0, config, path, "must not be negative")
+    for path in FRACTIONS:
+        _require(0 <= get(config, path) <= 1, config, path, "is a fraction: 0 to 1")
+    split = config.objective.mask_frac + config.objective.random_frac
+    _require(split <= 1 + 1e-9, config, "objective.random_frac", f"mask_frac + random_frac = {split:g} exceeds 1")
+    _require(0 < config.nc3.ema_decay < 1, config, "nc3.ema_decay", "must lie between 0 and 1")
+    for path in ("model.hidden_dropout", "model.attention_dropout"):
+        rate = get(config, path)
+        _require(rate == -1 or 0 <= rate < 1, config, path, "give a rate from 0 to below 1, or -1 for the model's own")
+    train = config.train
+    _require(
+        train.batch_size % train.accumulation == 0,
+        config,
+        "train.batch_size",
+        f"does not divide into train.accumulation={train.accumulation} micro-batches",
+    )
+    _require(train.steps > 0 or train.epochs > 0, config, "train.epochs", "with train.steps=0 there is nothing to do")
+    _require(
+        config.data.max_tokens <= config.data.row_tokens,
+        config,
+        "data.max_tokens",
+        f"does not fit a row of data.row_tokens={config.data.row_tokens}",
+    )
+    if train.dev_every or train.best:
+        _require(config.data.dev_examples > 0, config, "data.dev_examples", "a development loss needs sentences")
+    if train.best:
+        _require(train.dev_every > 0, config, "train.dev_every", "train.best needs a development loss")
+        _require(
+            train.save_every % train.dev_every == 0,
+            config,
+            "train.save_every",
+            f"must be a multiple of train.dev_every={train.dev_every}, so that a checkpoint has its own figure",
+        )
+    _validate_freeze(config)
+
+
+def _validate_freeze(config: RunConfig) -> None:
+    pattern = config.optimizer.freeze
+    if not pattern:
+        return
+    try:
+        frozen = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"config.optimizer.freeze={pattern!r} is no regular expression: {error}") from None
+    classifier_frozen = frozen.search(WORD_EMBEDDING) is not None
+    if config.nc3.weight > 0 and classifier_frozen and config.nc3.gradient == "classifier":
+        raise ConfigError(
+            f"config.nc3.weight={config.nc3.weight:g} on a frozen classifier: config.optimizer.freeze={pattern!r} holds "
+            f"{WORD_EMBEDDING} still, so the regulariser moves nothing; set nc3.weight=0 or nc3.gradient='both'"
+        )
+
+
+def _require(holds: bool, config: RunConfig, path: str, remedy: str) -> None:
+    if not holds:
+        raise ConfigError(f"config.{path}={get(config, path)!r}: {remedy}")
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """Plain nested dict, for JSON."""
+    return dataclasses.asdict(config)
+
+
+def short_hash(config: RunConfig) -> str:
+    """Eight hex digits that change with any field."""
+    return hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def differences(ours: dict[str, Any], theirs: dict[str, Any], path: str = "config") -> list[str]:
+    """One line per differing leaf of two nested dicts: `config.nc3.weight: 10.0 here, 100.0 there`."""
+    lines = []
+    for name in sorted(set(ours) | set(theirs)):
+        a, b, where = ours.get(name), theirs.get(name), f"{path}.{name}"
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += differences(a, b, where)
+        elif a != b:
+            lines.append(f"{where}: {a!r} here, {b!r} there")
+    return lines

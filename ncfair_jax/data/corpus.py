@@ -1,0 +1,67 @@
+"""From the corpus a config names to encoded training and development examples."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from ncfair_jax.config import ConfigError, DataConfig
+from ncfair_jax.data.cda import counterfactual
+from ncfair_jax.data.encoding import encode_sentences
+from ncfair_jax.data.gap import read_gap
+from ncfair_jax.data.hub import read_hub
+from ncfair_jax.data.text import read_text
+from ncfair_jax.lexicons.lexicon import load_lexicon
+
+DEV_STREAM = 2  # key of the permutation that sets development sentences aside
+
+
+def read_sentences(config: DataConfig) -> list[str]:
+    """The corpus as sentences, in file order, before any swap.
+
+    Raises:
+        ConfigError: if no path is given.
+    """
+    if not config.path:
+        raise ConfigError(f"config.data.path is empty; name the file, folder or Hub data set of corpus {config.corpus!r}")
+    if config.corpus == "gap":
+        sentences = read_gap(config.path)
+    elif config.corpus == "text":
+        sentences = read_text(config.path)
+    else:
+        sentences = list(
+            read_hub(
+                config.path,
+                split=config.split,
+                text_field=config.text_field,
+                streaming=config.streaming,
+                max_examples=config.max_examples,
+            )
+        )
+    return sentences[: config.max_examples or None]
+
+
+def load_examples(
+    config: DataConfig, tokenizer: PreTrainedTokenizerBase, seed: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Encoded training and development examples, i32[L] each.
+
+    The development sentences are drawn by `seed` before the swap, so that a sentence and its counterfactual lie on the same
+    side; they get the same treatment as the training sentences.
+    """
+    sentences = read_sentences(config)
+    if config.dev_examples >= len(sentences):
+        raise ConfigError(
+            f"config.data.dev_examples={config.dev_examples} leaves nothing of {len(sentences)} sentences to train on"
+        )
+    order = np.random.Generator(np.random.Philox(key=[seed, DEV_STREAM])).permutation(len(sentences))
+    aside = set(order[: config.dev_examples].tolist())
+    train = [sentence for i, sentence in enumerate(sentences) if i not in aside]
+    dev = [sentences[i] for i in sorted(aside)]
+    return _encode(train, config, tokenizer), _encode(dev, config, tokenizer)
+
+
+def _encode(sentences: Sequence[str], config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> list[np.ndarray]:
+    if config.counterfactual != "none":
+        sentences = counterfactual(sentences, load_lexicon(config.lexicon), config.counterfactual)
+    return encode_sentences(sentences, tokenizer, config.max_tokens)

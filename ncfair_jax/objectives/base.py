@@ -1,0 +1,81 @@
+"""What an objective is, and how it goes over the micro-batches of one update.
+
+An update sees one batch of E examples, split into A micro-batches of rows. What a micro-batch contributes is a `Partial`,
+which can be added up; the loss is a function of the sum. So gradient accumulation changes memory, not the loss: means are
+taken over the whole batch, and class statistics (with them NC3) advance once an update.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from ncfair_jax.collapse import ClassStats, merge
+from ncfair_jax.models.encoder import Params
+
+Carry = Any
+Batch = dict[str, Array]
+Metrics = dict[str, tuple[Array, Array]]  # name -> (sum, count); divide once, at the end
+
+
+class Partial(NamedTuple):
+    """What one micro-batch contributes.
+
+    Attributes:
+        sums: scalars that add up over micro-batches.
+        stats: moments of the micro-batch's rows, one ClassStats per regulariser; they merge.
+    """
+
+    sums: dict[str, Float[Array, ""]]
+    stats: tuple[ClassStats, ...] = ()
+
+
+class Objective(NamedTuple):
+    """Pure functions, in the shape of optax's (init, update).
+
+    Attributes:
+        init: params -> carry, the state that the objective keeps between updates (`()` for most).
+        partial: (params, carry, micro-batch, rng) -> (Partial, hidden states [R, T, D]); rng None = no dropout. The hidden
+            states are there for what wraps the objective, so that it needs no second forward pass.
+        loss: (params, carry, Partial of the whole batch, step) -> (loss, (metrics, carry)).
+    """
+
+    init: Callable[[Params], Carry]
+    partial: Callable[[Params, Carry, Batch, Key[Array, ""] | None], tuple[Partial, Float[Array, "R T D"]]]
+    loss: Callable[[Params, Carry, Partial, Int[Array, ""]], tuple[Float[Array, ""], tuple[Metrics, Carry]]]
+
+
+def evaluate_objective(
+    objective: Objective, params: Params, carry: Carry, batch: Batch, rng: Key[Array, ""] | None
+) -> tuple[Float[Array, ""], tuple[Metrics, Carry]]:
+    """The objective's loss on one batch, summed over its micro-batches.
+
+    Args:
+        batch: arrays [A, R, …]; "step" and other scalars belong to the whole batch.
+        rng: key of this update's dropout; each micro-batch has its own fold.
+    Returns:
+        (loss, (metrics, carry)); differentiable in params.
+    """
+    micro = {name: value for name, value in batch.items() if value.ndim}
+    count = next(iter(micro.values())).shape[0]
+
+    def contribution(index: Array, rows: Batch) -> Partial:
+        key = None if rng is None else jax.random.fold_in(rng, index)
+        return objective.partial(params, carry, rows, key)[0]
+
+    first = jax.tree.map(lambda x: x[0], micro)
+    if count == 1:
+        total = contribution(jnp.zeros((), jnp.int32), first)
+    else:
+        # Recomputed in the backward pass, so that the activations of one micro-batch are alive at a time.
+        def add(total: Partial, item: tuple[Array, Batch]) -> tuple[Partial, None]:
+            part = jax.checkpoint(contribution)(*item)
+            sums = jax.tree.map(jnp.add, total.sums, part.sums)
+            return Partial(sums, tuple(map(merge, total.stats, part.stats))), None
+
+        shapes = jax.eval_shape(contribution, jnp.zeros((), jnp.int32), first)
+        nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        total, _ = jax.lax.scan(add, nothing, (jnp.arange(count, dtype=jnp.int32), micro))
+    return objective.loss(params, carry, total, batch["step"])

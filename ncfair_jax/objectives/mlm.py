@@ -1,0 +1,59 @@
+"""Masked-language modelling: the task loss of vanilla tuning, CDA and BEC, which differ by their corpus only."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from ncfair_jax.models.encoder import ModelConfig, Params, encode
+from ncfair_jax.models.heads import mlm_logits, mlm_transform
+from ncfair_jax.objectives.base import Batch, Metrics, Objective, Partial
+
+
+def mlm_objective(model: ModelConfig) -> Objective:
+    """Mean cross-entropy (nats) of the original ids at the masked positions of the batch; 0 where nothing is masked.
+
+    Metrics: "mlm_loss" in nats and "mlm_accuracy" (top-1, fraction), per masked position.
+    Source: Devlin et al. 2019; as tuned by Bartl et al. 2020 (BEC).
+    """
+
+    def init(params: Params) -> tuple[()]:
+        del params
+        return ()
+
+    def partial(
+        params: Params, carry: tuple[()], batch: Batch, rng: Key[Array, ""] | None
+    ) -> tuple[Partial, Float[Array, "R T D"]]:
+        del carry
+        hidden = encode(
+            model, params, batch["tokens"], batch["segment_ids"], batch["positions"], dropout_rng=rng
+        ).hidden_states
+        at_masks = jnp.take_along_axis(hidden, batch["masked_positions"][..., None], axis=1)  # [R, P, D]
+        logits = mlm_logits(model, params, mlm_transform(model, params, at_masks))  # [R, P, V]
+        return Partial(masked_sums(logits, batch["masked_labels"], batch["masked_weights"])), hidden
+
+    def loss(
+        params: Params, carry: tuple[()], total: Partial, step: Int[Array, ""]
+    ) -> tuple[Float[Array, ""], tuple[Metrics, tuple[()]]]:
+        del params, step
+        sums = total.sums
+        metrics = {
+            "mlm_loss": (sums["loss"], sums["masked"]),
+            "mlm_accuracy": (sums["correct"], sums["masked"]),
+        }
+        return sums["loss"] / jnp.maximum(sums["masked"], 1), (metrics, carry)
+
+    return Objective(init, partial, loss)
+
+
+def masked_sums(
+    logits: Float[Array, "R P V"], labels: Int[Array, "R P"], weights: Float[Array, "R P"]
+) -> dict[str, Float[Array, ""]]:
+    """Sums over masked positions: cross-entropy ("loss", nats), top-1 hits ("correct"), and their number ("masked")."""
+    picked = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]  # [R, P]
+    entropy = jax.nn.logsumexp(logits, axis=-1) - picked
+    correct = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+    return {
+        "loss": jnp.sum(entropy * weights),
+        "correct": jax.lax.stop_gradient(jnp.sum(correct * weights)),
+        "masked": jnp.sum(weights),
+    }

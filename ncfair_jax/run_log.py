@@ -1,0 +1,89 @@
+"""What a run says while it runs: metrics.jsonl, TensorBoard, one progress bar. The only file that prints during a run."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class RunLog:
+    """Writes one line per log point. Only the process with `writes` writes and prints; the others stay silent."""
+
+    def __init__(self, workdir: Path, total_steps: int, start_step: int, writes: bool):
+        """Opens the logs, first dropping lines past `start_step`, which a killed run wrote after its last checkpoint."""
+        self._writes = writes
+        self._console = Console(stderr=True)
+        if not writes:
+            return
+        path = workdir / METRICS_FILE
+        truncate(path, start_step)
+        self._file = path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
+        self._task = self._progress.add_task("training", total=total_steps, completed=start_step, figures="compiling")
+        self._progress.start()
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        """Appends the figures of a log point and moves the bar."""
+        if not self._writes:
+            return
+        self._file.write(json.dumps({"step": step} | values) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        shown = [f"loss {values['loss']:.3f}"] if "loss" in values else []
+        shown += [f"NC3 {values['nc3_loss']:.4f}"] if "nc3_loss" in values else []
+        shown += [f"{values['tokens_per_second']:,.0f} tokens/s"] if "tokens_per_second" in values else []
+        self._progress.update(self._task, completed=step, **({"figures": "  ".join(shown)} if shown else {}))
+
+    def say(self, text: str) -> None:
+        """Prints one line above the bar."""
+        if self._writes:
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Flushes everything; safe to call after an error."""
+        if self._writes:
+            self._progress.stop()
+            self._board.close()
+            self._file.close()
+
+
+def truncate(path: Path, last_step: int) -> None:
+    """Keeps the whole lines up to `last_step`; a torn last line goes too. Atomic."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            step = json.loads(line)["step"]
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue
+        if step <= last_step:
+            kept.append(line)
+    write_text(path, "".join(line + "\n" for line in kept))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes strict JSON (no NaN), whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")

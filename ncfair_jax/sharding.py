@@ -1,0 +1,115 @@
+"""The mesh, which parameter lies where on it, and how several processes come together."""
+
+import re
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ncfair_jax.config import ConfigError, MeshConfig
+from ncfair_jax.optimizer import path_string
+
+BATCH_AXES = ("data", "fsdp")
+# Vocabularies do not divide by 4, so embeddings are split along the hidden axis. First match wins; default replicated.
+RULES: tuple[tuple[str, P], ...] = (
+    (r"embedding$", P(None, ("tensor", "fsdp"))),
+    (r"(query|key|value|intermediate)/kernel$", P("fsdp", "tensor")),
+    (r"output/kernel$", P("tensor", "fsdp")),
+    (r"transform/kernel$", P("fsdp", "tensor")),
+    (r"(query|key|value|intermediate)/bias$", P("tensor")),
+)
+
+
+def make_mesh(config: MeshConfig, num_devices: int | None = None) -> Mesh:
+    """Mesh with axes data, fsdp, tensor over all devices of all processes.
+
+    Raises:
+        ConfigError: if the sizes do not multiply to the number of devices.
+    """
+    devices = jax.device_count() if num_devices is None else num_devices
+    sizes = [config.data, config.fsdp, config.tensor]
+    known = int(np.prod([size for size in sizes if size != -1]))
+    if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes) or devices % known:
+        raise ConfigError(f"config.mesh={tuple(sizes)} does not divide {devices} devices; one size may be -1")
+    sizes = [devices // known if size == -1 else size for size in sizes]
+    if np.prod(sizes) != devices:
+        raise ConfigError(f"config.mesh={tuple(sizes)} covers {np.prod(sizes)} of {devices} devices; set one size to -1")
+    return jax.make_mesh(tuple(sizes), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+
+
+def batch_shards(mesh: Mesh) -> int:
+    """In how many slices the rows of a batch lie on the mesh."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def fit(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:
+    """The spec without axes that do not divide the shape, and without those of length 1."""
+    parts: list[Any] = []
+    for size, names in zip(shape, tuple(spec) + (None,) * (len(shape) - len(spec)), strict=True):
+        axes = (names,) if isinstance(names, str) else tuple(names or ())
+        axes = tuple(axis for axis in axes if mesh.shape[axis] > 1)
+        parts.append(axes if axes and size % int(np.prod([mesh.shape[axis] for axis in axes])) == 0 else None)
+    return P(*parts)
+
+
+def state_shardings(tree: Any, mesh: Mesh) -> Any:
+    """A NamedSharding for every leaf of a (possibly abstract) state, by its path.
+
+    Optimizer moments end in the path of their parameter and so lie where it lies.
+    """
+
+    def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        name = path_string(path)
+        for pattern, spec in RULES:
+            if re.search(pattern, name) and len(spec) <= len(leaf.shape):
+                return NamedSharding(mesh, fit(spec, leaf.shape, mesh))
+        return NamedSharding(mesh, P())
+
+    return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
+def put_tree(tree: Any, shardings: Any) -> Any:
+    """Host arrays, equal in every process, onto the mesh."""
+
+    def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
+        if jax.process_count() == 1:
+            return jax.device_put(leaf, sharding)
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(put, tree, shardings)
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's rows [A, R/A/processes, …] become its part of the global batch; scalars are replicated."""
+    rows = NamedSharding(mesh, P(None, BATCH_AXES))
+    everywhere = NamedSharding(mesh, P())
+    return {
+        name: jax.make_array_from_process_local_data(everywhere if value.ndim == 0 else rows, value)
+        for name, value in batch.items()
+    }
+
+
+def to_host(tree: Any) -> Any:
+    """Full numpy copies of a sharded tree, in every process (a collective where processes are several)."""
+    if jax.process_count() == 1:
+        return jax.tree.map(np.asarray, tree)
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def start_processes(coordinator: str, num_processes: int, process_id: int) -> None:
+    """Joins the processes of one run; must precede every other jax call.
+
+    Args:
+        coordinator: host:port of process 0, or "auto" where the cluster (TPU VM, SLURM, GKE) tells; "" = one process.
+    """
+    if not coordinator:
+        return
+    if coordinator == "auto":
+        jax.distributed.initialize()
+    else:
+        jax.distributed.initialize(coordinator, num_processes, process_id)

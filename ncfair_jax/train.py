@@ -1,0 +1,349 @@
+"""From a config to a judged, debiased, exported model: the one loop, read top to bottom."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ncfair_jax.checkpoint import Checkpoints
+from ncfair_jax.config import RunConfig, differences, to_dict, validate
+from ncfair_jax.data.corpus import load_examples
+from ncfair_jax.data.pipeline import Pipeline, PipelineConfig
+from ncfair_jax.judge import comparison_table, judge
+from ncfair_jax.lexicons.classes import FairnessClasses, build_classes
+from ncfair_jax.lexicons.lexicon import load_lexicon
+from ncfair_jax.models.hf import Pretrained, load_pretrained, save_pretrained
+from ncfair_jax.objectives import OBJECTIVES, Objective, with_nc3
+from ncfair_jax.objectives.base import Metrics
+from ncfair_jax.optimizer import make_optimizer
+from ncfair_jax.run_log import RunLog, write_json
+from ncfair_jax.sharding import batch_shards, make_mesh, put_batch, put_tree, state_shardings, to_host
+from ncfair_jax.state import TrainState, init_state, make_dev_loss, make_train_step
+
+ROWS_PER_SHARD = 2  # rows are rounded up to a multiple of this on every device: few shapes, little waste
+RESULT_FILE = "result.json"
+
+
+class WorkdirError(ValueError):
+    """A workdir that holds another run."""
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or gradient that is not finite; the state of before it is untouched."""
+
+
+class Interrupted(SystemExit):
+    """SIGTERM: saved and left; 143 is the shell's code for it."""
+
+    def __init__(self) -> None:
+        super().__init__(143)
+
+
+class Run(NamedTuple):
+    """What the loop needs besides the state."""
+
+    config: RunConfig
+    model: Pretrained
+    objective: Objective
+    tx: optax.GradientTransformation
+    schedule: optax.Schedule
+    pipeline: Pipeline
+    dev: Pipeline | None
+    total_steps: int
+    mesh: Mesh
+    identity: dict[str, Any]
+
+
+def train_and_evaluate(config: RunConfig, workdir: Path) -> dict[str, Any]:
+    """Does what is not done yet of: measure before, train, export, measure after, compare.
+
+    Killed at any moment and called again with the same arguments it goes on, bit for bit on the same machine.
+
+    Returns:
+        {"before", "after": headline figures, "table": Markdown}; also in workdir/result.json.
+    Raises:
+        ConfigError, WorkdirError, ModelFolderError, CheckpointError, NonFiniteError: one line each.
+    """
+    validate(config)
+    mesh = make_mesh(config.mesh)
+    claim(workdir, config)
+    result_file = workdir / RESULT_FILE
+    if result_file.exists():
+        return json.loads(result_file.read_text(encoding="utf-8"))
+    run = prepare(config, mesh)
+    before = judge(run.model, config, workdir / "evals" / "before", mesh)
+    trained = train(run, workdir)
+    after = judge(trained, config, workdir / "evals" / "after", mesh)
+    table = comparison_table(workdir / "evals" / "before", workdir / "evals" / "after", before, after)
+    if jax.process_index() == 0:
+        save_pretrained(workdir / "export", trained, card=model_card(config, table))
+        write_json(result_file, {"before": before, "after": after, "table": table})
+    return {"before": before, "after": after, "table": table}
+
+
+def claim(workdir: Path, config: RunConfig) -> None:
+    """Makes the workdir this config's, once and for all.
+
+    Raises:
+        WorkdirError: if it is another config's, naming the fields that differ.
+    """
+    path, ours = workdir / "config.json", to_dict(config)
+    if path.exists():
+        if lines := differences(ours, json.loads(path.read_text(encoding="utf-8"))):
+            raise WorkdirError(
+                f"{workdir} holds a run with another config: {'; '.join(lines)}. Use another --workdir, or those values"
+            )
+    elif jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(path, ours)
+
+
+def prepare(config: RunConfig, mesh: Mesh) -> Run:
+    """Reads model, text and words; nothing is compiled yet."""
+    model = load_pretrained(
+        config.model.path,
+        head=config.model.head,
+        activation_dtype=config.model.activation_dtype,
+        remat=config.model.remat,
+    )
+    model = model._replace(config=with_runtime_choices(config, model))
+    examples, dev_examples = load_examples(config.data, model.tokenizer, config.seed)
+    classes = nc3_classes(config, model)
+    pipeline = make_pipeline(config, model, examples, classes, mesh)
+    dev = make_pipeline(config, model, dev_examples, classes, mesh) if dev_examples else None
+    total_steps = config.train.steps or int(np.ceil(config.train.epochs * pipeline.steps_per_epoch))
+    objective = OBJECTIVES[config.objective.name](model.config)
+    if classes is not None:
+        objective = with_nc3(objective, config.nc3, classes, model.config, pipeline.steps_per_epoch)
+    tx, schedule = make_optimizer(config.optimizer, total_steps)
+    identity = {
+        "config": to_dict(config),
+        "corpus": pipeline.fingerprint,
+        "lexicon": classes.fingerprint if classes is not None else "",
+        "vocabulary": model.config.vocab_size,
+    }
+    return Run(config, model, objective, tx, schedule, pipeline, dev, total_steps, mesh, identity)
+
+
+def with_runtime_choices(config: RunConfig, model: Pretrained) -> Any:
+    """The model's config with what the run decides: attention implementation and dropout rates."""
+    import dataclasses
+
+    changes: dict[str, Any] = {"attention": config.model.attention}
+    for name in ("hidden_dropout", "attention_dropout"):
+        if (rate := getattr(config.model, name)) >= 0:
+            changes[name] = rate
+    return dataclasses.replace(model.config, **changes)
+
+
+def nc3_classes(config: RunConfig, model: Pretrained) -> FairnessClasses | None:
+    """The regulariser's words, or None where its weight is 0."""
+    if config.nc3.weight == 0:
+        return None
+    return build_classes(load_lexicon(config.nc3.lexicon), model.tokenizer, config.nc3.word_rule)
+
+
+def make_pipeline(
+    config: RunConfig, model: Pretrained, examples: list[np.ndarray], classes: FairnessClasses | None, mesh: Mesh
+) -> Pipeline:
+    """Packed, masked batches of the examples, their rows dividing over the mesh."""
+    settings = PipelineConfig(
+        seed=config.seed,
+        batch_size=config.train.batch_size,
+        row_tokens=config.data.row_tokens,
+        accumulation=config.train.accumulation,
+        row_multiple=ROWS_PER_SHARD * batch_shards(mesh) * config.train.accumulation,
+        mask_prob=config.objective.mask_prob,
+        mask_frac=config.objective.mask_frac,
+        random_frac=config.objective.random_frac,
+        alignment=config.nc3.alignment,
+        labels=config.nc3.labels,
+    )
+    return Pipeline(
+        examples,
+        settings,
+        special_ids=model.tokenizer.all_special_ids,
+        mask_token_id=model.tokenizer.mask_token_id,
+        vocab_size=model.config.vocab_size,
+        slot_of_token=None if classes is None else classes.slot_of_token,
+    )
+
+
+def train(run: Run, workdir: Path) -> Pretrained:
+    """Trains to the last step, from the newest checkpoint if there is one, and returns the model to export.
+
+    Raises:
+        Interrupted: after SIGTERM, when the state is saved.
+        NonFiniteError: at the first log point after a bad step.
+    """
+    config = run.config
+    state, shardings = start_state(run)
+    checkpoints = Checkpoints(workdir / "checkpoints", config.train.keep, config.train.best)
+    if (latest := checkpoints.latest()) is not None:
+        state = checkpoints.restore(latest, state, run.identity)
+    log = RunLog(workdir, run.total_steps, int(state.step), writes=jax.process_index() == 0)
+    if latest is not None:
+        log.say(f"resuming at step {latest} of {run.total_steps}")
+    try:
+        with stop_on_sigterm() as stopping:
+            state = loop(run, state, shardings, checkpoints, log, stopping)
+        if config.train.best:
+            checkpoints.wait()
+            best = checkpoints.best_step()
+            if best is not None and best != run.total_steps:
+                log.say(f"exporting step {best}, the lowest {config.train.best}")
+                state = checkpoints.restore(best, state, run.identity)
+        params = to_host(state.params)
+    finally:
+        checkpoints.close()
+        log.close()
+    return run.model._replace(params=params)
+
+
+def start_state(run: Run) -> tuple[TrainState, Any]:
+    """The state before the first update, on the mesh, and its shardings."""
+    rng = jax.random.key(run.config.seed)
+    abstract = jax.eval_shape(lambda p: init_state(p, run.objective, run.tx, rng), run.model.params)
+    shardings = state_shardings(abstract, run.mesh)
+    params = put_tree(run.model.params, shardings.params)
+    state = jax.jit(lambda p: init_state(p, run.objective, run.tx, rng), out_shardings=shardings)(params)
+    return state, shardings
+
+
+def loop(
+    run: Run, state: TrainState, shardings: Any, checkpoints: Checkpoints, log: RunLog, stopping: list[bool]
+) -> TrainState:
+    """Steps, logs, development losses and checkpoints, until the last step or SIGTERM."""
+    config = run.config.train
+    everywhere = NamedSharding(run.mesh, P())
+    step_fn = jax.jit(
+        make_train_step(run.objective, run.tx), donate_argnums=0, out_shardings=(shardings, everywhere)
+    )
+    dev_fn = jax.jit(make_dev_loss(run.objective), out_shardings=everywhere)
+    interval = Interval()
+    dev_loss: dict[str, float] = {}
+    start = int(state.step)
+    batches = run.pipeline.batches(start, run.total_steps, jax.process_index(), jax.process_count())
+    for step, batch in enumerate(batches, start + 1):
+        interval.count(batch)
+        state, metrics = step_fn(state, put_batch(batch, run.mesh))
+        interval.metrics.append(metrics)
+        last = step == run.total_steps
+        stop = stop_requested(stopping, step, config.log_every)
+        wants_dev = config.dev_every > 0 and (step % config.dev_every == 0 or last)
+        wants_save = step % config.save_every == 0 or last or stop
+        if not (step % config.log_every == 0 or wants_dev or wants_save):
+            continue
+        require_finite(run, int(state.step), step, checkpoints)
+        values = interval.values() | {"learning_rate": float(run.schedule(step - 1))}
+        if wants_dev:
+            dev_loss = {"dev_loss": development_loss(run, state, dev_fn)}
+            values |= dev_loss
+        log.metrics(step, values)
+        interval = Interval()
+        if wants_save:
+            checkpoints.save(step, state, run.identity, dev_loss)
+        if stop and not last:
+            checkpoints.wait()
+            log.say(f"stopped by SIGTERM at step {step}, saved; the same command goes on from there")
+            raise Interrupted
+    return state
+
+
+class Interval:
+    """What happened since the last log point; `values` is where the host waits for the device."""
+
+    def __init__(self) -> None:
+        self.metrics: list[Metrics] = []
+        self.tokens = self.pads = self.examples = 0
+        self.began = time.perf_counter()
+
+    def count(self, batch: dict[str, np.ndarray]) -> None:
+        """Adds one batch of this process to the throughput figures."""
+        pads = int((batch["segment_ids"] == 0).sum())
+        self.pads += pads
+        self.tokens += batch["segment_ids"].size - pads
+        self.examples += int(batch["num_examples"])
+
+    def values(self) -> dict[str, float]:
+        """Means of all metrics, tokens and examples a second (of this process and the whole run), and pad waste."""
+        steps: list[Metrics] = jax.device_get(self.metrics)
+        seconds = time.perf_counter() - self.began
+        means = {}
+        for name in steps[0]:
+            total = sum(float(step[name][0]) for step in steps)
+            means[name] = total / max(sum(float(step[name][1]) for step in steps), 1e-9)
+        return means | {
+            "tokens_per_second": self.tokens * jax.process_count() / seconds,
+            "examples_per_second": self.examples / seconds,
+            "pad_fraction": self.pads / (self.pads + self.tokens),
+        }
+
+
+def require_finite(run: Run, done: int, step: int, checkpoints: Checkpoints) -> None:
+    """Stops the run if the state fell behind the loop: it refuses steps whose loss or gradient is not finite."""
+    if done == step:
+        return
+    checkpoints.wait()
+    latest = checkpoints.latest()
+    ids = ", ".join(map(str, run.pipeline.example_ids(done)))
+    raise NonFiniteError(
+        f"step {done}: loss or gradient is not finite, on examples {ids}; parameters are those of before it, the last good "
+        f"checkpoint is {'none' if latest is None else f'step {latest}'}. Lower optimizer.learning_rate or nc3.weight, "
+        "or look at these examples"
+    )
+
+
+def development_loss(run: Run, state: TrainState, dev_fn: Any) -> float:
+    """Mean masked-LM loss (nats) over the development sentences, without dropout, masks fixed by the seed."""
+    assert run.dev is not None  # validate() asks for development sentences
+    total = count = 0.0
+    for batch in run.dev.batches(0, run.dev.steps_per_epoch, jax.process_index(), jax.process_count()):
+        metrics = jax.device_get(dev_fn(state, put_batch(batch, run.mesh)))
+        total += float(metrics["mlm_loss"][0])
+        count += float(metrics["mlm_loss"][1])
+    return total / max(count, 1.0)
+
+
+@contextmanager
+def stop_on_sigterm() -> Iterator[list[bool]]:
+    """While inside, SIGTERM fills the list instead of ending the process."""
+    stopping: list[bool] = []
+    previous = signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))
+    try:
+        yield stopping
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def stop_requested(stopping: list[bool], step: int, log_every: int) -> bool:
+    """Whether to save and leave. Several processes must agree, so they ask each other at log points only."""
+    if jax.process_count() == 1:
+        return bool(stopping)
+    if step % log_every:
+        return False
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.process_allgather(np.array(bool(stopping))).any())
+
+
+def model_card(config: RunConfig, table: str) -> str:
+    """README.md of the exported folder."""
+    return (
+        f"# {config.name}\n\n"
+        f"`{config.model.path}` fine-tuned with ncfair_jax: objective {config.objective.name}, corpus {config.data.corpus}, "
+        f"counterfactual {config.data.counterfactual}, NC3 weight {config.nc3.weight:g}, seed {config.seed}.\n\n"
+        f"{table}\n\n"
+        "The benchmarks quote stereotypes; their figures are diagnostic, mostly about binary gender in English, and a small "
+        "interval says that the figure is precise, not that the model is fair.\n\n"
+        f"```json\n{json.dumps(to_dict(config), indent=1)}\n```\n"
+    )
