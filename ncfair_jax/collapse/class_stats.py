@@ -1,0 +1,150 @@
+"""Running class moments: how many rows each listed word has had, their mean, and their scatter about it.
+
+Mean and M2 are kept instead of sums and sums of squares, because in float32 E[x^2] - E[x]^2 is useless once the means
+are large against the spread. Batches are merged by the parallel rule of Chan, Golub and LeVeque (1979), associative and
+commutative up to rounding, so shards, steps, devices and checkpoints may be joined in any order.
+
+Rows that are not finite poison the class they belong to: the caller refuses such a step as a whole (the trainer keeps
+the statistics of before it). Rows of no listed class are never read, whatever they hold.
+"""
+
+from collections.abc import Hashable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Num
+
+
+class ClassStats(NamedTuple):
+    """Moments of K classes of D-wide features: a pytree, replicated over data axes.
+
+    Attributes:
+        count: [K] rows seen. int32 (exact to 2^31 - 1 rows a class), or floating point where old rows are decayed.
+        mean: [K, D] mean of those rows, in the features' unit; zeros for a class without rows.
+        m2: [K] sum over rows of the squared distance to that mean (trace of the scatter matrix), in the unit squared.
+    """
+
+    count: Num[Array, "K"]  # type: ignore[assignment]  # shadows tuple.count, as optax's states do
+    mean: Float[Array, "K D"]
+    m2: Float[Array, "K"]
+
+    @classmethod
+    def zeros(
+        cls, num_classes: int, dim: int, *, decayed: bool = False, dtype: DTypeLike = jnp.float32
+    ) -> "ClassStats":
+        """No rows yet.
+
+        Args:
+            num_classes: K.
+            dim: D.
+            decayed: real-valued counts, for use with `decay`. Chosen once, here: a carry must never change its types.
+            dtype: of mean and m2; float64 features need float64 here for the same reason.
+        """
+        count_dtype = dtype if decayed else jnp.int32
+        return cls(
+            jnp.zeros(num_classes, count_dtype), jnp.zeros((num_classes, dim), dtype), jnp.zeros(num_classes, dtype)
+        )
+
+
+def update(stats: ClassStats, features: Float[Array, "N D"], slots: Int[Array, "N"]) -> ClassStats:
+    """Adds one batch of rows.
+
+    Differentiable in `features` (the batch enters mean and m2; what `stats` held is a constant) and in `stats`. Under
+    jit on a batch sharded over rows the sums are global by construction. Where a function sees only its device's rows
+    (shard_map, pmap), reduce the batch first: `merge(stats, all_reduce(update(empty, features, slots), axis))`.
+
+    Args:
+        stats: moments so far.
+        features: one row per token; any float type, accumulated in float32 or, where either side is, in float64.
+        slots: class of each row, 0..K-1; every other value means "no listed class" and leaves the row out.
+    Returns:
+        The moments with the batch. Classes without a row in it are unchanged bit for bit.
+    Raises:
+        ValueError: where the widths or the numbers of rows disagree.
+    """
+    num_classes, dim = stats.mean.shape
+    if features.ndim != 2 or features.shape[1] != dim or slots.shape != features.shape[:1]:
+        raise ValueError(
+            f"features {features.shape}, slots {slots.shape}; expected (N, {dim}) and (N,): flatten them first"
+        )
+    dtype = jnp.promote_types(stats.mean.dtype, features.dtype)
+    listed = (slots >= 0) & (slots < num_classes)
+    rows = jnp.where(listed[:, None], features.astype(dtype), 0)  # 0 * inf is NaN in the matmul form
+    return merge(stats, _batch_moments(rows, jnp.where(listed, slots, num_classes), num_classes))
+
+
+def merge(a: ClassStats, b: ClassStats) -> ClassStats:
+    """Moments of the rows of both, by Chan's rule: associative and commutative up to rounding.
+
+    Raises:
+        ValueError: where they hold different numbers of classes or widths.
+    """
+    if a.mean.shape != b.mean.shape:
+        raise ValueError(
+            f"cannot merge statistics of shapes {a.mean.shape} and {b.mean.shape}: use one list of classes"
+        )
+    dtype = jnp.promote_types(a.mean.dtype, b.mean.dtype)
+    count = a.count + b.count
+    # A share, not n_a * n_b, which overflows int32; decayed counts may be below 1: the guard is "> 0", not max(n, 1).
+    share = b.count.astype(dtype) / jnp.where(count > 0, count, 1).astype(dtype)  # [K]
+    delta = b.mean - a.mean
+    mean = a.mean + delta * share[:, None]
+    m2 = a.m2 + b.m2 + jnp.sum(jnp.square(delta), axis=1) * a.count.astype(dtype) * share
+    return ClassStats(count, mean, m2)
+
+
+def decay(stats: ClassStats, beta: float) -> ClassStats:
+    """Lets every row seen so far weigh `beta` times what it did: counts and m2 shrink, means stay.
+
+    Call it before adding a batch for an exponential window; numerator and denominator decay alike, so there is no bias
+    to correct.
+
+    Args:
+        stats: moments with real-valued counts.
+        beta: in [0, 1].
+    Raises:
+        TypeError: on integer counts, which cannot hold a fraction of a row.
+    """
+    if not jnp.issubdtype(stats.count.dtype, jnp.floating):
+        raise TypeError(
+            f"decay needs real-valued counts, got {stats.count.dtype}: use ClassStats.zeros(..., decayed=True)"
+        )
+    return ClassStats(stats.count * beta, stats.mean, stats.m2 * beta)
+
+
+def all_reduce(stats: ClassStats, axis_name: Hashable) -> ClassStats:
+    """Moments of the rows of all devices along a mapped axis, for shard_map and pmap; the same on each device.
+
+    Reduce what is new (the batch), then merge it into the replicated past: reducing the past again would count it once
+    per device.
+    """
+    count = jax.lax.psum(stats.count, axis_name)
+    weight = stats.count.astype(stats.mean.dtype)
+    total = jnp.where(count > 0, count, 1).astype(stats.mean.dtype)
+    mean = jax.lax.psum(stats.mean * (weight / total)[:, None], axis_name)
+    spread = jnp.sum(jnp.square(stats.mean - mean), axis=1)
+    return ClassStats(count, mean, jax.lax.psum(stats.m2 + weight * spread, axis_name))
+
+
+def _batch_moments(rows: Float[Array, "N D"], slots: Int[Array, "N"], num_classes: int) -> ClassStats:
+    """Moments of one batch in two passes: exact whatever the offset of the means. Slots are in 0..K; K is dropped."""
+
+    def by_segments(values: Array, slots: Array) -> Array:
+        return jax.ops.segment_sum(values, slots, num_classes)
+
+    def by_matmul(values: Array, slots: Array) -> Array:
+        one_hot = jax.nn.one_hot(slots, num_classes, dtype=values.dtype, axis=0)  # [K, N]
+        return jnp.matmul(one_hot, values, precision=jax.lax.Precision.HIGHEST)
+
+    # Measured on 2 CPU cores, N=2048, K=271: scatter 0.7 / 1.6 ms against matmul 3.2 / 10 ms at D=384 / 768 (gradients
+    # 0.4 / 0.8 against 6 / 18 ms). Accelerators get the matmul by reasoning, not by measurement: K*N*D flops are little
+    # to a matrix unit; a scatter of colliding rows is serial on a TPU, and atomic, so not reproducible, on a GPU.
+    def class_sums(values: Array) -> Array:
+        return jax.lax.platform_dependent(values, slots, cpu=by_segments, default=by_matmul)
+
+    count = jax.ops.segment_sum(jnp.ones_like(slots, jnp.int32), slots, num_classes)  # integers: exact, any order
+    mean = class_sums(rows) / jnp.maximum(count, 1).astype(rows.dtype)[:, None]
+    distance = rows - mean.at[slots].get(mode="fill", fill_value=0)  # [N, D]; rows of slot K are zero already
+    return ClassStats(count, mean, class_sums(jnp.sum(jnp.square(distance), axis=1, keepdims=True))[:, 0])
