@@ -1,0 +1,71 @@
+"""GAP, the corpus of ambiguous pronouns (Webster et al. 2018), in the gender-flipped form of Bartl et al. 2020."""
+
+import re
+from pathlib import Path
+
+from ncfair_jax.data.files import CorpusError, check_visible, read_lines
+
+COLUMNS = ("", "ID", "Text", "Pronoun", "Pronoun-offset", "A", "A-offset", "A-coref", "B", "B-offset", "B-coref", "URL")
+
+# A sentence ends at .?! with closing quotes or brackets, before a blank and what can begin a sentence.
+# The corpus writes opening quotes as ``.
+SENTENCE_END = re.compile(r"(?P<mark>[.?!]+)[\"'”’»)\]]*(?P<blank>\s+)(?=[\"'“‘«(\[`]*[^\W_a-z])")
+# A single period after one of these, or after an initial, does not end a sentence.
+ABBREVIATIONS = frozenset(
+    "mr mrs ms mme mlle dr prof rev hon st ste sr jr mt ft gen col capt cmdr lt lieut sgt maj adm gov sen rep pres supt insp "
+    "vs etc cf eg ie al ca fl approx no nos vol vols ed eds pp fig inc ltd co corp bros dept univ "
+    "jan feb mar apr jun jul aug sept sep oct nov dec ph.d".split()
+)
+WORD_BEFORE = re.compile(r"[^\s\"'“‘«(\[`]*$")
+
+
+def split_sentences(text: str) -> list[str]:
+    """Split a text into sentences by a deterministic rule; no sentence is empty and none has outer blanks.
+
+    It splits after `.?!` with closing quotes or brackets, before blanks and a capital, a digit or an opening quote or
+    bracket, unless a lone period follows an abbreviation or an initial. (The original work used NLTK's Punkt model,
+    whose data would have to be downloaded.)
+    """
+    sentences = []
+    start = 0
+    for match in SENTENCE_END.finditer(text):
+        if match["mark"] == "." and _abbreviates(text[start : match.start()]):
+            continue
+        sentences.append(text[start : match.start("blank")].strip())
+        start = match.end()
+    sentences.append(text[start:].strip())
+    return [sentence for sentence in sentences if sentence]
+
+
+def read_gap(path: str | Path) -> list[str]:
+    """Sentences of the Text column of a GAP file (tab separated, 12 columns, header), in file order.
+
+    Only Text is flipped in the released file: the other columns describe the original text and are not used.
+
+    Raises:
+        CorpusError: missing, empty or undecodable file, wrong columns, or a text without a visible character.
+    """
+    lines = read_lines(path)
+    header = tuple(lines[0].split("\t"))
+    if header != COLUMNS:
+        raise CorpusError(f"{path}:1: columns {list(header)}; expected {list(COLUMNS)}, tab separated")
+    sentences = []
+    for number, line in enumerate(lines[1:], start=2):
+        cells = line.split("\t")
+        if len(cells) != len(COLUMNS):
+            raise CorpusError(f"{path}:{number}: {len(cells)} columns; expected {len(COLUMNS)}, tab separated")
+        text = cells[COLUMNS.index("Text")]
+        check_visible(text, path, number)
+        for sentence in split_sentences(text):
+            check_visible(sentence, path, number)
+            sentences.append(sentence)
+    if not sentences:
+        raise CorpusError(f"{path}: the file has a header and no rows")
+    return sentences
+
+
+def _abbreviates(before: str) -> bool:
+    found = WORD_BEFORE.search(before)
+    word = found.group() if found else ""
+    initials = re.fullmatch(r"(?:[A-Za-z]\.-?)*[A-Za-z]", word) is not None and word != "I"
+    return initials or word.lower() in ABBREVIATIONS

@@ -1,0 +1,178 @@
+"""Fairness classes: which rows of the vocabulary stand for the words of a lexicon.
+
+Letters: K classes, V vocabulary (the tokenizer's).
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from ncfair_jax.lexicons.lexicon import SHIPPED, Lexicon, load_lexicon
+
+WORD_RULES = ("first_piece", "whole_word")
+# Marks of a piece that begins a word: byte-level BPE and SentencePiece. WordPiece marks the others, with ##.
+WORD_STARTS = ("Ġ", "▁")
+SHARED = -1
+
+
+@dataclass(frozen=True, eq=False)
+class FairnessClasses:
+    """K vocabulary entries whose representations are measured or regularised.
+
+    Attributes:
+        words: K texts of the pieces; with a leading blank where the vocabulary distinguishes it (" woman", "Woman").
+        token_ids: i32[K], ascending.
+        group: i32[K], index of the word's group in the lexicon; -1 where two groups claim the piece (first_piece only).
+        slot_of_token: i32[V], class of each token, K for none. Special tokens never are classes.
+        fingerprint: first 16 hex digits of a SHA-256 over all of the above.
+    """
+
+    words: tuple[str, ...]
+    token_ids: np.ndarray
+    group: np.ndarray
+    slot_of_token: np.ndarray
+    fingerprint: str
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.words)
+
+
+def build_classes(
+    lexicon: Lexicon,
+    tokenizer: PreTrainedTokenizerBase,
+    rule: Literal["whole_word", "first_piece"] = "whole_word",
+) -> FairnessClasses:
+    """Classes of a lexicon's words under a tokenizer.
+
+    Args:
+        rule: `whole_word`: one class for each form of a word that is a single piece; forms are the word in a sentence,
+            the same capitalised, and capitalised at the start of a text (for WordPiece the last two are one form, for
+            an uncased vocabulary all three). `first_piece`: the first piece of the word in a sentence, whatever
+            follows: the rule of the released code, which makes fragments like "so" gendered.
+    Raises:
+        ValueError: unknown rule, or no word of the lexicon yields a class.
+    """
+    if rule not in WORD_RULES:
+        raise ValueError(f"rule={rule!r}; choose from {sorted(WORD_RULES)}")
+    group_of_id: dict[int, int] = {}
+    for group, words in enumerate(lexicon.words):
+        for token_id in _class_ids(words, tokenizer, rule):
+            group_of_id[token_id] = group if group_of_id.get(token_id, group) == group else SHARED
+    if not group_of_id:
+        raise ValueError(
+            f"no word of lexicon {lexicon.attribute!r} is a single piece of this vocabulary; "
+            "use rule='first_piece' or a lexicon in the tokenizer's language"
+        )
+    return _make_classes(group_of_id, tokenizer)
+
+
+def random_classes(
+    num_classes: int, seed: int, tokenizer: PreTrainedTokenizerBase, exclude: Iterable[int] = ()
+) -> FairnessClasses:
+    """Control: K random whole words of the vocabulary, all in group 0.
+
+    Args:
+        exclude: token ids not to draw, besides every word of the shipped lexicons.
+    Raises:
+        ValueError: if the vocabulary has fewer such words.
+    """
+    candidates = _neutral_words(tokenizer, exclude)
+    if not 1 <= num_classes <= len(candidates):
+        raise ValueError(f"num_classes={num_classes}; the vocabulary has 1 to {len(candidates)} words to draw from")
+    chosen = np.random.default_rng(seed).choice(candidates, num_classes, replace=False)
+    return _make_classes(dict.fromkeys(chosen.tolist(), 0), tokenizer)
+
+
+def frequency_matched(
+    classes: FairnessClasses, counts: np.ndarray, seed: int, tokenizer: PreTrainedTokenizerBase
+) -> FairnessClasses:
+    """Control: for each class a neutral whole word that is about as frequent, drawn without replacement.
+
+    The most frequent class chooses first (its range is the thinnest) and takes the word of the nearest count, ties at
+    random. The word inherits the class's group.
+
+    Args:
+        counts: i64[V], occurrences of each token in the corpus (`token_counts`).
+    Raises:
+        ValueError: if counts and vocabulary differ in size or the neutral words do not suffice.
+    """
+    if len(counts) != len(classes.slot_of_token):
+        raise ValueError(f"counts has {len(counts)} entries, the vocabulary {len(classes.slot_of_token)}")
+    rng = np.random.default_rng(seed)
+    candidates = rng.permutation(_neutral_words(tokenizer, classes.token_ids.tolist()))
+    if len(candidates) < classes.num_classes:
+        raise ValueError(f"{len(candidates)} neutral words cannot match {classes.num_classes} classes")
+    candidate_counts = counts[candidates].astype(np.float64)
+    group_of_id: dict[int, int] = {}
+    wanted = counts[classes.token_ids]
+    for k in np.argsort(-wanted, kind="stable"):
+        nearest = int(np.abs(candidate_counts - wanted[k]).argmin())  # shuffled, so the first of a tie is random
+        group_of_id[int(candidates[nearest])] = int(classes.group[k])
+        candidate_counts[nearest] = np.inf
+    return _make_classes(group_of_id, tokenizer)
+
+
+def full_vocabulary(tokenizer: PreTrainedTokenizerBase) -> FairnessClasses:
+    """Every token but the special ones, all in group 0."""
+    special = set(tokenizer.all_special_ids)
+    return _make_classes({i: 0 for i in range(len(tokenizer)) if i not in special}, tokenizer)
+
+
+def token_counts(examples: Sequence[np.ndarray], vocab_size: int) -> np.ndarray:
+    """Occurrences i64[V] of each token id in encoded examples (i32[L] each)."""
+    if not len(examples):
+        return np.zeros(vocab_size, np.int64)
+    return np.bincount(np.concatenate(examples), minlength=vocab_size)
+
+
+def _class_ids(words: Sequence[str], tokenizer: PreTrainedTokenizerBase, rule: str) -> set[int]:
+    # A blank in front gives the form inside a sentence for byte-level BPE and changes nothing for WordPiece.
+    forms = [" " + word for word in words]
+    if rule == "whole_word":
+        capitalised = [word[0].upper() + word[1:] for word in words]
+        forms += [" " + word for word in capitalised] + capitalised
+    encoded = tokenizer(forms, add_special_tokens=False)["input_ids"]
+    if rule == "whole_word":
+        encoded = [ids for ids in encoded if len(ids) == 1]
+    special = set(tokenizer.all_special_ids)
+    return {ids[0] for ids in encoded if ids and ids[0] not in special}
+
+
+def _neutral_words(tokenizer: PreTrainedTokenizerBase, exclude: Iterable[int]) -> np.ndarray:
+    """Ids of the whole words that no shipped lexicon lists in any form, ascending."""
+    excluded = set(exclude) | set(tokenizer.all_special_ids)
+    for name in SHIPPED:
+        for words in load_lexicon(name).words:
+            excluded |= _class_ids(words, tokenizer, "whole_word")
+    pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    marks_starts = sum(piece.startswith(WORD_STARTS) for piece in pieces) > len(pieces) / 10
+    return np.array(
+        [i for i, piece in enumerate(pieces) if i not in excluded and _is_word(piece, marks_starts)], np.int64
+    )
+
+
+def _is_word(piece: str, marks_starts: bool) -> bool:
+    if marks_starts:
+        return piece.startswith(WORD_STARTS) and len(piece) > 2 and piece[1:].isascii() and piece[1:].isalpha()
+    return len(piece) > 1 and piece.isalpha()
+
+
+def _make_classes(group_of_id: Mapping[int, int], tokenizer: PreTrainedTokenizerBase) -> FairnessClasses:
+    token_ids = np.array(sorted(group_of_id), np.int32)
+    group = np.array([group_of_id[i] for i in token_ids.tolist()], np.int32)
+    pieces = tokenizer.convert_ids_to_tokens(token_ids.tolist())
+    words = tuple(" " + piece[1:] if piece.startswith(WORD_STARTS) else piece for piece in pieces)
+    slot_of_token = np.full(len(tokenizer), len(words), np.int32)
+    slot_of_token[token_ids] = np.arange(len(words))
+    assert (slot_of_token[tokenizer.all_special_ids] == len(words)).all()
+    digest = hashlib.sha256("\0".join(words).encode())
+    for array in (token_ids, group, slot_of_token):
+        digest.update(array.astype("<i4").tobytes())
+        array.setflags(write=False)
+    return FairnessClasses(words, token_ids, group, slot_of_token, digest.hexdigest()[:16])
