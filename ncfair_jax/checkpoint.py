@@ -33,9 +33,7 @@ class Checkpoints:
         self.best = best
         policies: list[Any] = [checkpoint_managers.LatestN(keep)]
         if best:
-            policies.append(
-                checkpoint_managers.BestN(get_metric_fn=lambda metrics: metrics[best], reverse=True, n=1)
-            )
+            policies.append(checkpoint_managers.BestN(get_metric_fn=lambda metrics: metrics[best], reverse=True, n=1))
         self._manager = ocp.CheckpointManager(
             folder.resolve(),
             item_names=("params", "state", "identity"),

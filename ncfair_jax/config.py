@@ -15,6 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+SWEEP_FIELDS = ("arms", "run_arms", "seeds")
 WORD_EMBEDDING = "embeddings/word/embedding"
 
 
@@ -215,8 +216,9 @@ class WorldConfig:
 class RunConfig:
     """Everything that decides a run's result.
 
-    `arms` maps an arm's name to {"field.path": value} changes of this config; with arms, one command runs them all,
-    for each seed of the comma-separated `seeds` (see `sweep`). A value "@NAME" is the exported folder of arm NAME.
+    The ConfigDict has three fields more: `arms`, a dict from an arm's name to the fields it changes, `run_arms`, the names
+    of those to run, and `seeds`; both lists have commas between. With arms, one command runs each of them for each seed
+    (see `sweep`).
     """
 
     name: str = "run"
@@ -256,6 +258,7 @@ def base_config(preset: str = "") -> ConfigDict:
     """All fields with their defaults; `preset` "paper" or "aligned" sets the NC3 fields (not its weight)."""
     config = ConfigDict(dataclasses.asdict(RunConfig()))
     config.arms = ConfigDict()
+    config.run_arms = ""
     config.seeds = ""
     if preset:
         config.nc3.update(PRESETS[preset])
@@ -282,8 +285,8 @@ def freeze(config: ConfigDict) -> RunConfig:
         ConfigError: for a field that does not exist ("did you mean"), is missing, or has another type.
     """
     tree = config.to_dict()
-    tree.pop("arms", None)
-    tree.pop("seeds", None)
+    for name in SWEEP_FIELDS:
+        tree.pop(name, None)
     return _build(RunConfig, tree, "config")
 
 
@@ -374,6 +377,8 @@ def _validate_freeze(config: RunConfig) -> None:
         frozen = re.compile(pattern)
     except re.error as error:
         raise ConfigError(f"config.optimizer.freeze={pattern!r} is no regular expression: {error}") from None
+    if frozen.search("") is not None:
+        raise ConfigError(f"config.optimizer.freeze={pattern!r} matches every parameter: nothing is left to train")
     classifier_frozen = frozen.search(WORD_EMBEDDING) is not None
     if config.nc3.weight > 0 and classifier_frozen and config.nc3.gradient == "classifier":
         raise ConfigError(
@@ -392,9 +397,14 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def identity(config: RunConfig) -> dict[str, Any]:
+    """The fields that make a run this run: all but the mesh, since a run may move to other devices."""
+    return {name: value for name, value in to_dict(config).items() if name != "mesh"}
+
+
 def short_hash(config: RunConfig) -> str:
-    """Eight hex digits that change with any field."""
-    return hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()[:8]
+    """Eight hex digits that change with any field of the identity."""
+    return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any], path: str = "config") -> list[str]:

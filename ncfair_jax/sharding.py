@@ -35,7 +35,9 @@ def make_mesh(config: MeshConfig, num_devices: int | None = None) -> Mesh:
         raise ConfigError(f"config.mesh={tuple(sizes)} does not divide {devices} devices; one size may be -1")
     sizes = [devices // known if size == -1 else size for size in sizes]
     if np.prod(sizes) != devices:
-        raise ConfigError(f"config.mesh={tuple(sizes)} covers {np.prod(sizes)} of {devices} devices; set one size to -1")
+        raise ConfigError(
+            f"config.mesh={tuple(sizes)} covers {np.prod(sizes)} of {devices} devices; set one size to -1"
+        )
     return jax.make_mesh(tuple(sizes), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
 
 

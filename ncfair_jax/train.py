@@ -1,5 +1,6 @@
 """From a config to a judged, debiased, exported model: the one loop, read top to bottom."""
 
+import dataclasses
 import json
 import signal
 import time
@@ -15,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ncfair_jax.checkpoint import Checkpoints
-from ncfair_jax.config import RunConfig, differences, to_dict, validate
+from ncfair_jax.config import RunConfig, differences, identity, to_dict, validate
 from ncfair_jax.data.corpus import load_examples
 from ncfair_jax.data.pipeline import Pipeline, PipelineConfig
 from ncfair_jax.judge import comparison_table, judge
@@ -29,7 +30,8 @@ from ncfair_jax.run_log import RunLog, write_json
 from ncfair_jax.sharding import batch_shards, make_mesh, put_batch, put_tree, state_shardings, to_host
 from ncfair_jax.state import TrainState, init_state, make_dev_loss, make_train_step
 
-ROWS_PER_SHARD = 2  # rows are rounded up to a multiple of this on every device: few shapes, little waste
+ROWS_PER_SHARD = 1  # rows are rounded up to a multiple of this on every device
+CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
 
 
@@ -75,11 +77,14 @@ def train_and_evaluate(config: RunConfig, workdir: Path) -> dict[str, Any]:
     """
     validate(config)
     mesh = make_mesh(config.mesh)
-    claim(workdir, config)
+    refuse_other_run(workdir, config)
     result_file = workdir / RESULT_FILE
     if result_file.exists():
         return json.loads(result_file.read_text(encoding="utf-8"))
     run = prepare(config, mesh)
+    if jax.process_index() == 0:  # not before everything the config names was found
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / CONFIG_FILE, to_dict(config))
     before = judge(run.model, config, workdir / "evals" / "before", mesh)
     trained = train(run, workdir)
     after = judge(trained, config, workdir / "evals" / "after", mesh)
@@ -90,21 +95,20 @@ def train_and_evaluate(config: RunConfig, workdir: Path) -> dict[str, Any]:
     return {"before": before, "after": after, "table": table}
 
 
-def claim(workdir: Path, config: RunConfig) -> None:
-    """Makes the workdir this config's, once and for all.
+def refuse_other_run(workdir: Path, config: RunConfig) -> None:
+    """A workdir belongs to one config.
 
     Raises:
-        WorkdirError: if it is another config's, naming the fields that differ.
+        WorkdirError: if this one is another config's, naming the fields that differ.
     """
-    path, ours = workdir / "config.json", to_dict(config)
-    if path.exists():
-        if lines := differences(ours, json.loads(path.read_text(encoding="utf-8"))):
-            raise WorkdirError(
-                f"{workdir} holds a run with another config: {'; '.join(lines)}. Use another --workdir, or those values"
-            )
-    elif jax.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(path, ours)
+    path = workdir / CONFIG_FILE
+    if not path.exists():
+        return
+    theirs = {name: value for name, value in json.loads(path.read_text(encoding="utf-8")).items() if name != "mesh"}
+    if lines := differences(identity(config), theirs):
+        raise WorkdirError(
+            f"{workdir} holds a run with another config: {'; '.join(lines)}. Use another --workdir, or those values"
+        )
 
 
 def prepare(config: RunConfig, mesh: Mesh) -> Run:
@@ -125,19 +129,17 @@ def prepare(config: RunConfig, mesh: Mesh) -> Run:
     if classes is not None:
         objective = with_nc3(objective, config.nc3, classes, model.config, pipeline.steps_per_epoch)
     tx, schedule = make_optimizer(config.optimizer, total_steps)
-    identity = {
-        "config": to_dict(config),
+    fingerprints = {
+        "config": identity(config),
         "corpus": pipeline.fingerprint,
         "lexicon": classes.fingerprint if classes is not None else "",
         "vocabulary": model.config.vocab_size,
     }
-    return Run(config, model, objective, tx, schedule, pipeline, dev, total_steps, mesh, identity)
+    return Run(config, model, objective, tx, schedule, pipeline, dev, total_steps, mesh, fingerprints)
 
 
 def with_runtime_choices(config: RunConfig, model: Pretrained) -> Any:
     """The model's config with what the run decides: attention implementation and dropout rates."""
-    import dataclasses
-
     changes: dict[str, Any] = {"attention": config.model.attention}
     for name in ("hidden_dropout", "attention_dropout"):
         if (rate := getattr(config.model, name)) >= 0:
@@ -225,9 +227,7 @@ def loop(
     """Steps, logs, development losses and checkpoints, until the last step or SIGTERM."""
     config = run.config.train
     everywhere = NamedSharding(run.mesh, P())
-    step_fn = jax.jit(
-        make_train_step(run.objective, run.tx), donate_argnums=0, out_shardings=(shardings, everywhere)
-    )
+    step_fn = jax.jit(make_train_step(run.objective, run.tx), donate_argnums=0, out_shardings=(shardings, everywhere))
     dev_fn = jax.jit(make_dev_loss(run.objective), out_shardings=everywhere)
     interval = Interval()
     dev_loss: dict[str, float] = {}

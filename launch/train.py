@@ -1,0 +1,40 @@
+"""Measure, debias, judge, export: `python launch/train.py --config=configs/X.py [--workdir=W] [--config.a.b=value …]`.
+
+The same command again resumes. Every field of the config can be overridden. A config with arms runs all of them.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file; arguments after a colon, e.g. configs/bec_nc.py:paper"
+)
+WORKDIR = flags.DEFINE_string("workdir", "", "Identity of the run; default runs/<config name>-<hash of the config>.")
+CACHE = flags.DEFINE_string("compilation_cache", "~/.cache/ncfair_jax/xla", "Folder of compiled programs; '' = none.")
+COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0 of several, or 'auto' on a cluster.")
+PROCESSES = flags.DEFINE_integer("num_processes", 1, "How many processes make up the run.")
+PROCESS = flags.DEFINE_integer("process_id", 0, "Which of them this one is.")
+DETERMINISTIC = flags.DEFINE_bool("deterministic", False, "On a GPU: bitwise repeatable kernels, slower.")
+
+
+def main(argv: list[str]) -> None:
+    from ncfair_jax import launcher
+
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
+    launcher.prepare_jax(CACHE.value, COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    table = launcher.run(CONFIG.value, Path(WORKDIR.value) if WORKDIR.value else None)
+    print(table)
+
+
+if __name__ == "__main__":
+    if any(arg.lstrip("-") in ("deterministic", "deterministic=true") for arg in sys.argv[1:]):
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
+    from ncfair_jax.launcher import one_line_errors, parse_flags
+
+    with one_line_errors():
+        app.run(main, flags_parser=parse_flags)

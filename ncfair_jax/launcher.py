@@ -1,0 +1,60 @@
+"""What the commands in launch/ share: flags and errors in one line, jax set up, the default workdir."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict
+
+from ncfair_jax import sharding
+from ncfair_jax.config import ConfigError, freeze, short_hash, validate
+
+# What a user can mend. Anything else is a fault of ours and keeps its traceback.
+USER_ERRORS = (ValueError, OSError, ArithmeticError, KeyError)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns the errors that a user can mend into one line and exit status 1; NCFAIR_TRACEBACK=1 shows where they arose."""
+    try:
+        yield
+    except USER_ERRORS as error:
+        if os.environ.get("NCFAIR_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser, with a misspelt `--config.x` in one line that suggests the right one."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, ConfigError) as error:
+        text = str(error.args[0] if error.args else error).strip("'\"").replace("\\'", "'").replace("\n", " ")
+        print(f"error: {text}; --helpshort lists the flags", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def prepare_jax(cache: str = "", coordinator: str = "", num_processes: int = 1, process_id: int = 0) -> None:
+    """Compilation cache, and the processes of one run; must precede every other use of jax."""
+    if cache:
+        jax.config.update("jax_compilation_cache_dir", str(Path(cache).expanduser()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    sharding.start_processes(coordinator, num_processes, process_id)
+
+
+def run(config: ConfigDict, workdir: Path | None) -> str:
+    """Runs a config, or all of its arms, and returns the table to show."""
+    from ncfair_jax.sweep import run_arms
+    from ncfair_jax.train import train_and_evaluate
+
+    frozen = freeze(config)
+    validate(frozen)
+    workdir = workdir or Path("runs") / f"{frozen.name}-{short_hash(frozen)}"
+    if config.run_arms:
+        return run_arms(config, workdir)
+    return str(train_and_evaluate(frozen, workdir)["table"])

@@ -1,0 +1,117 @@
+"""Config: the frozen twin, its refusals, presets, and what differs between two runs."""
+
+import dataclasses
+
+import pytest
+
+from ncfair_jax.config import (
+    PRESETS,
+    ConfigError,
+    NC3Config,
+    RunConfig,
+    base_config,
+    differences,
+    freeze,
+    parse_arg,
+    short_hash,
+    to_dict,
+    validate,
+)
+
+
+def test_base_config_freezes_to_the_defaults():
+    assert freeze(base_config()) == RunConfig()
+
+
+def test_unknown_field_suggests_the_right_one():
+    config = base_config()
+    with config.unlocked():
+        config.nc3.wieght = 3.0
+    with pytest.raises(ConfigError, match=r"config.nc3.wieght does not exist; did you mean config.nc3.weight\?"):
+        freeze(config)
+
+
+def test_missing_field_and_wrong_type_are_named():
+    config = base_config()
+    with config.unlocked():
+        del config.train.keep
+    with pytest.raises(ConfigError, match=r"config\.train lacks keep"):
+        freeze(config)
+    config = base_config()
+    with config.ignore_type():
+        config.train.keep = "two"
+    with pytest.raises(ConfigError, match=r"config\.train\.keep='two' is a str; expected a int"):
+        freeze(config)
+
+
+def test_an_integer_serves_as_a_float():
+    config = base_config()
+    with config.ignore_type():
+        config.nc3.weight = 10
+    assert freeze(config).nc3.weight == 10.0
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("nc3.weight", -1.0, "must not be negative"),
+        ("nc3.window", "forever", "choose from 'run', 'epoch', 'ema', 'batch'"),
+        ("train.batch_size", 0, "must be above 0"),
+        ("train.accumulation", 3, "does not divide into train.accumulation=3"),
+        ("objective.mask_prob", 1.5, "is a fraction"),
+        ("objective.random_frac", 0.5, "exceeds 1"),
+        ("nc3.ema_decay", 1.0, "between 0 and 1"),
+        ("data.max_tokens", 256, "does not fit a row"),
+        ("train.best", "dev_loss", "needs sentences"),
+        ("model.hidden_dropout", 1.0, "from 0 to below 1"),
+        ("optimizer.freeze", "(", "no regular expression"),
+    ],
+)
+def test_impossible_values_are_refused_by_name(path, value, message):
+    config = base_config()
+    section, field = path.split(".")
+    config[section][field] = value
+    with pytest.raises(ConfigError, match=message):
+        validate(freeze(config))
+
+
+def test_regulariser_on_a_frozen_classifier_is_refused_only_without_feature_gradient():
+    config = base_config("paper")
+    config.nc3.weight = 100.0
+    config.optimizer.freeze = "embeddings/"
+    with pytest.raises(ConfigError, match="frozen classifier"):
+        validate(freeze(config))
+    config.nc3.gradient = "both"
+    validate(freeze(config))
+    config.optimizer.freeze = ".*"
+    with pytest.raises(ConfigError, match="nothing is left to train"):
+        validate(freeze(config))
+
+
+def test_presets_name_existing_fields_and_say_what_the_design_says():
+    fields = {f.name for f in dataclasses.fields(NC3Config)}
+    assert all(set(preset) <= fields for preset in PRESETS.values())
+    paper = freeze(base_config("paper")).nc3
+    assert (paper.word_rule, paper.features, paper.alignment, paper.labels) == (
+        "first_piece",
+        "hidden",
+        "next",
+        "input",
+    )
+    assert (paper.window, paper.gradient) == ("run", "classifier")
+    aligned = freeze(base_config("aligned")).nc3
+    assert (aligned.word_rule, aligned.features, aligned.alignment) == ("whole_word", "transform", "same")
+    assert (aligned.labels, aligned.window, aligned.ema_decay, aligned.gradient) == ("original", "ema", 0.99, "both")
+
+
+def test_arguments_after_the_colon():
+    assert parse_arg("paper,smoke", ("paper", "aligned", "smoke")) == ("paper", "smoke")
+    assert parse_arg(None, ("paper",)) == ()
+    with pytest.raises(ConfigError, match="'papre'; choose from paper, aligned"):
+        parse_arg("papre", ("paper", "aligned"))
+
+
+def test_hash_and_differences_follow_every_field():
+    a, b = RunConfig(), dataclasses.replace(RunConfig(), seed=7)
+    assert short_hash(a) != short_hash(b)
+    assert differences(to_dict(a), to_dict(b)) == ["config.seed: 42 here, 7 there"]

@@ -1,0 +1,66 @@
+"""Schedules by hand, decay and freezing by path."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ncfair_jax.config import OptimizerConfig
+from ncfair_jax.optimizer import make_optimizer, make_schedule
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("linear", [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0]), ("constant", [0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0])],
+)
+def test_schedule_by_hand(schedule, expected):
+    rate = make_schedule(OptimizerConfig(learning_rate=1.0, schedule=schedule, warmup_steps=2), 6)
+    np.testing.assert_allclose([float(rate(step)) for step in range(7)], expected, atol=1e-7)
+
+
+def test_cosine_halves_at_half_time():
+    rate = make_schedule(OptimizerConfig(learning_rate=2.0, schedule="cosine"), 10)
+    np.testing.assert_allclose([float(rate(step)) for step in (0, 5, 10)], [2.0, 1.0, 0.0], atol=1e-6)
+
+
+def test_first_update_without_warmup_has_the_full_rate():
+    assert float(make_schedule(OptimizerConfig(learning_rate=2e-5), 900)(0)) == pytest.approx(2e-5)
+
+
+def params():
+    layer = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    return {"encoder": {"layer_0": {"output": layer, "norm": {"scale": jnp.ones(2), "bias": jnp.ones(2)}}}}
+
+
+def test_weight_decay_spares_biases_and_norms():
+    tx, _ = make_optimizer(OptimizerConfig(learning_rate=1.0, schedule="constant", weight_decay=0.5), 10)
+    start = params()
+    zeros = {
+        "encoder": {
+            "layer_0": {k: {n: jnp.zeros_like(x) for n, x in v.items()} for k, v in start["encoder"]["layer_0"].items()}
+        }
+    }
+    updates, _ = tx.update(zeros, tx.init(start), start)
+    layer = updates["encoder"]["layer_0"]
+    np.testing.assert_allclose(layer["output"]["kernel"], -0.5)
+    for still in (layer["output"]["bias"], layer["norm"]["scale"], layer["norm"]["bias"]):
+        np.testing.assert_array_equal(still, 0)
+
+
+def test_adamw_step_by_hand_after_clipping():
+    tx, _ = make_optimizer(OptimizerConfig(learning_rate=0.1, schedule="constant", clip_norm=1.0), 10)
+    start = {"w": {"kernel": jnp.array([1.0, 2.0])}}
+    updates, _ = tx.update({"w": {"kernel": jnp.array([3.0, 4.0])}}, tx.init(start), start)
+    clipped = np.array([0.6, 0.8])  # norm 5 -> 1
+    m, v = 0.1 * clipped / (1 - 0.9), 0.001 * clipped**2 / (1 - 0.999)
+    np.testing.assert_allclose(updates["w"]["kernel"], -0.1 * m / (np.sqrt(v) + 1e-8), rtol=1e-5)
+
+
+def test_frozen_parameters_do_not_move_and_do_not_count_for_the_clip():
+    config = OptimizerConfig(learning_rate=1.0, schedule="constant", clip_norm=1.0, freeze="frozen/")
+    tx, _ = make_optimizer(config, 10)
+    start = {"frozen": {"kernel": jnp.ones(2)}, "moving": {"kernel": jnp.ones(2)}}
+    updates, _ = tx.update(
+        {"frozen": {"kernel": jnp.full(2, 1e9)}, "moving": {"kernel": jnp.full(2, 0.1)}}, tx.init(start), start
+    )
+    np.testing.assert_array_equal(updates["frozen"]["kernel"], 0)
+    np.testing.assert_allclose(updates["moving"]["kernel"], -1.0, rtol=1e-5)

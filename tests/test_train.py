@@ -1,0 +1,223 @@
+"""The loop as a user meets it: real processes, killed, resumed, moved to other devices, and refused."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from transformers import BertTokenizerFast
+
+from ncfair_jax.models.hf import Pretrained, save_pretrained
+from tests import tiny
+
+ROOT = Path(__file__).parents[1]
+CONFIG = """
+from ncfair_jax.config import base_config
+
+def get_config(arg=None):
+    config = base_config("aligned")
+    config.name = "tiny"
+    config.model.path = {model!r}
+    config.data.corpus = "text"
+    config.data.path = {corpus!r}
+    config.data.max_tokens = config.data.row_tokens = 32
+    config.nc3.weight = 1.0
+    config.optimizer.learning_rate = 1e-3
+    config.train.batch_size = 8
+    config.train.steps = 24
+    config.train.log_every = 1
+    config.train.save_every = 3
+    return config
+"""
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory) -> Path:
+    """A folder with a tiny BERT (dropout on), a corpus that uses gender words, and a config of both."""
+    folder = tmp_path_factory.mktemp("setting")
+    nouns = ["he", "she", "him", "her", "man", "woman", "boy", "girl", "father", "mother", "nurse", "doctor", "dog"]
+    verbs = ["sees", "likes", "hears", "knows", "calls", "the", "a", "old", "young", "and"]
+    vocab = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *nouns, *verbs]
+    (folder / "vocab.txt").write_text("\n".join(vocab) + "\n")
+    tokenizer = BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=40)
+    model = dataclasses.replace(tiny.MODEL, vocab_size=len(vocab), hidden_dropout=0.1, attention_dropout=0.1)
+    save_pretrained(folder / "model", Pretrained(model, tiny.params(3, model), tokenizer))
+    rng = np.random.default_rng(0)
+    lines = [" ".join(rng.choice(nouns + verbs, rng.integers(4, 12))) for _ in range(60)]
+    (folder / "corpus.txt").write_text("\n".join(lines) + "\n")
+    text = CONFIG.format(model=str(folder / "model"), corpus=str(folder / "corpus.txt"))
+    (folder / "config.py").write_text(text)
+    return folder
+
+
+def command(setting: Path, workdir: Path, *flags: str) -> list[str]:
+    script = str(ROOT / "launch" / "train.py")
+    cache = f"--compilation_cache={setting / 'xla'}"
+    return [sys.executable, script, f"--config={setting / 'config.py'}", f"--workdir={workdir}", cache, *flags]
+
+
+def environment(devices: int) -> dict[str, str]:
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+
+
+def run(setting: Path, workdir: Path, *flags: str, devices: int = 1) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(setting, workdir, *flags), env=environment(devices), capture_output=True, text=True, timeout=300
+    )
+
+
+def succeed(*args, **kwargs) -> None:
+    done = run(*args, **kwargs)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def metrics(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def saved_state(workdir: Path, step: int) -> dict[str, np.ndarray]:
+    """Every array of a checkpoint, by path, read without a target tree."""
+    import orbax.checkpoint as ocp
+
+    arrays = {}
+    for item in ("params", "state"):
+        with ocp.StandardCheckpointer() as checkpointer:
+            tree = checkpointer.restore((workdir / "checkpoints" / str(step) / item).resolve())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                leaf = jax.random.key_data(leaf)
+            arrays[item + jax.tree_util.keystr(path)] = np.asarray(leaf)
+    return arrays
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(setting) -> Path:
+    workdir = setting / "uninterrupted"
+    succeed(setting, workdir)
+    return workdir
+
+
+def same_end(a: Path, b: Path, step: int) -> None:
+    ours, theirs = saved_state(a, step), saved_state(b, step)
+    assert ours.keys() == theirs.keys()
+    assert any("nc3" in name for name in ours)
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+    assert (a / "export" / "model.safetensors").read_bytes() == (b / "export" / "model.safetensors").read_bytes()
+
+
+def kill_when(process: subprocess.Popen, condition) -> None:
+    """SIGKILL as soon as the condition holds."""
+    deadline = time.time() + 200
+    while process.poll() is None and time.time() < deadline:
+        if condition():
+            process.kill()
+            break
+        time.sleep(0.002)
+    process.wait(timeout=60)
+    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+
+
+def test_killed_at_any_moment_it_ends_bit_for_bit_the_same(setting, uninterrupted):
+    workdir = setting / "killed"
+    log, folder = workdir / "metrics.jsonl", workdir / "checkpoints"
+
+    def logged(lines: int):
+        return lambda: log.exists() and log.read_text().count("\n") >= lines
+
+    def saving(step: int):  # orbax writes into <step>.orbax-checkpoint-tmp… and renames when complete
+        return lambda: any(step <= int(p.name.split(".")[0]) for p in folder.glob("[0-9]*.orbax-checkpoint-tmp*"))
+
+    moments = [lambda: (workdir / "config.json").exists(), logged(2), saving(6), logged(11), saving(15), logged(20)]
+    for moment in moments:
+        process = subprocess.Popen(command(setting, workdir), env=environment(1), stderr=subprocess.PIPE)
+        kill_when(process, moment)
+    succeed(setting, workdir)
+    same_end(workdir, uninterrupted, 24)
+    ours, theirs = metrics(workdir), metrics(uninterrupted)
+    assert [line["step"] for line in ours] == list(range(1, 25))
+    assert [line["loss"] for line in ours] == [line["loss"] for line in theirs]
+
+
+def test_sigterm_saves_leaves_and_resumes(setting, uninterrupted):
+    workdir = setting / "terminated"
+    process = subprocess.Popen(command(setting, workdir), env=environment(1), stderr=subprocess.PIPE, text=True)
+    log = workdir / "metrics.jsonl"
+    while not (log.exists() and log.read_text().count("\n") >= 4):
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.terminate()
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 143
+    assert "stopped by SIGTERM at step" in errors
+    succeed(setting, workdir)
+    same_end(workdir, uninterrupted, 24)
+
+
+def test_devices_and_processes_give_the_same_trajectory(setting, uninterrupted):
+    eight, two = setting / "eight", setting / "two"
+    succeed(setting, eight, devices=8)
+    port = 20000 + os.getpid() % 20000
+    flags = [f"--coordinator=localhost:{port}", "--num_processes=2"]
+    both = [
+        subprocess.Popen(
+            command(setting, two, *flags, f"--process_id={p}"), env=environment(4), stderr=subprocess.PIPE, text=True
+        )
+        for p in range(2)
+    ]
+    for process in both:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-2000:]
+    one = np.array([line["loss"] for line in metrics(uninterrupted)])
+    for workdir in (eight, two):
+        np.testing.assert_allclose([line["loss"] for line in metrics(workdir)], one, rtol=1e-4)
+
+
+def test_a_checkpoint_of_one_device_goes_on_on_eight(setting, uninterrupted):
+    workdir = setting / "moved"
+    process = subprocess.Popen(command(setting, workdir), env=environment(1), stderr=subprocess.PIPE)
+    kill_when(process, lambda: (workdir / "checkpoints" / "9").exists())
+    succeed(setting, workdir, "--config.mesh.data=2", "--config.mesh.fsdp=2", "--config.mesh.tensor=2", devices=8)
+    expected = [line["loss"] for line in metrics(uninterrupted)]
+    np.testing.assert_allclose([line["loss"] for line in metrics(workdir)], expected, rtol=1e-4)
+
+
+def test_not_finite_stops_with_step_examples_and_checkpoint(setting):
+    workdir = setting / "nan"
+    done = run(setting, workdir, "--config.optimizer.learning_rate=1e18", "--config.train.save_every=1")
+    assert done.returncode == 1
+    line = done.stderr.strip().splitlines()[-1]
+    assert "loss or gradient is not finite, on examples" in done.stderr, line
+    for step in (workdir / "checkpoints").glob("[0-9]*"):
+        for name, value in saved_state(workdir, int(step.name)).items():
+            assert np.all(np.isfinite(value)), name
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config.train.steps=30", "config.train.steps: 30 here, 24 there"),
+        ("--config.nc3.wieght=1", 'Did you mean "weight"'),
+        ("--config.nc3.weight=-1", "config.nc3.weight=-1.0: must not be negative"),
+        ("--config.train.accumulation=3", "does not divide"),
+        ("--config.data.path=nowhere.txt", "nowhere.txt"),
+        ("--config.mesh.data=3", "does not divide 1 devices"),
+    ],
+)
+def test_refusals_are_one_line_and_leave_the_run_alone(setting, uninterrupted, flag, message):
+    workdir = uninterrupted if "steps" in flag else setting / "refused"
+    before = sorted(p.name for p in uninterrupted.rglob("*"))
+    done = run(setting, workdir, flag)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert sorted(p.name for p in uninterrupted.rglob("*")) == before

@@ -1,0 +1,69 @@
+"""A tiny BERT, a tiny corpus and tiny batches, shared by the tests of training."""
+
+import jax
+import numpy as np
+
+from ncfair_jax.data.pipeline import Pipeline, PipelineConfig
+from ncfair_jax.lexicons.classes import FairnessClasses
+from ncfair_jax.models.encoder import ModelConfig
+from ncfair_jax.models.heads import init_params
+from ncfair_jax.objectives.base import evaluate_objective
+
+VOCAB, PAD, CLS, SEP, MASK, FIRST_WORD = 60, 0, 1, 2, 3, 5
+MODEL = ModelConfig(
+    model_type="bert",
+    vocab_size=VOCAB,
+    hidden_size=16,
+    num_layers=2,
+    num_heads=2,
+    intermediate_size=32,
+    max_positions=40,
+    type_vocab_size=2,
+    layer_norm_eps=1e-12,
+    hidden_dropout=0.0,
+    attention_dropout=0.0,
+    pad_token_id=PAD,
+    initializer_range=0.2,
+)
+
+
+evaluate = jax.jit(evaluate_objective, static_argnums=0)
+
+
+def params(seed: int = 0, model: ModelConfig = MODEL):
+    return init_params(model, jax.random.key(seed))
+
+
+def examples(count: int = 40, seed: int = 0) -> list[np.ndarray]:
+    """Sentences that count upwards from a random word, so that a masked word can be told from its neighbours."""
+    rng = np.random.default_rng(seed)
+    words = VOCAB - FIRST_WORD
+    return [
+        np.array([CLS, *(FIRST_WORD + (rng.integers(words) + np.arange(rng.integers(4, 12))) % words), SEP], np.int32)
+        for _ in range(count)
+    ]
+
+
+def classes() -> FairnessClasses:
+    ids = np.array([6, 9, 12, 20, 33, 47], np.int32)
+    slots = np.full(VOCAB, len(ids), np.int32)
+    slots[ids] = np.arange(len(ids))
+    return FairnessClasses(
+        words=tuple(f"w{i}" for i in ids),
+        token_ids=ids,
+        group=np.array([0, 0, 0, 1, 1, 1], np.int32),
+        slot_of_token=slots,
+        fingerprint="tiny",
+    )
+
+
+def pipeline(batch_size: int = 8, **settings) -> Pipeline:
+    config = PipelineConfig(seed=1, batch_size=batch_size, row_tokens=32, **{"row_multiple": 2} | settings)
+    return Pipeline(
+        examples(),
+        config,
+        special_ids=[PAD, CLS, SEP, MASK],
+        mask_token_id=MASK,
+        vocab_size=VOCAB,
+        slot_of_token=classes().slot_of_token,
+    )
