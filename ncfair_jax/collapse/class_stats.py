@@ -119,6 +119,11 @@ def all_reduce(stats: ClassStats, axis_name: Hashable) -> ClassStats:
 
     Reduce what is new (the batch), then merge it into the replicated past: reducing the past again would count it once
     per device.
+
+    A loss of the result is one scalar, the same everywhere. Its gradient is right under shard_map as it is by default
+    (check_vma), and wherever the mapped function is differentiated from outside. Inside pmap (and with check_vma=False)
+    psum is transposed to psum, so the gradient to a device's features comes out times the number of devices: average
+    parameter gradients over devices (pmean), never add them up, and both paths, features and classifier, come out right.
     """
     count = jax.lax.psum(stats.count, axis_name)
     weight = stats.count.astype(stats.mean.dtype)
@@ -126,6 +131,20 @@ def all_reduce(stats: ClassStats, axis_name: Hashable) -> ClassStats:
     mean = jax.lax.psum(stats.mean * (weight / total)[:, None], axis_name)
     spread = jnp.sum(jnp.square(stats.mean - mean), axis=1)
     return ClassStats(count, mean, jax.lax.psum(stats.m2 + weight * spread, axis_name))
+
+
+def check_classifier(stats: ClassStats, classifier: Array, bias: Array | None = None) -> None:
+    """Refuses output embeddings (and biases) that are not one row for each class of the statistics.
+
+    Raises:
+        ValueError: naming both shapes.
+    """
+    if classifier.shape != stats.mean.shape:
+        raise ValueError(
+            f"classifier {classifier.shape}, statistics {stats.mean.shape}: pass the listed words' rows only"
+        )
+    if bias is not None and bias.shape != classifier.shape[:1]:
+        raise ValueError(f"bias {bias.shape}, classifier {classifier.shape}: pass one bias for each listed word")
 
 
 def _batch_moments(rows: Float[Array, "N D"], slots: Int[Array, "N"], num_classes: int) -> ClassStats:

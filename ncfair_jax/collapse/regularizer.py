@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ncfair_jax.collapse.class_stats import ClassStats
+from ncfair_jax.collapse.class_stats import ClassStats, check_classifier
 
 SEEN = 1e-6  # a class counts as seen above this; decayed counts never reach zero
 TINY = 1e-24  # squared length at or below which a vector has no direction
@@ -31,10 +31,7 @@ def nc3_loss(stats: ClassStats, classifier: Float[Array, "K D"]) -> tuple[Float[
         ValueError: if classifier and stats disagree on classes or width.
     Source: arXiv:2410.04472; Xujxyang/Fairness-NC-main:bec/code/lib (Statistics.similarity).
     """
-    if classifier.shape != stats.mean.shape:
-        raise ValueError(
-            f"classifier {classifier.shape}, statistics {stats.mean.shape}: pass the listed words' rows only"
-        )
+    check_classifier(stats, classifier)
     seen = stats.count > SEEN  # [K]
     classes = jnp.sum(seen).astype(stats.mean.dtype)
     cosines, has_direction = _cosines(stats.mean, classifier, seen, classes)
