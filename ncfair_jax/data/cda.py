@@ -7,7 +7,6 @@ original), with the word rules of MABEL (He et al. 2022).
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Literal
 
 from ncfair_jax.lexicons.lexicon import Lexicon
 
@@ -41,9 +40,7 @@ def swap_words(text: str, lexicon: Lexicon) -> str:
     return pattern.sub(replace, text)
 
 
-def counterfactual(
-    sentences: Sequence[str], lexicon: Lexicon, mode: Literal["none", "one_sided", "two_sided"] = "none"
-) -> list[str]:
+def counterfactual(sentences: Sequence[str], lexicon: Lexicon, mode: str = "none") -> list[str]:
     """The corpus as it is (`none`), every sentence swapped (`one_sided`), or both, originals first (`two_sided`).
 
     Under `two_sided` a sentence that the swap leaves unchanged appears once.

@@ -150,7 +150,7 @@ def _neutral_words(tokenizer: PreTrainedTokenizerBase, exclude: Iterable[int]) -
     for name in SHIPPED:
         for words in load_lexicon(name).words:
             excluded |= _class_ids(words, tokenizer, "whole_word")
-    pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     marks_starts = sum(piece.startswith(WORD_STARTS) for piece in pieces) > len(pieces) / 10
     return np.array(
         [i for i, piece in enumerate(pieces) if i not in excluded and _is_word(piece, marks_starts)], np.int64

@@ -1,0 +1,27 @@
+import pytest
+
+from ncfair_jax.data.files import CorpusError
+from ncfair_jax.data.text import read_text
+
+
+def test_file_and_folder_in_path_order(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "z.txt").write_text("last one.\n", encoding="utf-8")
+    (tmp_path / "a.txt").write_text("One. Two.\n\n  Three.\n", encoding="utf-8")
+    (tmp_path / "notes.md").write_text("not read", encoding="utf-8")
+    assert read_text(tmp_path / "a.txt") == ["One. Two.", "Three."]
+    assert read_text(tmp_path) == ["One. Two.", "Three.", "last one."]
+    assert read_text(tmp_path / "a.txt", split=True) == ["One.", "Two.", "Three."]
+
+
+def test_faults_name_file_and_line(tmp_path):
+    with pytest.raises(CorpusError, match=r"holds no \.txt files"):
+        read_text(tmp_path)
+    (tmp_path / "a.txt").write_text("fine\n\n\u200b\n", encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"a.txt:3: sentence '\\u200b' has no visible character"):
+        read_text(tmp_path)
+    (tmp_path / "a.txt").write_bytes(b"fine\n\xff\n")
+    with pytest.raises(CorpusError, match=r"a.txt:2: not UTF-8"):
+        read_text(tmp_path)
+    with pytest.raises(CorpusError, match="no such file"):
+        read_text(tmp_path / "missing.txt")

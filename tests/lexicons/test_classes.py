@@ -1,0 +1,206 @@
+import json
+
+import numpy as np
+import pytest
+from transformers import BertTokenizerFast, RobertaTokenizerFast
+
+from ncfair_jax.lexicons.classes import (
+    build_classes,
+    frequency_matched,
+    full_vocabulary,
+    random_classes,
+    token_counts,
+)
+from ncfair_jax.lexicons.lexicon import load_lexicon, make_lexicon
+
+TINY_VOCAB = (
+    "[PAD] [UNK] [CLS] [SEP] [MASK] he she He She sun moon tree ##ing wal ##k woman river stone cloud . , a Her her him"
+)
+TINY = make_lexicon("gender", {"female": ["she", "her", "walking"], "male": ["he", "him", "walk"]})
+LISTS = {
+    "adept": ("adept/female.txt", "adept/male.txt"),
+    "ase": ("ase/female_word_file.txt", "ase/male_word_file.txt"),
+}
+
+
+@pytest.fixture
+def tiny(tmp_path) -> BertTokenizerFast:
+    (tmp_path / "vocab.txt").write_text("\n".join(TINY_VOCAB.split()), encoding="utf-8")
+    return BertTokenizerFast(vocab=str(tmp_path / "vocab.txt"), do_lower_case=False)
+
+
+@pytest.fixture(scope="session")
+def uncased(shared) -> BertTokenizerFast:
+    return BertTokenizerFast(vocab=str(shared("data/vocab/bert-base-uncased-vocab.txt")), do_lower_case=True)
+
+
+@pytest.fixture(scope="session")
+def cased(shared) -> BertTokenizerFast:
+    return BertTokenizerFast(vocab=str(shared("data/vocab/bert-base-cased-vocab.txt")), do_lower_case=False)
+
+
+@pytest.fixture(scope="session")
+def roberta(shared) -> RobertaTokenizerFast:
+    folder = shared("data/vocab/roberta-base")
+    return RobertaTokenizerFast(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
+
+
+def released_lexicon(shared, name: str):
+    female, male = (shared(f"data/words/{file}").read_text(encoding="utf-8").split("\n") for file in LISTS[name])
+    return make_lexicon("gender", {"female": filter(None, female), "male": filter(None, male)})
+
+
+def test_whole_word_takes_each_single_piece_form_as_a_class(tiny):
+    classes = build_classes(TINY, tiny)
+    assert classes.words == ("he", "she", "He", "She", "Her", "her", "him")
+    assert classes.group.tolist() == [1, 0, 1, 0, 0, 0, 1]
+    ids = tiny.convert_tokens_to_ids(list(classes.words))
+    assert classes.token_ids.tolist() == ids
+    expected = np.full(len(tiny), 7)
+    expected[ids] = np.arange(7)
+    np.testing.assert_array_equal(classes.slot_of_token, expected)
+
+
+def test_first_piece_takes_fragments_and_marks_those_of_both_groups(tiny):
+    classes = build_classes(TINY, tiny, "first_piece")
+    assert classes.words == ("he", "she", "wal", "her", "him")
+    assert classes.group.tolist() == [1, 0, -1, 0, 1]
+
+
+def test_fingerprint_follows_the_classes(tiny):
+    assert build_classes(TINY, tiny).fingerprint == build_classes(TINY, tiny).fingerprint
+    assert build_classes(TINY, tiny).fingerprint != build_classes(TINY, tiny, "first_piece").fingerprint
+    regrouped = make_lexicon("gender", {"female": ["she", "her", "him"], "male": ["he"]})
+    assert build_classes(TINY, tiny).fingerprint != build_classes(regrouped, tiny).fingerprint
+
+
+def test_special_tokens_are_never_classes(tiny):
+    lexicon = make_lexicon("odd", {"a": ["[MASK]", "[PAD]", "Zebra", "sun"], "b": ["moon"]})
+    for classes in (build_classes(lexicon, tiny), full_vocabulary(tiny), random_classes(4, 0, tiny)):
+        assert (classes.slot_of_token[tiny.all_special_ids] == classes.num_classes).all()
+
+
+def test_classes_cannot_be_written_to(tiny):
+    with pytest.raises(ValueError, match="read-only"):
+        build_classes(TINY, tiny).token_ids[0] = 3
+
+
+def test_unknown_rule_and_foreign_lexicon_are_refused(tiny):
+    with pytest.raises(ValueError, match=r"rule='piece'; choose from \['first_piece', 'whole_word'\]"):
+        build_classes(TINY, tiny, "piece")
+    with pytest.raises(ValueError, match="no word of lexicon 'x' is a single piece"):
+        build_classes(make_lexicon("x", {"a": ["zzz"], "b": ["qqq"]}), tiny)
+
+
+def test_random_classes_are_seeded_whole_words_without_fairness_words(tiny):
+    classes = random_classes(6, 3, tiny, exclude=tiny.convert_tokens_to_ids(["sun"]))
+    # "woman" is in the shipped lexicon, "##ing" no word, "sun" excluded
+    assert set(classes.words) == {"moon", "tree", "wal", "river", "stone", "cloud"}
+    assert (classes.group == 0).all()
+    assert random_classes(3, 3, tiny).words == random_classes(3, 3, tiny).words
+    assert len({random_classes(3, seed, tiny).words for seed in range(4)}) > 1
+    with pytest.raises(ValueError, match="num_classes=8; the vocabulary has 1 to 7 words"):
+        random_classes(8, 0, tiny)
+
+
+def test_frequency_matched_takes_the_nearest_count_without_replacement(tiny):
+    lexicon = make_lexicon("gender", {"female": ["she"], "male": ["he", "him"]})
+    # lower-case forms only: "He" and "She" are absent from the counts
+    classes = build_classes(lexicon, tiny, "first_piece")
+    counts = np.zeros(len(tiny), np.int64)
+    for word, count in {"he": 90, "him": 88, "she": 10, "sun": 91, "moon": 70, "tree": 12, "river": 9}.items():
+        counts[tiny.convert_tokens_to_ids(word)] = count
+    matched = frequency_matched(classes, counts, 0, tiny)
+    assert set(matched.words) == {"sun", "moon", "river"}
+    assert dict(zip(matched.words, matched.group.tolist(), strict=True)) == {"sun": 1, "moon": 1, "river": 0}
+    with pytest.raises(ValueError, match="counts has 3 entries, the vocabulary 25"):
+        frequency_matched(classes, counts[:3], 0, tiny)
+
+
+def test_frequency_ties_are_broken_by_the_seed(tiny):
+    classes = build_classes(make_lexicon("g", {"a": ["she"], "b": ["he"]}), tiny, "first_piece")
+    counts = np.zeros(len(tiny), np.int64)
+    assert len({frequency_matched(classes, counts, seed, tiny).words for seed in range(4)}) > 1
+
+
+def test_full_vocabulary_lists_all_but_the_special_tokens(tiny):
+    assert full_vocabulary(tiny).num_classes == len(tiny) - 5
+
+
+def test_token_counts():
+    examples = [np.array([2, 5, 5, 3], np.int32), np.array([2, 7, 3], np.int32)]
+    assert token_counts(examples, 9).tolist() == [0, 0, 2, 2, 0, 2, 0, 1, 0]
+    assert token_counts([], 3).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "vocabulary", "file", "size"),
+    [
+        ("adept", "uncased", "adept_word_indices_gender_1", 287),
+        ("ase", "uncased", "ase_word_indices_gender", 271),
+        ("adept", "cased", "derived_adept_word_indices_gender_cased", 239),
+        ("ase", "cased", "derived_ase_word_indices_gender_cased", 229),
+    ],
+)
+def test_first_piece_reproduces_the_released_id_lists(shared, request, name, vocabulary, file, size):
+    classes = build_classes(released_lexicon(shared, name), request.getfixturevalue(vocabulary), "first_piece")
+    released = json.loads(shared(f"data/words/indices/{file}.json").read_text(encoding="utf-8"))
+    female, male = (set(released[group].values()) for group in ("female", "male"))
+    assert classes.token_ids.tolist() == sorted(female | male)
+    assert classes.num_classes == size
+    group = {-1: female & male, 0: female - male, 1: male - female}
+    for index, ids in group.items():
+        assert set(classes.token_ids[classes.group == index].tolist()) == ids
+
+
+@pytest.mark.parametrize(
+    ("name", "vocabulary", "rule", "size"),
+    [
+        ("adept", "uncased", "whole_word", 213),
+        ("ase", "uncased", "whole_word", 197),
+        ("adept", "roberta", "whole_word", 353),
+        ("ase", "roberta", "whole_word", 320),
+        ("adept", "roberta", "first_piece", 274),
+        ("ase", "roberta", "first_piece", 263),
+    ],
+)
+def test_class_counts_of_the_released_lists(shared, request, name, vocabulary, rule, size):
+    assert build_classes(released_lexicon(shared, name), request.getfixturevalue(vocabulary), rule).num_classes == size
+
+
+def test_cased_whole_words_are_the_lower_case_ones_and_their_capitals(shared, cased):
+    classes = build_classes(released_lexicon(shared, "adept"), cased)
+    lower = [word for word in classes.words if word == word.lower()]
+    assert len(lower) == 146
+    assert {"woman", "Woman", "he", "He"} <= set(classes.words)
+
+
+def test_roberta_forms_of_one_word_are_three_classes(roberta):
+    classes = build_classes(load_lexicon("gender"), roberta)
+    ids = dict(zip(classes.words, classes.token_ids.tolist(), strict=True))
+    assert (ids[" he"], ids["He"], ids[" He"]) == (37, 894, 91)
+    assert "he" not in ids  # without a blank and in lower case: mostly the inside of other words
+
+
+@pytest.mark.parametrize("vocabulary", ["uncased", "cased", "roberta"])
+def test_shipped_lexicons_give_classes_in_every_group(request, vocabulary):
+    tokenizer = request.getfixturevalue(vocabulary)
+    for name in ("gender", "race", "religion"):
+        lexicon = load_lexicon(name)
+        classes = build_classes(lexicon, tokenizer)
+        per_group = np.bincount(classes.group, minlength=len(lexicon.groups))
+        assert (per_group >= 5).all(), dict(zip(lexicon.groups, per_group, strict=True))
+        control = random_classes(classes.num_classes, 0, tokenizer)
+        assert not set(control.token_ids.tolist()) & set(classes.token_ids.tolist())
+
+
+@pytest.mark.parametrize("vocabulary", ["uncased", "roberta"])
+def test_frequency_matching_on_a_zipf_like_vocabulary(request, vocabulary):
+    tokenizer = request.getfixturevalue(vocabulary)
+    counts = np.random.default_rng(0).zipf(1.3, len(tokenizer)).clip(max=10**6)
+    classes = build_classes(load_lexicon("gender"), tokenizer)
+    matched = frequency_matched(classes, counts, 0, tokenizer)
+    assert matched.num_classes == classes.num_classes
+    np.testing.assert_array_equal(np.bincount(matched.group), np.bincount(classes.group))
+    ours, theirs = (np.sort(counts[ids]).astype(float) for ids in (classes.token_ids, matched.token_ids))
+    assert np.abs(np.log(ours / theirs)).mean() < 0.05
