@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Literal
 
 import grain
 import numpy as np
@@ -44,8 +43,8 @@ class PipelineConfig:
     mask_prob: float = 0.15
     mask_frac: float = 0.8
     random_frac: float = 0.1
-    alignment: Literal["same", "next"] = "same"
-    labels: Literal["original", "input"] = "original"
+    alignment: str = "same"
+    labels: str = "original"
 
     def __post_init__(self) -> None:
         if self.seed < 0:

@@ -6,7 +6,6 @@ Letters: K classes, V vocabulary (the tokenizer's).
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -46,7 +45,7 @@ class FairnessClasses:
 def build_classes(
     lexicon: Lexicon,
     tokenizer: PreTrainedTokenizerBase,
-    rule: Literal["whole_word", "first_piece"] = "whole_word",
+    rule: str = "whole_word",
 ) -> FairnessClasses:
     """Classes of a lexicon's words under a tokenizer.
 

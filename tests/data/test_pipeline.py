@@ -184,7 +184,9 @@ def test_one_sentence_with_more_masks_than_a_row_doubles_them():
     assert {weights.shape[-1] for weights in shapes.values()} == {8, 16}
 
 
-@pytest.mark.parametrize(("tokens", "prob", "expected"), [(128, 0.15, 32), (64, 0.15, 16), (32, 0.15, 8), (128, 0, 8)])
+@pytest.mark.parametrize(
+    ("tokens", "prob", "expected"), [(128, 0.15, 32), (64, 0.15, 16), (32, 0.15, 8), (128, 0.0, 8)]
+)
 def test_masks_per_row(tokens, prob, expected):
     assert masks_per_row(tokens, prob) == expected
 
