@@ -1,0 +1,54 @@
+"""Floating-point operations of a step, counted from its shapes.
+
+Matrix products count 2 per multiply-add; LayerNorm, softmax, GELU, dropout and the optimizer are left out, as is usual.
+The gradient of a matrix product is two of the same size, so a training step is three forward passes.
+"""
+
+from ncfair_jax.models.encoder import ModelConfig
+
+TRAIN_PASSES = 3  # forward, gradient to the inputs, gradient to the weights
+
+
+def encoder_flops(config: ModelConfig, rows: int, tokens: int) -> int:
+    """Forward pass of all layers over R rows of T tokens, pads included because they are computed like the rest."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    projections = 2 * rows * tokens * (4 * hidden * hidden + 2 * hidden * inner)
+    attention = 2 * rows * tokens * tokens * 2 * hidden  # scores and weighted sum
+    return config.num_layers * (projections + attention)
+
+
+def transform_flops(config: ModelConfig, positions: int) -> int:
+    """Forward pass of the dense layer before the decoder."""
+    return 2 * positions * config.hidden_size * config.hidden_size
+
+
+def head_flops(config: ModelConfig, positions: int) -> int:
+    """Forward pass of the masked-LM head: transform and projection onto the vocabulary."""
+    return transform_flops(config, positions) + 2 * positions * config.hidden_size * config.vocab_size
+
+
+def class_sum_flops(config: ModelConfig, positions: int, classes: int) -> int:
+    """Class sums as a product of a one-hot matrix [positions, classes] with the features; it has no gradient."""
+    return 2 * positions * classes * config.hidden_size
+
+
+def train_flops(
+    config: ModelConfig, *, rows: int, tokens: int, scored: int, transformed: int = 0, one_hot: tuple[int, int] = (0, 0)
+) -> int:
+    """One training step.
+
+    Args:
+        rows, tokens: R and T as computed.
+        scored: positions projected onto the vocabulary.
+        transformed: further positions that pass the transform only (NC3 on "transform" features).
+        one_hot: (positions, classes) of class sums made by a matrix product; sums by index are not matrix products.
+    """
+    differentiated = (
+        encoder_flops(config, rows, tokens) + head_flops(config, scored) + transform_flops(config, transformed)
+    )
+    return TRAIN_PASSES * differentiated + class_sum_flops(config, *one_hot)
+
+
+def score_flops(config: ModelConfig, *, rows: int, tokens: int, scored: int) -> int:
+    """One scoring pass: forward only."""
+    return encoder_flops(config, rows, tokens) + head_flops(config, scored)

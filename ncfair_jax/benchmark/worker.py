@@ -1,0 +1,174 @@
+"""One contestant in a process of its own: so its peak memory is its own, and contestants can take turns.
+
+`python -m ncfair_jax.benchmark.worker` reads one JSON line that says what it is, answers when it is ready, and then answers
+one JSON line to every command: {"run": [start, count]} does steps (or scores pairs), {"matmul": size} times a bare product.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ncfair_jax.benchmark.padded import Scored, Sentence, load_ragged
+
+Answer = dict[str, Any]
+MIB_OF_KIB = 1 / 1024
+
+
+class Contestant(NamedTuple):
+    """What a worker does on command, and the facts it tells when it is ready."""
+
+    run: Callable[[int, int], Answer]
+    make_matmul: Callable[[int], Callable[[], None]]
+    facts: Answer
+
+
+def torch_training(spec: Answer) -> Contestant:
+    """PyTorch's train step on the stored sentences of each step."""
+    from ncfair_jax.benchmark import torch_side
+
+    groups = load_ragged(Path(spec["sentences"]), Sentence)
+    settings = torch_side.TorchSettings(**spec["settings"])
+    torch_side.make_step(spec["style"], settings)(groups[0][:2])  # first calls start threads
+    step = torch_side.make_step(spec["style"], settings)
+
+    def run(start: int, count: int) -> Answer:
+        return timed_each(step, groups[start : start + count])
+
+    return Contestant(run, torch_side.make_matmul, {})
+
+
+def our_training(spec: Answer) -> Contestant:
+    """The package's own train step."""
+    from ncfair_jax.benchmark import ours
+
+    steps = range(spec["steps"])
+    training = ours.Training(ours.config_from_dict(spec["config"]), steps)
+
+    def run(start: int, count: int) -> Answer:
+        return timed_each(training.step, range(start, start + count))
+
+    facts = {"work": [training.work(step) for step in steps], "compile_seconds": training.compile_seconds}
+    return Contestant(run, ours.make_matmul, facts | {"programs": len(training.compiled)})
+
+
+def nc3_cost(spec: Answer) -> Contestant:
+    """The package's train step with several settings of NC3, taking turns step by step in one process."""
+    from ncfair_jax.benchmark import ours
+
+    steps = range(spec["steps"])
+    variants = {name: ours.Training(ours.config_from_dict(tree), steps) for name, tree in spec["configs"].items()}
+
+    def run(start: int, count: int) -> Answer:
+        seconds: dict[str, list[float]] = {name: [] for name in variants}
+        for step in range(start, start + count):
+            # Whoever comes first finds caches and clock as the last one left them: so the order turns.
+            names = list(variants)
+            names = names[step % len(names) :] + names[: step % len(names)]
+            for name in names:
+                seconds[name] += timed_each(variants[name].step, [step])["seconds"]
+        return {"seconds": seconds}
+
+    return Contestant(run, ours.make_matmul, {})
+
+
+def torch_scoring(spec: Answer) -> Contestant:
+    """PyTorch's scorer on stored requests, one group a pair."""
+    from ncfair_jax.benchmark import torch_side
+
+    groups = load_ragged(Path(spec["requests"]), Scored)
+    score = torch_side.make_scorer(spec["model"])
+    score(groups[0])
+    return Contestant(scoring(score, groups), torch_side.make_matmul, {})
+
+
+def our_scoring(spec: Answer) -> Contestant:
+    """The package's scorer on the same requests."""
+    from ncfair_jax.benchmark import ours
+    from ncfair_jax.evals.scorer import Request
+
+    groups = load_ragged(Path(spec["requests"]), Scored)
+    score = ours.make_scorer(spec["model"])
+
+    def score_stored(requests: list[Scored]) -> Any:
+        return score([Request(*request) for request in requests])
+
+    began = time.perf_counter()
+    for count in spec["counts"]:  # compile for every size
+        score_stored([request for group in groups[:count] for request in group])
+    facts = {"compile_seconds": time.perf_counter() - began}
+    return Contestant(scoring(score_stored, groups), ours.make_matmul, facts)
+
+
+def scoring(score: Callable[[list[Scored]], Any], groups: list[list[Scored]]) -> Callable[[int, int], Answer]:
+    """Times the scoring of a range of pairs; the answer holds all log-probabilities."""
+
+    def run(start: int, count: int) -> Answer:
+        requests = [request for group in groups[start : start + count] for request in group]
+        began = time.perf_counter()
+        log_probs = score(requests)
+        seconds = time.perf_counter() - began
+        return {"seconds": [seconds], "log_probs": [float(x) for values in log_probs for x in values]}
+
+    return run
+
+
+def timed_each(step: Callable[[Any], float], items: Any) -> Answer:
+    """Calls `step` on each item; seconds of each call and what it returned."""
+    seconds, losses = [], []
+    for item in items:
+        began = time.perf_counter()
+        losses.append(step(item))
+        seconds.append(time.perf_counter() - began)
+    return {"seconds": seconds, "losses": losses}
+
+
+def matmul_rate(make_matmul: Callable[[int], Callable[[], None]], size: int, repeats: int = 3) -> float:
+    """GFLOP/s of a bare product [size, size] · [size, size], the best of a few."""
+    product = make_matmul(size)
+    product()
+    best = min(timed_each(lambda _: product() or 0.0, range(repeats))["seconds"])
+    return 2 * size**3 / best / 1e9
+
+
+def peak_mib() -> float:
+    """Largest resident memory of this process so far, in MiB (Linux reports KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MIB_OF_KIB
+
+
+KINDS = {
+    "torch_training": torch_training,
+    "our_training": our_training,
+    "nc3_cost": nc3_cost,
+    "torch_scoring": torch_scoring,
+    "our_scoring": our_scoring,
+}
+
+
+def main() -> None:
+    """Answers on the real stdout; what libraries print goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(content: Answer) -> None:
+        answers.write(json.dumps(content) + "\n")
+        answers.flush()
+
+    spec = json.loads(sys.stdin.readline())
+    contestant = KINDS[spec["kind"]](spec)
+    answer(contestant.facts)
+    for line in sys.stdin:
+        command = json.loads(line)
+        if "matmul" in command:
+            answer({"gflops": matmul_rate(contestant.make_matmul, command["matmul"])})
+        else:
+            done = contestant.run(*command["run"])
+            answer(done | {"peak_mib": peak_mib()})
+
+
+if __name__ == "__main__":
+    main()
