@@ -137,9 +137,8 @@ def _tiles(rows: Vectors) -> Iterator[tuple[Vectors, int, int]]:
     padding = -rows.classes % step
     dtype = rows.unit.dtype
     padded = Vectors(*(jnp.asarray(np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)), dtype) for x in rows))
-    size = min(TILE, rows.classes + padding)
-    for first in range(0, rows.classes, size):
-        for second in range(first, rows.classes, size):
+    for first in range(0, rows.classes, TILE):
+        for second in range(first, rows.classes, TILE):
             yield padded, first, second
 
 
