@@ -51,8 +51,8 @@ class DataConfig:
 
     Attributes:
         corpus: "gap" (tab separated, column Text), "text" (file or folder of lines) or "hub" (a Hub data set).
-        path: the file, folder or Hub name.
-        split, text_field, streaming: of a Hub data set.
+        path: the file, folder or Hub name; "" with "gap" fetches the public file, pinned by its hash.
+        subset, split, text_field, streaming: of a Hub data set.
         max_examples: keep the first so many sentences; 0 = all.
         counterfactual: "none", "one_sided" (every sentence swapped) or "two_sided" (original and swapped).
         lexicon: whose pairs the swap uses: a shipped name or a JSON file.
@@ -63,6 +63,7 @@ class DataConfig:
 
     corpus: str = "gap"
     path: str = ""
+    subset: str = ""
     split: str = "train"
     text_field: str = "text"
     streaming: bool = False

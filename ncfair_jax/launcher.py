@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import jax
-from absl import flags
+from absl import flags, logging
 from ml_collections import ConfigDict
 
 from ncfair_jax import sharding
@@ -31,6 +31,7 @@ def one_line_errors() -> Iterator[None]:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """absl's parser, with a misspelt `--config.x` in one line that suggests the right one."""
+    logging.set_verbosity(logging.WARNING)  # orbax and datasets tell every step; --verbosity=0 shows it
     try:
         return flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, ConfigError) as error:

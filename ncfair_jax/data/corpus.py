@@ -8,11 +8,12 @@ from transformers import PreTrainedTokenizerBase
 from ncfair_jax.config import ConfigError, DataConfig
 from ncfair_jax.data.cda import counterfactual
 from ncfair_jax.data.encoding import encode_sentences
-from ncfair_jax.data.gap import read_gap
-from ncfair_jax.data.hub import read_hub
+from ncfair_jax.data.gap import read_gap, split_sentences
 from ncfair_jax.data.text import read_text
+from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.lexicons.lexicon import load_lexicon
 
+GAP_FILE = "gap/gap_flipped.tsv"
 DEV_STREAM = 2  # key of the permutation that sets development sentences aside
 
 
@@ -22,22 +23,26 @@ def read_sentences(config: DataConfig) -> list[str]:
     Raises:
         ConfigError: if no path is given.
     """
-    if not config.path:
-        raise ConfigError(f"config.data.path is empty; name the file, folder or Hub data set of corpus {config.corpus!r}")
+    if not config.path and config.corpus != "gap":
+        raise ConfigError(
+            f"config.data.path is empty; name the file, folder or Hub data set of corpus {config.corpus!r}"
+        )
     if config.corpus == "gap":
-        sentences = read_gap(config.path)
+        sentences = read_gap(config.path or DataFolder(None).path(GAP_FILE))
     elif config.corpus == "text":
         sentences = read_text(config.path)
     else:
-        sentences = list(
-            read_hub(
-                config.path,
-                split=config.split,
-                text_field=config.text_field,
-                streaming=config.streaming,
-                max_examples=config.max_examples,
-            )
+        from ncfair_jax.data.hub import read_hub  # loading `datasets` takes a second that other corpora need not wait
+
+        texts = read_hub(
+            config.path,
+            subset=config.subset,
+            split=config.split,
+            text_field=config.text_field,
+            streaming=config.streaming,
+            max_examples=config.max_examples,
         )
+        sentences = [sentence for text in texts for sentence in split_sentences(text)]
     return sentences[: config.max_examples or None]
 
 
