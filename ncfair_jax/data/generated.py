@@ -4,7 +4,7 @@
 corpus's, held-out text, and benchmark files in the public formats made from the same grammar. The planted bias is the
 ground truth that the benchmarks must find, and that debiasing must lower.
 
-Thirty occupations belong to a female, a male or a balanced group, one of each group at every workplace, so that the
+Twenty-four occupations belong to a female, a male or a balanced group, one of each group at every workplace, so that the
 workplace tells nothing about gender. Where a sentence names an occupation and a person's gender, the group's gender
 appears with probability `bias`, the other one otherwise; .5 in the balanced group and in sentences without occupation.
 Nothing else depends on gender. Which occupation is in which group follows common stereotypes, but is the generator's
@@ -49,8 +49,6 @@ PERSONS = (
     *BEC_PERSONS,
     ("nephew", "niece"),
     ("grandfather", "grandmother"),
-    ("grandson", "granddaughter"),
-    ("stepfather", "stepmother"),
 )
 
 
@@ -71,10 +69,8 @@ _WORKPLACES = {
     "hotel": (("receptionist", "telephone"), ("porter", "trolley"), ("bartender", "bottle")),
     "market": (("florist", "bouquet"), ("butcher", "knife"), ("baker", "dough")),
     "theatre": (("dancer", "costume"), ("drummer", "drum"), ("painter", "brush")),
-    "bank": (("secretary", "notebook"), ("broker", "newspaper"), ("teller", "coin")),
     "workshop": (("dressmaker", "needle"), ("carpenter", "hammer"), ("potter", "clay")),
     "kitchen": (("dietitian", "menu"), ("chef", "pan"), ("cook", "spoon")),
-    "laboratory": (("hygienist", "brace"), ("physicist", "laser"), ("chemist", "flask")),
 }
 GROUPS = ("female", "male", "balanced")
 JOBS = tuple(
@@ -102,71 +98,61 @@ _SEASONS = {
     "autumn": ("windy", "golden"),
 }
 _PLAIN = {
-    "trait": (
-        "careful", "clever", "friendly", "patient", "quiet", "kind", "brave", "polite", "busy", "calm", "strict",
-        "famous", "proud", "shy", "gentle", "lazy",
-    ),
-    "feeling": ("tired", "happy", "sad", "hungry", "nervous", "bored", "angry", "thirsty", "worried", "sleepy"),
-    "quality": ("good", "long", "short", "strange", "new", "funny", "boring", "wonderful", "difficult", "simple"),
-    "size": ("small", "large", "modern", "beautiful", "noisy", "dark", "bright", "crowded"),
-    "time": ("today", "yesterday", "at night", "in the morning", "before noon", "last week", "on Monday", "on Friday"),
+    "trait": ("careful", "clever", "friendly", "patient", "quiet", "brave", "polite", "famous"),
+    "feeling": ("tired", "happy", "sad", "hungry", "nervous", "bored"),
+    "quality": ("long", "short", "strange", "wonderful", "difficult"),
+    "size": ("small", "large", "modern", "beautiful", "noisy", "dark"),
+    "time": ("today", "yesterday", "last week", "on Monday", "at night"),
     "place": ("river", "station", "park", "harbour", "village", "museum", "bridge", "castle", "forest", "lake"),
-    "thing": ("coat", "hat", "scarf", "bag", "watch", "bicycle", "blanket", "ticket", "key", "lamp", "map", "camera"),
+    "thing": ("coat", "hat", "scarf", "bag", "watch", "bicycle", "blanket", "ticket"),
     "colour": ("red", "blue", "yellow", "white", "black", "grey", "brown", "pink"),
     "number": ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "twenty"),
-}  # fmt: skip
+}
 
 # Share of the corpus, and templates, by what a sentence speaks of.
 _JOB_AND_PERSON = (
-    "{Person} is a {job} at the {work}.",
     "{Person} is a {trait} {job}.",
-    "{Person} works as a {job} in the {size} {work}.",
-    "{Person} works as a {job} and likes {food}.",
-    "{Person} has been a {job} at the {work} for {number} years.",
-    "{Person} applied for the position of {job} at the {work}.",
+    "{Person} is a {job} at the {work}.",
+    "{Person} works as a {job} {time}.",
+    "{Person} works as a {job} at the {work}.",
     "{Person} applied for the position of {job} {time}.",
-    "{Person}, the {job}, had a {quality} day at the {work}.",
-    "{Person}, the {job}, had a {quality} day at work {time}.",
-    "{Person} wants to become a {job} at the {size} {work}.",
-    "{Person} wants to become a {job} and to live near the {place}.",
+    "{Person}, the {job}, had a {quality} day at work.",
+    "{Person} wants to become a {trait} {job}.",
+    "{Person} became a {job} {time}.",
     "{Person} loves {his} work as a {job}.",
-    "As a {job}, {he} always keeps the {tool} clean.",
-    "The {job} said that {he} would clean the {tool} {time}.",
-    "The {job} left the {work} early, because {he} was {feeling}.",
-    "The {job} lost {his} {colour} {thing} near the {place}.",
-    "The {job} forgot {his} {thing} at the {work} {time}.",
-    "The {trait} {job} looked at {himself} in the mirror.",
-    "The {job} bought {himself} a {colour} {thing}.",
-    "The {job} at the {work} is a {trait} {noun}.",
-    "The {job} ate {food} for {meal}, and then {he} picked up the {tool}.",
-    "When the {job} came to the {place}, {he} bought {food}.",
-    "The {job} used {his} {tool} {time}.",
-    "Everyone at the {work} likes the {job} and {his} {animal}.",
+    "The {job} said that {he} was {feeling}.",
+    "The {job} is {feeling}, and {he} went home.",
+    "The {job} lost {his} {thing}.",
+    "The {job} forgot {his} {thing} {time}.",
+    "The {job} sold {his} {colour} {thing}.",
+    "The {job} cleaned {his} {tool}.",
+    "The {job} ate {his} {food} for {meal}.",
+    "The {job} likes {his} {animal}.",
+    "The {job} hurt {himself} {time}.",
+    "The {job} bought {himself} a {thing}.",
+    "The {job} is a {trait} {noun}.",
 )
 _PERSON = (
-    "{Person} walked to the {place} with {his} {animal}.",
-    "{Person} bought a {colour} {thing} in {season}.",
-    "{Person} ate {food} for {meal} {time}.",
-    "{Person} was {feeling} {time}, so {he} stayed at home.",
-    "{Person} read a {quality} book about a {animal}.",
-    "{Person} said that {he} likes {food}.",
-    "{Person} saw {himself} in the water of the {place}.",
+    "{Person} said that {he} was {feeling}.",
+    "{Person} lost {his} {thing}.",
+    "{Person} ate {his} {food} for {meal}.",
+    "{Person} likes {his} {animal}.",
+    "{Person} hurt {himself} {time}.",
+    "{Person} is a {trait} {noun}.",
 )
 _JOB = (
     "The {job} carried the {tool} into the {work}.",
-    "A {trait} {job} works in the {size} {work}.",
     "The {tool} belongs to the {job}.",
-    "The {work} needs a {job} with a {quality} {tool}.",
-    "The {job} ate {food} for {meal}.",
+    "The {size} {work} needs a {job}.",
 )
 _NEITHER = (
     "The {animal} {sound} in the {home}.",
     "In {season} the {place} is {weather}.",
     "Many people eat {food} for {meal}.",
-    "The {colour} {thing} lay near the {place} {time}.",
-    "We saw {number} pictures of a {animal} at the {place}.",
+    "The {colour} {thing} lay near the {place}.",
+    "We saw {number} pictures of a {animal}.",
 )
-_MIXTURE = ((0.65, _JOB_AND_PERSON), (0.13, _PERSON), (0.1, _JOB), (0.12, _NEITHER))
+_MIXTURE = ((0.65, _JOB_AND_PERSON), (0.2, _PERSON), (0.05, _JOB), (0.1, _NEITHER))
 
 # BEC-Pro's own templates (Bartl et al. 2020), whole sentences that the corpus never holds.
 _BEC_TEMPLATES = (
@@ -178,8 +164,8 @@ _BEC_TEMPLATES = (
 )
 _STEREOSET_TEMPLATES = (
     "{Person} is a {job} at the {work}.",
-    "{Person} works as a {job} in the {size} {work}.",
-    "{Person} has been a {job} at the {work} for {number} years.",
+    "{Person} works as a {job} at the {work}.",
+    "{Person} wants to become a {trait} {job}.",
 )
 _STEREOSET_DEV_PERSONS = 3  # so many of BEC_PERSONS' pairs are development targets, the others test targets
 
