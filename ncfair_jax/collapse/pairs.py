@@ -12,13 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ncfair_jax.collapse.regularizer import TINY
+from ncfair_jax.collapse.regularizer import ROUNDING, TINY
 
 TILE = 1024  # classes along each side of a tile
 EXACT_MEDIAN_PAIRS = 10**7  # above this many, a median comes from fixed log bins
 BINS_PER_DECADE, LOWEST_DECADE, DECADES = 1000, -12, 24
 CLOSE = 1e-2  # 1 - cos below which a distance is taken from differences: 2 - 2 cos has lost too many digits
-ROUNDING = 8  # a mean is known to about this many epsilons of its length; nothing smaller is a distance or a direction
 
 
 class PairSummary(NamedTuple):

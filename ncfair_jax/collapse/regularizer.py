@@ -11,6 +11,7 @@ from ncfair_jax.collapse.class_stats import ClassStats, check_classifier
 
 SEEN = 1e-6  # a class counts as seen above this; decayed counts never reach zero
 TINY = 1e-24  # squared length at or below which a vector has no direction
+ROUNDING = 8  # a mean is known to about this many epsilons of its length; nothing smaller is a distance or a direction
 
 
 def nc3_loss(stats: ClassStats, classifier: Float[Array, "K D"]) -> tuple[Float[Array, ""], dict[str, Array]]:
@@ -18,8 +19,8 @@ def nc3_loss(stats: ClassStats, classifier: Float[Array, "K D"]) -> tuple[Float[
 
     mu_G is the unweighted mean of the seen classes' means; the rows w_c are not centred. Differentiable in both
     arguments and safe everywhere: fewer than two seen classes, or all cosines equal, give 0 with zero gradient; a class
-    whose centred mean or row is zero has cosine 0 and gets no gradient of its own. (The released code divides by
-    norm + 2^-23 there, which makes gradients of order 1e6, and returns NaN for fewer than two classes.)
+    whose row or centred mean is zero (up to rounding) has cosine 0 and gets no gradient of its own. (The released code
+    divides by norm + 2^-23 there, which makes gradients of order 1e6, and returns NaN for fewer than two classes.)
 
     Args:
         stats: class moments with the current batch already in.
@@ -55,7 +56,10 @@ def _cosines(
     """Cosines of centred means with their rows (0 where undefined or unseen), and where they are defined."""
     global_mean = jnp.sum(jnp.where(seen[:, None], means, 0), axis=0) / jnp.maximum(classes, 1)
     centred = means - global_mean[None, :]
-    defined = seen & (jnp.sum(jnp.square(centred), axis=1) > TINY) & (jnp.sum(jnp.square(classifier), axis=1) > TINY)
+    defined = seen & (jnp.sum(jnp.square(classifier), axis=1) > TINY)
+    # Coincident means differ by rounding; the direction of that is noise, and its gradient to the features is 1 / noise.
+    noise2 = (ROUNDING * jnp.finfo(means.dtype).eps) ** 2 * jnp.sum(jnp.square(means), axis=1)
+    defined = defined & (jnp.sum(jnp.square(centred), axis=1) > jnp.maximum(noise2, TINY))
     # Selected before dividing as well as after: a NaN of the branch not taken would reach the gradient all the same.
     centred = jnp.where(defined[:, None], centred, 1)
     classifier = jnp.where(defined[:, None], classifier, 1)
