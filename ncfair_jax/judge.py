@@ -1,10 +1,154 @@
-def judge(model, config, folder, mesh):
-    return {}
+"""Fairness, usefulness and collapse of a model, and tables that compare models: what a run reports before and after."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from ncfair_jax.collapse.survey import measure_with_intervals, survey
+from ncfair_jax.config import EvalConfig
+from ncfair_jax.data.encoding import encode_sentences
+from ncfair_jax.data.gap import split_sentences
+from ncfair_jax.data.text import read_text
+from ncfair_jax.data.wikitext import heldout_text
+from ncfair_jax.evals import compare, evaluate, headline
+from ncfair_jax.evals.files import DataFolder
+from ncfair_jax.evals.masked_lm import FILE as WIKITEXT_FILE
+from ncfair_jax.evals.table import comparison_markdown, number, span
+from ncfair_jax.lexicons.classes import build_classes
+from ncfair_jax.lexicons.lexicon import load_lexicon
+from ncfair_jax.models.heads import classifier
+from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.run_log import write_json
+
+FIGURES_FILE = "figures.json"
+ROW_TOKENS = 128
+# Features the classifier multiplies, and the encoder's own; NC figures of both, whatever the training used.
+FEATURES = ("transform", "hidden")
+SHOWN = ("nc3", "unc3", "nc1")
+
+Figures = dict[str, Any]
 
 
-def comparison_table(*a):
-    return ""
+def judge(model: Pretrained, config: EvalConfig, model_name: str, folder: Path, mesh: Mesh) -> Figures:
+    """Runs what the config asks for, or reads it back if it was done before.
+
+    Returns:
+        {"benchmarks": [[name, value, [low, high], n], …], "collapse": {features: {figure: [value, low, high]}}}, also in
+        folder/figures.json, written last.
+    """
+    path = folder / FIGURES_FILE
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    results = {}
+    if config.benchmarks:
+        results = evaluate(
+            model, config.benchmarks, config.data, folder, model_name=model_name, mesh=mesh, progress=True
+        )
+    figures = {
+        "benchmarks": [list(line) for line in headline(results)],
+        "collapse": collapse_figures(model, config, mesh) if config.collapse_text else {},
+    }
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, figures)
+    return figures
 
 
-def arms_table(*a):
-    return ""
+def collapse_figures(model: Pretrained, config: EvalConfig, mesh: Mesh) -> dict[str, dict[str, list[float | None]]]:
+    """NC figures of whole lexicon words, each token with its own representation, on text that nothing trains on.
+
+    Returns:
+        By features and figure: [value, low, high] of the 95% jackknife interval; None where undefined.
+    """
+    if config.collapse_text == "wikitext2":
+        lines = heldout_text(DataFolder(Path(config.data) if config.data else None).path(WIKITEXT_FILE))
+    else:
+        lines = read_text(config.collapse_text)
+    sentences = [sentence for line in lines for sentence in split_sentences(line)]
+    row_tokens = min(ROW_TOKENS, model.config.max_tokens)
+    examples = encode_sentences(sentences, model.tokenizer, row_tokens)
+    classes = build_classes(load_lexicon(config.lexicon), model.tokenizer)
+    weight, bias = (np.asarray(x)[classes.token_ids] for x in classifier(model.params))
+    found: dict[str, dict[str, list[float | None]]] = {}
+    for features in FEATURES:
+        groups = survey(
+            model.config, model.params, examples, classes, features=features, row_tokens=row_tokens, mesh=mesh
+        )
+        figures, intervals = measure_with_intervals(groups, weight, bias)
+        found[features] = {
+            name: [finite(x) for x in (value, *intervals.get(name, (math.nan, math.nan)))]
+            for name, value in figures.items()
+        }
+    return found
+
+
+def finite(value: float) -> float | None:
+    """The number, or None (JSON's null) if it is none."""
+    return float(value) if math.isfinite(value) else None
+
+
+def comparison_table(before_folder: Path, after_folder: Path, before: Figures, after: Figures) -> str:
+    """Markdown: paired differences of the benchmarks, then NC figures before and after with their intervals."""
+    parts = []
+    if before["benchmarks"]:
+        parts.append(comparison_markdown(compare(before_folder, after_folder)))
+    if before["collapse"]:
+        lines = ["| collapse, fairness words | before | 95% interval | after | 95% interval |", "|---|---|---|---|---|"]
+        for features in FEATURES:
+            for name in SHOWN:
+                cells = [features + " " + name.upper()]
+                for figures in (before, after):
+                    value, low, high = figures["collapse"][features][name]
+                    cells += [number(value), span(None if low is None else [low, high])]
+                lines.append("| " + " | ".join(cells) + " |")
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def arms_table(folders: Mapping[str, Sequence[Path]], results: Mapping[str, Sequence[Mapping[str, Figures]]]) -> str:
+    """Markdown: every arm's figures as mean ± sd over seeds, then each arm against the first, paired by example.
+
+    Args:
+        folders: workdirs of each arm, one per seed.
+        results: what `train_and_evaluate` returned for them.
+    """
+    arms = list(folders)
+    start = flat(results[arms[-1]][0]["before"])
+    columns = {arm: [flat(result["after"]) for result in results[arm]] for arm in arms}
+    lines = ["| figure | n | start | " + " | ".join(arms) + " |", "|---|---|---|" + "---|" * len(arms)]
+    for name, (value, interval, n) in start.items():
+        cells = [name.replace("|", "\\|"), n, f"{number(value)} {span(interval)}"]
+        cells += [mean_sd([figures[name][0] for figures in columns[arm]]) for arm in arms]
+        lines.append("| " + " | ".join(cells) + " |")
+    parts = ["\n".join(lines) + "\n"]
+    if results[arms[0]][0]["after"]["benchmarks"]:
+        for arm in arms[1:]:
+            rows = compare(*([folder / "evals" / "after" for folder in folders[name]] for name in (arms[0], arm)))
+            parts.append(f"**{arm}** against **{arms[0]}**\n\n{comparison_markdown(rows, arms[0], arm)}")
+    return "\n".join(parts)
+
+
+def flat(figures: Figures) -> dict[str, tuple[float | None, list[float] | None, str]]:
+    """Headline and collapse figures by their name in a table: (value, interval, n)."""
+    found = {name: (value, interval, str(n)) for name, value, interval, n in figures["benchmarks"]}
+    for features, by_name in figures["collapse"].items():
+        for name in SHOWN:
+            value, low, high = by_name[name]
+            label = f"{name.upper()}, {features} features"
+            found[label] = (value, None if low is None else [low, high], f"{by_name['classes'][0]:.0f} words")
+    return found
+
+
+def mean_sd(values: Sequence[float | None]) -> str:
+    """Mean ± standard deviation (ddof 1) over seeds; the mean alone of one seed."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return "–"
+    mean = number(float(np.mean(known)))
+    return mean if len(known) == 1 else f"{mean} ± {number(float(np.std(known, ddof=1)))}"

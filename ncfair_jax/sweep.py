@@ -1,12 +1,13 @@
 """Arms × seeds of one config, each an ordinary run in its own workdir, and one table of them all."""
 
 import copy
+import dataclasses
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
-from ncfair_jax.config import ConfigError, RunConfig, freeze, validate
+from ncfair_jax.config import ConfigError, RunConfig, freeze, short_hash, validate
 from ncfair_jax.data.generated import write_world
 from ncfair_jax.judge import arms_table
 from ncfair_jax.run_log import write_text
@@ -36,7 +37,7 @@ def run_arms(config: ConfigDict, workdir: Path) -> str:
     if config.world.sentences and not (workdir / "world").exists() and jax.process_index() == 0:
         world = config.world
         write_world(workdir / "world", sentences=world.sentences, bias=world.bias, seed=world.seed)
-    results = {key: train_and_evaluate(run, folder) for key, (run, folder) in runs.items()}
+    results = {key: train_and_evaluate(run, folder, before_folder(run, workdir)) for key, (run, folder) in runs.items()}
     folders = {name: [runs[name, seed][1] for seed in seeds] for name in names}
     table = arms_table(folders, {name: [results[name, seed] for seed in seeds] for name in names})
     if jax.process_index() == 0:
@@ -51,6 +52,12 @@ def arm_names(config: ConfigDict) -> list[str]:
         if name not in config.arms:
             raise ConfigError(f"config.run_arms names {name!r}; choose from {', '.join(config.arms)}")
     return names
+
+
+def before_folder(run: RunConfig, workdir: Path) -> Path:
+    """Where the figures of a run's starting model go: one folder for all runs that start from the same model."""
+    same = dataclasses.replace(RunConfig(), model=run.model, evals=run.evals)
+    return workdir / "start" / short_hash(same)
 
 
 def arm_folder(workdir: Path, name: str, seed: int) -> Path:

@@ -65,13 +65,15 @@ class Run(NamedTuple):
     identity: dict[str, Any]
 
 
-def train_and_evaluate(config: RunConfig, workdir: Path) -> dict[str, Any]:
+def train_and_evaluate(config: RunConfig, workdir: Path, before_folder: Path | None = None) -> dict[str, Any]:
     """Does what is not done yet of: measure before, train, export, measure after, compare.
 
     Killed at any moment and called again with the same arguments it goes on, bit for bit on the same machine.
 
+    Args:
+        before_folder: where the figures of the starting model are, or go; runs from one model may share it.
     Returns:
-        {"before", "after": headline figures, "table": Markdown}; also in workdir/result.json.
+        {"before", "after": figures of `judge`, "table": Markdown}; also in workdir/result.json.
     Raises:
         ConfigError, WorkdirError, ModelFolderError, CheckpointError, NonFiniteError: one line each.
     """
@@ -85,10 +87,12 @@ def train_and_evaluate(config: RunConfig, workdir: Path) -> dict[str, Any]:
     if jax.process_index() == 0:  # not before everything the config names was found
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / CONFIG_FILE, to_dict(config))
-    before = judge(run.model, config, workdir / "evals" / "before", mesh)
+    before_folder = before_folder or workdir / "evals" / "before"
+    after_folder = workdir / "evals" / "after"
+    before = judge(run.model, config.evals, config.model.path, before_folder, mesh)
     trained = train(run, workdir)
-    after = judge(trained, config, workdir / "evals" / "after", mesh)
-    table = comparison_table(workdir / "evals" / "before", workdir / "evals" / "after", before, after)
+    after = judge(trained, config.evals, config.name, after_folder, mesh)
+    table = comparison_table(before_folder, after_folder, before, after)
     if jax.process_index() == 0:
         save_pretrained(workdir / "export", trained, card=model_card(config, table))
         write_json(result_file, {"before": before, "after": after, "table": table})
