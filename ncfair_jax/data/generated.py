@@ -449,6 +449,7 @@ def _write_model(folder: Path, seed: int) -> None:
         hidden_dropout=0.0,
         attention_dropout=0.0,
         pad_token_id=0,
+        initializer_range=0.05,  # 0.02 · sqrt(768 / 96): BERT's relative size of updates to the residual stream
     )
     tokenizer = BertTokenizer(vocab={token: i for i, token in enumerate(tokens)}, do_lower_case=True)
     tokenizer.model_max_length = config.max_tokens
