@@ -71,7 +71,7 @@ def update(stats: ClassStats, features: Float[Array, "N D"], slots: Int[Array, "
         )
     dtype = jnp.promote_types(stats.mean.dtype, features.dtype)
     listed = (slots >= 0) & (slots < num_classes)
-    rows = jnp.where(listed[:, None], features.astype(dtype), 0)  # 0 * inf is NaN in the matmul form
+    rows = jnp.where(listed[:, None], features.astype(dtype), 0)  # not read otherwise: 0 * inf is NaN in a matmul
     return merge(stats, _batch_moments(rows, jnp.where(listed, slots, num_classes), num_classes))
 
 
@@ -164,6 +164,12 @@ def _batch_moments(rows: Float[Array, "N D"], slots: Int[Array, "N"], num_classe
         return jax.lax.platform_dependent(values, slots, cpu=by_segments, default=by_matmul)
 
     count = jax.ops.segment_sum(jnp.ones_like(slots, jnp.int32), slots, num_classes)  # integers: exact, any order
-    mean = class_sums(rows) / jnp.maximum(count, 1).astype(rows.dtype)[:, None]
-    distance = rows - mean.at[slots].get(mode="fill", fill_value=0)  # [N, D]; rows of slot K are zero already
-    return ClassStats(count, mean, class_sums(jnp.sum(jnp.square(distance), axis=1, keepdims=True))[:, 0])
+    size = jnp.maximum(count, 1).astype(rows.dtype)[:, None]
+    listed, total = slots < num_classes, jnp.maximum(jnp.sum(count), 1)
+    # Sums are taken about the mean of all rows, a constant to the gradient: a common offset costs them no digits.
+    origin = jax.lax.stop_gradient(jnp.sum(rows, axis=0) / total)[None, :]
+    shifted = jnp.where(listed[:, None], rows - origin, 0)
+    mean = class_sums(shifted) / size
+    distance = shifted - mean.at[slots].get(mode="fill", fill_value=0)  # [N, D]; rows of slot K are zero already
+    m2 = class_sums(jnp.sum(jnp.square(distance), axis=1, keepdims=True))[:, 0]
+    return ClassStats(count, jnp.where(count[:, None] > 0, origin + mean, 0), m2)

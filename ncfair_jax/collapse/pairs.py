@@ -131,11 +131,11 @@ def _merge_moments(
 
 
 def _tiles(rows: Vectors) -> Iterator[tuple[Vectors, int, int]]:
-    """The upper triangle in tiles. Rows are padded to one of few sizes, so that few programs are compiled."""
-    step = TILE if rows.classes > TILE else 64
-    padding = -rows.classes % step
-    dtype = rows.unit.dtype
-    padded = Vectors(*(jnp.asarray(np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)), dtype) for x in rows))
+    """The upper triangle in tiles. Zeros fill up classes and width to one of few sizes: few programs are compiled."""
+    classes = -rows.classes % (TILE if rows.classes > TILE else 64)
+    width = -rows.unit.shape[1] % 64
+    fill = [(0, classes), (0, width)]
+    padded = Vectors(*(jnp.asarray(np.pad(x, fill[: x.ndim]), rows.unit.dtype) for x in rows))
     for first in range(0, rows.classes, TILE):
         for second in range(first, rows.classes, TILE):
             yield padded, first, second

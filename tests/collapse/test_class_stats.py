@@ -12,13 +12,14 @@ from jax.sharding import PartitionSpec as P
 from ncfair_jax.collapse import ClassStats, all_reduce, decay, merge, nc3_loss, update
 from ncfair_jax.collapse import class_stats as module
 
+step = jax.jit(update)
 
-def moments(features, slots, num_classes, dtype=jnp.float32) -> ClassStats:
-    return update(ClassStats.zeros(num_classes, features.shape[1], dtype=dtype), jnp.asarray(features, dtype), slots)
+
+def moments(features, slots, num_classes) -> ClassStats:
+    return step(ClassStats.zeros(num_classes, features.shape[1]), features, slots)
 
 
 def in_batches(features, slots, num_classes, size) -> ClassStats:
-    step = jax.jit(update)
     stats = ClassStats.zeros(num_classes, features.shape[1])
     for start in range(0, len(features), size):
         stats = step(stats, features[start : start + size], slots[start : start + size])
@@ -113,7 +114,7 @@ def test_the_matmul_form_of_accelerators_equals_the_scatter(monkeypatch):
     features, slots = random_rows()
 
     def value(x):
-        stats = moments(x, slots, 9)
+        stats = update(ClassStats.zeros(9, 12), x, slots)
         return jnp.sum(jnp.square(stats.mean)) + jnp.sum(stats.m2), stats
 
     (_, scatter), scatter_gradient = jax.value_and_grad(value, has_aux=True)(features)
@@ -129,10 +130,10 @@ def test_the_matmul_form_of_accelerators_equals_the_scatter(monkeypatch):
 def test_decay_is_a_weighted_sum_and_keeps_types():
     features, slots = random_rows(300)
     stats = ClassStats.zeros(9, 12, decayed=True)
-    step = jax.jit(lambda stats, x, s: update(decay(stats, 0.7), x, s))
+    decayed_step = jax.jit(lambda stats, x, s: update(decay(stats, 0.7), x, s))
     for start in range(0, 300, 100):
         before = jax.tree.map(lambda x: (x.shape, x.dtype), stats)
-        stats = step(stats, features[start : start + 100], slots[start : start + 100])
+        stats = decayed_step(stats, features[start : start + 100], slots[start : start + 100])
         assert jax.tree.map(lambda x: (x.shape, x.dtype), stats) == before
     weight = np.repeat(0.7 ** np.array([2, 1, 0]), 100)
     for k in range(9):
@@ -197,12 +198,13 @@ def test_jit_on_a_sharded_batch_and_shard_map_and_pmap_agree():
     expected = jax.jit(differentiate(whole))(weights, features, slots)
 
     sharded = jax.jit(differentiate(whole))(weights, jax.device_put(features, rows), jax.device_put(slots, rows))
-    inside = jax.shard_map(
+    mapped_over_rows = jax.shard_map(
         differentiate(device),
         mesh=mesh,
         in_specs=(P(), P("data"), P("data")),
         out_specs=((P(), P()), (P(), P("data"))),
-    )(weights, features, slots)
+    )
+    inside = jax.jit(mapped_over_rows)(weights, features, slots)
     split = lambda x: x.reshape(8, -1, *x.shape[1:])  # noqa: E731
     (loss, stats), (to_weights, to_features) = jax.pmap(differentiate(device), axis_name="data", in_axes=(None, 0, 0))(
         weights, split(features), split(slots)
