@@ -1,7 +1,7 @@
 """A planted bias, found and lowered: everything generated, nothing downloaded.
 
-    python launch/train.py --config=configs/demo.py
-    python launch/train.py --config=configs/demo.py:smoke     (shorter: what CI runs)
+python launch/train.py --config=configs/demo.py
+python launch/train.py --config=configs/demo.py:smoke     (shorter: what CI runs)
 """
 
 from ml_collections import ConfigDict
@@ -33,7 +33,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.evals.collapse_text = "@world/heldout.txt"
     after = {
         "model": {"path": "@pretrain"},
-        "optimizer": {"learning_rate": 1e-3, "warmup_steps": 20},
+        "optimizer": {"learning_rate": 2e-3, "warmup_steps": 20},
         "train": {"steps": 200 if smoke else 400},
     }
     swapped = after | {"data": {"counterfactual": "two_sided"}}
