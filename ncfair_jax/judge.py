@@ -150,5 +150,8 @@ def mean_sd(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return "–"
-    mean = number(float(np.mean(known)))
-    return mean if len(known) == 1 else f"{mean} ± {number(float(np.std(known, ddof=1)))}"
+    mean = float(np.mean(known))
+    if len(known) == 1:
+        return number(mean)
+    decimals = 2 if abs(mean) >= 10 else 4
+    return f"{mean:.{decimals}f} ± {np.std(known, ddof=1):.{decimals}f}"

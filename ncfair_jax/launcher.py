@@ -14,7 +14,7 @@ from ncfair_jax import sharding
 from ncfair_jax.config import ConfigError, freeze, short_hash, validate
 
 # What a user can mend. Anything else is a fault of ours and keeps its traceback.
-USER_ERRORS = (ValueError, OSError, ArithmeticError, KeyError)
+USER_ERRORS = (ValueError, OSError, ArithmeticError)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """One CPU backend with eight fake devices for every test, and access to the real data named by NCFAIR_DATA."""
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
+# Compiling is most of the suite's time, and many tests (and both workers of `-n 2`) compile the same programs.
+jax.config.update("jax_compilation_cache_dir", os.path.join(tempfile.gettempdir(), f"ncfair_jax_tests_{os.getuid()}"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,9 @@ def test_another_identity_is_refused_naming_both_sides(tmp_path, state):
     checkpoints.save(1, state, IDENTITY, {})
     checkpoints.wait()
     other = {"config": {"seed": 1, "nc3": {"weight": 5.0}}, "corpus": "xyz"}
-    with pytest.raises(CheckpointError, match=r"run\.config\.nc3\.weight: 5\.0 here, 2\.0 there.*run\.corpus: 'xyz' here"):
+    with pytest.raises(
+        CheckpointError, match=r"run\.config\.nc3\.weight: 5\.0 here, 2\.0 there.*run\.corpus: 'xyz' here"
+    ):
         checkpoints.restore(1, state, other)
     checkpoints.close()
 
@@ -57,7 +59,7 @@ def test_a_damaged_file_is_one_line(tmp_path, state):
     checkpoints.wait()
     for data in (tmp_path / "c" / "1" / "params").rglob("d/*"):
         data.write_bytes(data.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match="cannot be read.*delete that folder"):
+    with pytest.raises(CheckpointError, match=r"cannot be read.*delete that folder"):
         checkpoints.restore(1, state, IDENTITY)
     checkpoints.close()
 

@@ -1,0 +1,37 @@
+"""Every shipped config builds, validates and takes the arguments it promises."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from ncfair_jax.config import PRESETS, ConfigError, freeze, validate
+from ncfair_jax.sweep import arm_config, arm_names
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+WITH_PRESETS = ("bert_nc", "roberta_nc", "bec_nc", "cda_nc")
+
+
+def get_config(name: str):
+    (path,) = [path for path in CONFIGS if path.stem == name]
+    return runpy.run_path(str(path))["get_config"]
+
+
+@pytest.mark.parametrize("name", [path.stem for path in CONFIGS])
+def test_builds_validates_and_refuses_unknown_arguments(name):
+    config = get_config(name)()
+    validate(freeze(config))
+    for arm in arm_names(config):
+        validate(arm_config(config, arm, 0, Path("work")))
+    with pytest.raises(ConfigError, match="choose from"):
+        get_config(name)("papre")
+
+
+@pytest.mark.parametrize("name", WITH_PRESETS)
+def test_presets_set_the_regulariser(name):
+    assert get_config(name)() == get_config(name)("aligned")
+    for preset, fields in PRESETS.items():
+        config = get_config(name)(preset)
+        assert config.nc3.weight > 0
+        assert {field: config.nc3[field] for field in fields} == fields
+    assert get_config(name)("paper").nc3.weight == 100.0
