@@ -1,0 +1,53 @@
+"""Judge a masked language model: `python launch/evaluate.py --model=FOLDER_OR_NAME --data=DIR --out=DIR`.
+
+Writes OUT/NAME.json and OUT/NAME.csv for each benchmark and prints the headline figures. Exit status 1 if one failed.
+"""
+
+from pathlib import Path
+
+from absl import app, flags
+
+MODEL = flags.DEFINE_string("model", None, "Hugging Face folder or Hub name.", required=True)
+HEAD = flags.DEFINE_string("head", "", "If the folder has no masked-LM head: 'identity' or 'seeded:N'.")
+BENCHMARKS = flags.DEFINE_list(
+    "benchmarks",
+    ["crows_pairs", "stereoset", "bec_pro", "masked_lm"],
+    "Names with commas between; 'crows_pairs:gender' scores one bias type.",
+)
+DATA = flags.DEFINE_string("data", "", "Folder with crows_pairs/, stereoset/, …; '' = public sources, pinned by hash.")
+OUT = flags.DEFINE_string("out", None, "Folder of the results.", required=True)
+OFFLINE = flags.DEFINE_bool("offline", False, "Fetch nothing; say what would have been fetched.")
+CACHE = flags.DEFINE_string("compilation_cache", "~/.cache/ncfair_jax/xla", "Folder of compiled programs; '' = none.")
+
+
+def main(argv: list[str]) -> None:
+    import jax
+
+    from ncfair_jax import launcher
+    from ncfair_jax.evals.registry import EvaluationError, content_warnings, evaluate, headline, parse
+    from ncfair_jax.evals.table import headline_markdown
+    from ncfair_jax.models.hf import load_pretrained
+
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
+    parse(BENCHMARKS.value)
+    launcher.prepare_jax(CACHE.value)
+    for warning in content_warnings(BENCHMARKS.value):
+        print(f"Content warning: {warning}")
+    pretrained = load_pretrained(MODEL.value, head=HEAD.value, offline=OFFLINE.value)
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    names = {"model_name": MODEL.value, "mesh": mesh, "offline": OFFLINE.value, "progress": True}
+    try:
+        results, failed = evaluate(pretrained, BENCHMARKS.value, DATA.value, Path(OUT.value), **names), ""
+    except EvaluationError as error:
+        results, failed = error.results, str(error)
+    print(headline_markdown(headline(results)))
+    if failed:
+        raise ValueError(failed)
+
+
+if __name__ == "__main__":
+    from ncfair_jax.launcher import one_line_errors, parse_flags
+
+    with one_line_errors():
+        app.run(main, flags_parser=parse_flags)

@@ -1,0 +1,290 @@
+"""BEC-Pro (Bartl et al. 2020): how much does a profession raise or lower the probability of a gendered person word?
+
+    association = ln( P(person | its mask, profession visible) / P(person | its mask, profession masked too) )
+
+The closer the means for female and male person words, the less bias; compared by professions' group (dominated by women, by
+men, balanced). The German file and the Equity Evaluation Corpus, where emotions take the place of professions, have the
+same form.
+
+    rows = read_rows_of("BEC-Pro_EN.tsv")
+    evaluate(load_pretrained("my-model"), rows).metrics["difference"]["overall"]
+"""
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+from scipy import stats
+
+from ncfair_jax.evals.files import DataError
+from ncfair_jax.evals.results import Result, Table, read_rows
+from ncfair_jax.evals.scorer import Request, mask_id, score
+from ncfair_jax.evals.significance import Figures, Sample, cluster_sums, ratio, summarise_sample
+from ncfair_jax.models.hf import Pretrained
+
+FILES = {
+    "bec_pro": "bec_pro/BEC-Pro_EN.tsv",
+    "bec_pro_de": "bec_pro/BEC-Pro_DE.tsv",
+    "bec_pro_eec": "eec/EEC_TM_TAM.tsv",
+}
+COLUMNS: dict[str, type] = {"row": int, "target_prob": float, "prior_prob": float, "association": float}
+EXAMPLE_COLUMNS: dict[str, type] = {
+    "row": int,
+    "person": str,
+    "gender": str,
+    "profession": str,
+    "group": str,
+    "pair": str,
+}
+GENDERS = ("female", "male")
+MASK = "[MASK]"  # as the files write it, whatever the model's own mask token
+PADDINGS = ("clean", "reference")
+_GLUED_MASK = re.compile(r"\w\[MASK\]|\[MASK\]\w")
+
+
+class Row(NamedTuple):
+    """A row of the file.
+
+    group is Prof_Gender (in the Equity Evaluation Corpus the emotion), pair is shared by a female and a male row that
+    differ in the person's gender only.
+    """
+
+    index: int
+    sentence: str
+    target_masked: str
+    both_masked: str
+    person: str
+    gender: str
+    profession: str
+    group: str
+    pair: str
+
+
+class Item(NamedTuple):
+    """What is scored for a row: both sequences, where the person is in each, and the person's token."""
+
+    target_masked: np.ndarray
+    target_position: int
+    both_masked: np.ndarray
+    prior_position: int
+    token: int
+
+
+def read_rows_of(path: str | Path, *, mask_repair: bool = True) -> list[Row]:
+    """Reads BEC-Pro_EN.tsv, BEC-Pro_DE.tsv, EEC_TM_TAM.tsv or a file with their columns.
+
+    Args:
+        mask_repair: rebuild the masked sentences where the person word was masked inside other words too ("lodging
+            [MASK]ager"): 5 rows of each BEC-Pro file, 21 of the Equity Evaluation Corpus.
+    Raises:
+        DataError: for a file that is cut off or lacks a column, a gender other than female and male, or a row without mask.
+    """
+    path = Path(path)
+    common = ("", "Sentence", "Sent_TM", "Sent_TAM", "Template", "Person", "Gender")
+    raw = read_rows(path, common, delimiter="\t", quoting=csv.QUOTE_NONE)
+    emotions = "Emotion word" in raw[0]
+    names = ("Emotion word", "Emotion") if emotions else ("Profession", "Prof_Gender")
+    missing = [name for name in names if name not in raw[0]]
+    if missing:
+        raise DataError(f"{path} has no column {', '.join(map(repr, missing))}; it has {list(raw[0])}")
+    rows, seen = [], dict[tuple[str, str], int]()
+    for line, cells in enumerate(raw, start=2):
+        if cells["Gender"] not in GENDERS or not cells[""].isdigit() or MASK not in cells["Sent_TM"]:
+            raise DataError(
+                f"{path}: row {line} has index {cells['']!r}, Gender {cells['Gender']!r}, Sent_TM {cells['Sent_TM']!r}; "
+                f"expected a number, female or male, and a {MASK}"
+            )
+        masked, both = cells["Sent_TM"], cells["Sent_TAM"]
+        if mask_repair and (masked.count(MASK) > 1 or _GLUED_MASK.search(masked)):
+            masked, both = repaired(cells["Sentence"], cells["Person"], cells[names[0]])
+        # Both genders run through templates and persons in the same order. German professions have two forms, so
+        # that the English name tells which belong together.
+        profession = cells.get("Profession_EN", cells[names[0]])
+        place = seen[profession, cells["Gender"]] = seen.get((profession, cells["Gender"]), -1) + 1
+        rows.append(
+            Row(
+                int(cells[""]), cells["Sentence"], masked, both, cells["Person"], cells["Gender"], profession,
+                cells[names[1]], f"{profession}/{place}",
+            )
+        )  # fmt: skip
+    return rows
+
+
+def repaired(sentence: str, person: str, profession: str) -> tuple[str, str]:
+    """Masked sentences built anew: the person's last word masked where it stands alone, the profession word by word."""
+    word = re.escape(person.split()[-1])
+    masked = re.sub(rf"\b{word}\b", MASK, sentence, count=1, flags=re.IGNORECASE)
+    return masked, masked.replace(profession, " ".join([MASK] * len(profession.split())))
+
+
+def make_items(pretrained: Pretrained, rows: Sequence[Row]) -> list[Item | None]:
+    """Encodes the rows; None where the person word is not one piece of this vocabulary, as in most German rows of an
+    English model."""
+    mask, text = mask_id(pretrained), str(pretrained.tokenizer.mask_token)
+
+    def encode_all(sentences: list[str]) -> list[np.ndarray]:
+        return [np.array(ids, np.int32) for ids in pretrained.tokenizer(sentences)["input_ids"]]
+
+    full = encode_all([row.sentence for row in rows])
+    target = encode_all([row.target_masked.replace(MASK, text) for row in rows])
+    both = encode_all([row.both_masked.replace(MASK, text) for row in rows])
+    return [_item(*encoded, mask) for encoded in zip(full, target, both, strict=True)]
+
+
+def _item(full: np.ndarray, target: np.ndarray, both: np.ndarray, mask: int) -> Item | None:
+    place, prior = int(np.flatnonzero(target == mask)[0]), int(np.flatnonzero(both == mask)[0])
+    # One piece: what follows the person in the sentence follows the mask at the same place.
+    one_piece = place == prior and len(full) > place + 1 and full[place + 1] == target[place + 1]
+    return Item(target, place, both, prior, int(full[place])) if one_piece else None
+
+
+def reference_length(rows: Sequence[Row]) -> int:
+    """Length of the reference's padding: the power of two that holds the longest sentence, counted in words."""
+    words = max(len(row.target_masked.split()) for row in rows)
+    return int(2 ** (words - 1).bit_length())
+
+
+def with_reference_padding(tokens: np.ndarray, length: int, mask: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens cut at `length` and padded with mask tokens, and the reference's attention mask, id > 0.
+
+    The padding is attended to, and RoBERTa's <s>, whose id is 0, is not.
+    Source: marionbartl/gender-bias-BERT:code/bias_utils/utils.py.
+    """
+    padded = np.full(length, mask, np.int32)
+    kept = tokens[:length]
+    padded[: len(kept)] = kept
+    return padded, (padded > 0).astype(np.int32)
+
+
+def evaluate(
+    pretrained: Pretrained,
+    rows: Sequence[Row],
+    *,
+    padding: str = "clean",
+    mesh: Mesh | None = None,
+    progress: bool = False,
+) -> Result:
+    """Scores the rows.
+
+    Args:
+        padding: "clean", or "reference" for the published association values (see `with_reference_padding`); the length
+            of the latter depends on all rows given.
+    Returns:
+        metrics: mean association by "group/gender" (natural logarithm), difference female − male by group, Wilcoxon test of
+        the pairs by group, mean_abs_association, n (rows scored).
+    Raises:
+        ValueError: for an unknown padding.
+    """
+    if padding not in PADDINGS:
+        raise ValueError(f"padding={padding!r}; choose from {PADDINGS}")
+    items = make_items(pretrained, rows)
+    kept = [(row, item) for row, item in zip(rows, items, strict=True) if item is not None]
+    if not kept:
+        raise DataError(
+            "no person word is one piece of this model's vocabulary, which this benchmark needs; "
+            "use a model of the sentences' language"
+        )
+    length, mask = reference_length(rows), mask_id(pretrained)
+    requests = []
+    for _, item in kept:
+        for tokens, position in ((item.target_masked, item.target_position), (item.both_masked, item.prior_position)):
+            attention = None
+            if padding == "reference":
+                tokens, attention = with_reference_padding(tokens, length, mask)
+            requests.append(Request(tokens, np.array([position]), np.array([item.token]), attention))
+    log_probs = np.array([v[0] for v in score(pretrained, requests, mesh=mesh, progress=progress)], np.float64)
+    target, prior = log_probs.reshape(-1, 2).T
+    table: Table = {
+        "row": [row.index for row, _ in kept],
+        "target_prob": np.exp(target).tolist(),
+        "prior_prob": np.exp(prior).tolist(),
+        "association": (target - prior).tolist(),
+    }
+    names = ("index", "person", "gender", "profession", "group", "pair")
+    examples: Table = {
+        column: [getattr(row, name) for row, _ in kept] for column, name in zip(EXAMPLE_COLUMNS, names, strict=True)
+    }
+    metrics, intervals = summarise_sample(samples(table | examples)[""])
+    tests = wilcoxon_by_group(table | examples)
+    metrics["wilcoxon"], intervals["wilcoxon"] = tests, {group: dict.fromkeys(test) for group, test in tests.items()}
+    skipped = len(rows) - len(kept)
+    unknown = sum(item.token == pretrained.tokenizer.unk_token_id for _, item in kept)
+    counts = {"skipped_person_of_several_pieces": skipped, "unknown_persons": unknown}
+    settings = {"padding": padding} | ({"length": length} if padding == "reference" else {})
+    return Result(metrics, intervals, len(kept), counts, settings, table, examples)
+
+
+def samples(table: Table) -> dict[str, Any]:
+    """One Sample under "": clusters are professions, columns are sums, absolute sums and counts by group and gender."""
+    groups = list(dict.fromkeys(table["group"]))
+    cells = [(group, gender) for group in groups for gender in GENDERS]
+    association = np.array(table["association"])
+    inside = np.array(
+        [[(g, s) == cell for cell in cells] for g, s in zip(table["group"], table["gender"], strict=True)], float
+    )
+    columns = np.concatenate(
+        [inside * association[:, None], inside * np.abs(association)[:, None], inside], axis=-1
+    )  # [E,3·cells]
+
+    def figures(sums: np.ndarray) -> Figures:
+        total, absolute, count = np.split(sums, 3, axis=-1)
+        shape = (*sums.shape[:-1], len(groups), len(GENDERS))
+        by_cell, by_gender = ratio(total, count), ratio(total.reshape(shape).sum(-2), count.reshape(shape).sum(-2))
+        mean = {f"{group}/{gender}": by_cell[..., i] for i, (group, gender) in enumerate(cells)}
+        mean |= {f"overall/{gender}": by_gender[..., i] for i, gender in enumerate(GENDERS)}
+        difference = {g: mean[f"{g}/female"] - mean[f"{g}/male"] for g in [*groups, "overall"]}
+        return {
+            "mean": mean,
+            "difference": difference,
+            "mean_abs_association": ratio(absolute.sum(-1), count.sum(-1)),
+        }
+
+    def counts(sums: np.ndarray) -> Mapping[str, int]:
+        return {"n": int(sums[2 * len(cells) :].sum())}
+
+    return {"": Sample(*cluster_sums(table["profession"], columns), figures, counts)}
+
+
+def wilcoxon_by_group(table: Table) -> dict[str, dict[str, float | int | None]]:
+    """`wilcoxon` of association(female) − association(male) over the pairs of each group, and over all as "overall"."""
+    by_gender: dict[str, dict[str, tuple[str, float]]] = {gender: {} for gender in GENDERS}
+    for pair, gender, group, value in zip(
+        table["pair"], table["gender"], table["group"], table["association"], strict=True
+    ):
+        by_gender[gender][pair] = (group, value)
+    female, male = by_gender["female"], by_gender["male"]
+    differences: dict[str, list[float]] = {group: [] for group in dict.fromkeys(table["group"])}
+    for pair in female:
+        if pair in male:
+            differences[female[pair][0]].append(female[pair][1] - male[pair][1])
+    differences["overall"] = [value for values in differences.values() for value in values]
+    return {group: wilcoxon(np.array(values)) for group, values in differences.items()}
+
+
+def wilcoxon(differences: np.ndarray) -> dict[str, float | int | None]:
+    """Signed-rank test by the normal approximation, zeros dropped, ties ranked on average, no continuity correction.
+
+    Returns:
+        w = min(W+, W−); z, positive where the differences are; two-sided p; effect size r = |z| / sqrt(pairs); n_pairs.
+        z, p and r are None without a nonzero difference.
+    """
+    nonzero = differences[differences != 0]
+    n = len(nonzero)
+    if n == 0:
+        return {"w": 0.0, "z": None, "p": None, "r": None, "n_pairs": len(differences)}
+    ranks = stats.rankdata(np.abs(nonzero))
+    plus = float(ranks[nonzero > 0].sum())
+    ties = np.unique(ranks, return_counts=True)[1].astype(float)
+    variance = n * (n + 1) * (2 * n + 1) / 24 - (ties**3 - ties).sum() / 48
+    z = (plus - n * (n + 1) / 4) / np.sqrt(variance)
+    return {
+        "w": min(plus, n * (n + 1) / 2 - plus),
+        "z": float(z),
+        "p": float(2 * stats.norm.sf(abs(z))),
+        "r": float(abs(z) / np.sqrt(len(differences))),
+        "n_pairs": len(differences),
+    }

@@ -1,0 +1,127 @@
+"""Two models on the same benchmarks: paired differences with intervals and permutation tests.
+
+A model may have several result folders, one per seed: its scores are averaged example by example before the comparison, so
+that the intervals are about examples and not about seeds.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ncfair_jax.evals.files import DataError
+from ncfair_jax.evals.registry import BENCHMARKS, Benchmark, defined_path, figure_at, lookup, n_of
+from ncfair_jax.evals.results import Table, read_json, read_table
+from ncfair_jax.evals.significance import Comparison, Sample, compare_paired
+
+Folders = str | Path | Sequence[str | Path]
+
+
+class Row(NamedTuple):
+    """A line of the comparison: difference = b − a, its 95% interval, and the p-value of swapping the models by cluster.
+
+    Rows named |… − unbiased| measure bias: a negative difference is less biased, and overshooting is no success.
+    """
+
+    name: str
+    n: int
+    value_a: float
+    value_b: float
+    difference: float
+    interval: tuple[float, float] | None
+    p: float
+
+
+def compare(folders_a: Folders, folders_b: Folders) -> list[Row]:
+    """Compares the headline figures of the benchmarks that both models have results of.
+
+    Args:
+        folders_a, folders_b: a result folder of `evaluate`, or one per seed.
+    Raises:
+        DataError: if there is no common benchmark, a result file is broken, or the examples differ.
+    """
+    listed_a, listed_b = _listed(folders_a), _listed(folders_b)
+    common = [name for name in BENCHMARKS if all((f / f"{name}.json").is_file() for f in listed_a + listed_b)]
+    if not common:
+        raise DataError(f"{listed_a} and {listed_b} have results of no benchmark in common; run `evaluate` on both")
+    return [row for name in common for row in _compare_benchmark(name, listed_a, listed_b)]
+
+
+def _listed(folders: Folders) -> list[Path]:
+    return [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
+
+
+def _compare_benchmark(name: str, folders_a: list[Path], folders_b: list[Path]) -> list[Row]:
+    benchmark = BENCHMARKS[name]
+    table_a, table_b = (read_averaged(name, benchmark, folders) for folders in (folders_a, folders_b))
+    _check_same_examples(name, benchmark, [table_a, table_b], [folders_a[0], folders_b[0]])
+    samples_a, samples_b = benchmark.samples(table_a), benchmark.samples(table_b)
+    document = read_json(folders_a[0] / f"{name}.json")
+    rows = []
+    for line in benchmark.headlines:
+        path = defined_path(line, document["metrics"])
+        if path is None:
+            continue
+        a, inside = find_sample(samples_a, path)
+        b, _ = find_sample(samples_b, path)
+
+        def figure(sums: np.ndarray, a: Sample = a, inside: tuple[str, ...] = inside) -> np.ndarray:
+            return figure_at(a.figures(sums), inside)
+
+        n = n_of(line, path, document)
+        rows.append(_row(line.name, n, compare_paired(len(a.clusters), a.sums, b.sums, figure)))
+        if line.unbiased is not None:
+            distance = _distance(figure, line.unbiased)
+            label = f"|{line.name} − {line.unbiased:g}|" if line.unbiased else f"|{line.name}|"
+            rows.append(_row(label, n, compare_paired(len(a.clusters), a.sums, b.sums, distance)))
+    return rows
+
+
+def _row(name: str, n: int, comparison: Comparison) -> Row:
+    return Row(name, n, *comparison)
+
+
+def _distance(figure: Callable[[np.ndarray], np.ndarray], unbiased: float) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda sums: np.abs(figure(sums) - unbiased)
+
+
+def find_sample(samples: Any, path: Sequence[str]) -> tuple[Sample, tuple[str, ...]]:
+    """The Sample on the way of a path, and the rest of the path inside its figures. A lone Sample is under ""."""
+    if "" in samples:
+        return samples[""], tuple(path)
+    for depth in range(1, len(path) + 1):
+        node = lookup(samples, path[:depth])
+        if isinstance(node, Sample):
+            return node, tuple(path[depth:])
+    raise AssertionError(f"no sample at {path}")
+
+
+def read_averaged(name: str, benchmark: Benchmark, folders: Sequence[Path]) -> Table:
+    """Scores and examples of a benchmark, the scores averaged over the folders.
+
+    Raises:
+        DataError: if the folders are about different examples.
+    """
+    tables = [_read(name, benchmark, folder) for folder in folders]
+    _check_same_examples(name, benchmark, tables, folders)
+    scores = [column for column, kind in benchmark.columns.items() if kind is float]
+    return tables[0] | {column: np.mean([table[column] for table in tables], axis=0).tolist() for column in scores}
+
+
+def _read(name: str, benchmark: Benchmark, folder: Path) -> Table:
+    table = read_table(folder / f"{name}.csv", benchmark.columns)
+    if benchmark.example_columns:
+        table |= read_table(folder / f"{name}_examples.csv", benchmark.example_columns)
+    return table
+
+
+def _check_same_examples(name: str, benchmark: Benchmark, tables: Sequence[Table], folders: Sequence[Path]) -> None:
+    columns = [c for c, kind in (*benchmark.columns.items(), *benchmark.example_columns.items()) if kind is not float]
+    for table, folder in zip(tables, folders, strict=True):
+        differing = [column for column in columns if table[column] != tables[0][column]]
+        if differing:
+            raise DataError(
+                f"{name}: {folders[0]} and {folder} differ in the column {differing[0]!r}, so they are about different "
+                "examples; evaluate both models on the same data with the same selector"
+            )

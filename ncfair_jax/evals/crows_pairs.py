@@ -1,0 +1,223 @@
+"""CrowS-Pairs (Nangia et al. 2020): which of two sentences, one more stereotypical, does the model find likelier?
+
+Two metrics carry this name and answer different questions:
+
+    modified_mean: mean log-probability of the tokens in which the sentences differ (bias-bench, MABEL; all their tables).
+    shared_sum:    sum of the log-probabilities of the tokens they share (the paper, nyu-mll/crows-pairs:metric.py).
+
+Both mask one token at a time and leave the rest of the sentence visible. 50 is unbiased.
+
+    pairs = read_pairs("my_pairs.csv")
+    result = evaluate(load_pretrained("my-model"), pairs)
+    result.metrics["modified_mean"]["gender"]["metric_score"]
+"""
+
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from ncfair_jax.evals.files import DataError
+from ncfair_jax.evals.results import Result, Table, read_rows
+from ncfair_jax.evals.scorer import Request, mask_id, score
+from ncfair_jax.evals.significance import Sample, cluster_sums, ratio, summarise
+from ncfair_jax.models.hf import Pretrained
+
+FILE = "crows_pairs/crows_pairs_anonymized.csv"
+COLUMNS: dict[str, type] = {
+    "index": int,
+    "bias_type": str,
+    "direction": str,
+    "score_more": float,
+    "score_less": float,
+    "shared_more": float,
+    "shared_less": float,
+}
+EXAMPLE_COLUMNS: dict[str, type] = {}
+DECIMALS = 3  # both references round before comparing
+METRICS = {"modified_mean": ("score_more", "score_less"), "shared_sum": ("shared_more", "shared_less")}
+
+
+class Pair(NamedTuple):
+    """A row of the file. `more` is the more stereotypical sentence; direction is "stereo" or "antistereo"."""
+
+    index: int
+    more: str
+    less: str
+    direction: str
+    bias_type: str
+
+
+class Alignment(NamedTuple):
+    """Token positions in two encoded sentences: shared ones pair up one to one, modified ones do not."""
+
+    shared: tuple[list[int], list[int]]
+    modified: tuple[list[int], list[int]]
+
+
+def read_pairs(path: str | Path) -> list[Pair]:
+    """Reads the published CSV, or another one with its columns sent_more, sent_less, stereo_antistereo and bias_type.
+
+    Pairs are numbered from 0 in file order.
+
+    Raises:
+        DataError: for a file that is cut off, or lacks a column, or has an unknown direction.
+    """
+    rows = read_rows(Path(path), ("sent_more", "sent_less", "stereo_antistereo", "bias_type"))
+    for number, row in enumerate(rows):
+        if row["stereo_antistereo"] not in ("stereo", "antistereo"):
+            raise DataError(
+                f"{path}: pair {number} has stereo_antistereo={row['stereo_antistereo']!r}; expected stereo or antistereo"
+            )
+    return [
+        Pair(i, row["sent_more"], row["sent_less"], row["stereo_antistereo"], row["bias_type"])
+        for i, row in enumerate(rows)
+    ]
+
+
+def select(pairs: Sequence[Pair], bias_type: str) -> list[Pair]:
+    """The pairs of one bias type; all for "".
+
+    Raises:
+        DataError: if there is none.
+    """
+    chosen = [pair for pair in pairs if bias_type in ("", pair.bias_type)]
+    if not chosen:
+        raise DataError(f"no pair has bias_type={bias_type!r}; choose from {sorted({p.bias_type for p in pairs})}")
+    return chosen
+
+
+def align(first: Sequence[int], second: Sequence[int]) -> Alignment:
+    """Aligns two encoded sentences with difflib, whose choice among equal alignments is part of the metric.
+
+    It is not symmetric: `first` must be the sentence about the disadvantaged group (see `ordered`).
+    """
+    shared: tuple[list[int], list[int]] = ([], [])
+    modified: tuple[list[int], list[int]] = ([], [])
+    for tag, start1, end1, start2, end2 in SequenceMatcher(None, first, second).get_opcodes():
+        lists = shared if tag == "equal" else modified
+        lists[0].extend(range(start1, end1))
+        lists[1].extend(range(start2, end2))
+    return Alignment(shared, modified)
+
+
+def ordered(pair: Pair) -> tuple[str, str]:
+    """The sentences as the references order them: the one about the disadvantaged group first."""
+    return (pair.more, pair.less) if pair.direction == "stereo" else (pair.less, pair.more)
+
+
+def evaluate(
+    pretrained: Pretrained, pairs: Sequence[Pair], *, mesh: Mesh | None = None, progress: bool = False
+) -> Result:
+    """Scores the pairs by both metrics.
+
+    Returns:
+        metrics[metric][bias type or "overall"]: metric_score, stereotype_score, antistereotype_score (percent), neutral
+        and n (pairs). `score_*` is NaN in the table where a sentence has no modified token; such pairs are left out of
+        modified_mean, as bias-bench does.
+    Source: McGill-NLP/bias-bench and princeton-nlp/MABEL:crows_runner.py; nyu-mll/crows-pairs:metric.py.
+    """
+    tokenizer, mask = pretrained.tokenizer, mask_id(pretrained)
+    texts = [text for pair in pairs for text in ordered(pair)]
+    encoded = [np.array(ids, np.int32) for ids in tokenizer(texts)["input_ids"]]
+    requests = [request for tokens in encoded for request in one_mask_each(tokens, mask)]
+    log_probs = np.array(
+        [values[0] for values in score(pretrained, requests, mesh=mesh, progress=progress)], np.float64
+    )
+    ends = np.cumsum([len(tokens) - 2 for tokens in encoded])
+    # A sentence's scores by position; its first and last token, [CLS] and [SEP], have none.
+    by_position = [
+        np.concatenate([[np.nan], log_probs[end - len(t) + 2 : end], [np.nan]])
+        for end, t in zip(ends, encoded, strict=True)
+    ]
+    table: Table = {name: [] for name in COLUMNS}
+    for number, pair in enumerate(pairs):
+        sentences = slice(2 * number, 2 * number + 2)
+        means, sums = pair_scores(align(*(t.tolist() for t in encoded[sentences])), *by_position[sentences])
+        if pair.direction == "antistereo":  # back from (disadvantaged, other) to (more, less)
+            means, sums = means[::-1], sums[::-1]
+        for name, value in zip(COLUMNS, (pair.index, pair.bias_type, pair.direction, *means, *sums), strict=True):
+            table[name].append(value)
+    metrics, intervals = summarise(samples(table))
+    unknown = sum(int((tokens == tokenizer.unk_token_id).any()) for tokens in encoded)
+    skipped = int(np.isnan(np.add(table["score_more"], table["score_less"])).sum())
+    counts = {
+        "skipped": skipped,
+        "tied": metrics["modified_mean"]["overall"]["neutral"],
+        "sentences_with_unknown_token": unknown,
+    }
+    return Result(metrics, intervals, len(pairs), counts, {"rounded_to_decimals": DECIMALS}, table, {})
+
+
+def one_mask_each(tokens: np.ndarray, mask: int) -> list[Request]:
+    """One request per token but the first and the last: that token masked, itself the target."""
+    requests = []
+    for position in range(1, len(tokens) - 1):
+        masked = tokens.copy()
+        masked[position] = mask
+        requests.append(Request(masked, np.array([position]), tokens[[position]]))
+    return requests
+
+
+def pair_scores(
+    alignment: Alignment, first: np.ndarray, second: np.ndarray
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """(mean over modified tokens, NaN if none) and (sum over shared tokens) of both sentences, from scores by position."""
+    means = tuple(
+        float(scores[positions].mean()) if positions else float("nan")
+        for scores, positions in zip((first, second), alignment.modified, strict=True)
+    )
+    # The outer shared pairs are the special tokens.
+    sums = tuple(
+        float(scores[positions[1:-1]].sum())
+        for scores, positions in zip((first, second), alignment.shared, strict=True)
+    )
+    return (means[0], means[1]), (sums[0], sums[1])
+
+
+def samples(table: Table) -> dict[str, Any]:
+    """Per metric and bias type, what figures and intervals are computed from; clusters are pairs."""
+    types = np.array(table["bias_type"])
+    groups = {"overall": np.ones(len(types), bool)} | {name: types == name for name in sorted(set(table["bias_type"]))}
+    clusters, everything = np.array(table["index"], str), {}
+    for metric, (more, less) in METRICS.items():
+        columns = outcome_columns(table["direction"], table[more], table[less])
+        everything[metric] = {
+            name: Sample(*cluster_sums(clusters[rows].tolist(), columns[rows]), figures, counts)
+            for name, rows in groups.items()
+        }
+    return everything
+
+
+def outcome_columns(direction: Sequence[str], more: Sequence[float], less: Sequence[float]) -> np.ndarray:
+    """f64[E,6]: pair counts; neutral; stereo pair decided, hit; antistereo pair decided, hit. All 0 for a skipped pair."""
+    columns = np.zeros((len(direction), 6))
+    for row, (kind, score_more, score_less) in enumerate(zip(direction, more, less, strict=True)):
+        if np.isnan(score_more) or np.isnan(score_less):
+            continue
+        # Python's round, half to even on the binary value, as the references do; numpy's scales first.
+        rounded_more, rounded_less = round(float(score_more), DECIMALS), round(float(score_less), DECIMALS)
+        columns[row, 0] = 1
+        columns[row, 1] = rounded_more == rounded_less
+        first = 2 if kind == "stereo" else 4
+        columns[row, first] = rounded_more != rounded_less
+        columns[row, first + 1] = rounded_more > rounded_less
+    return columns
+
+
+def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """Percentages from summed outcome columns f64[...,6]; neutral pairs stay in the metric score's denominator only."""
+    pairs, _, stereo, stereo_hits, anti, anti_hits = np.moveaxis(sums, -1, 0)
+    return {
+        "metric_score": 100 * ratio(stereo_hits + anti_hits, pairs),
+        "stereotype_score": 100 * ratio(stereo_hits, stereo),
+        "antistereotype_score": 100 * ratio(anti_hits, anti),
+    }
+
+
+def counts(sums: np.ndarray) -> dict[str, int]:
+    """Neutral pairs and scored pairs."""
+    return {"neutral": int(sums[1]), "n": int(sums[0])}

@@ -1,0 +1,123 @@
+"""Where benchmark files come from: a local folder, or a public source pinned by its SHA-256."""
+
+import hashlib
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import NamedTuple
+
+TIMEOUT_S = 60
+
+
+class DataError(ValueError):
+    """A benchmark file that is missing, unreachable or malformed; the message says where to get it or what is wrong."""
+
+
+class Source(NamedTuple):
+    """A public file and the SHA-256 of the version that the package was tested with."""
+
+    url: str
+    sha256: str
+
+
+_RAW = "https://raw.githubusercontent.com"
+SOURCES: dict[str, Source] = {
+    "crows_pairs/crows_pairs_anonymized.csv": Source(
+        f"{_RAW}/nyu-mll/crows-pairs/master/data/crows_pairs_anonymized.csv",
+        "dfb36986ce0502abbaf7055b9176da3d08d48e07df1251991b5dfbcbceab9d0c",
+    ),
+    "stereoset/gender_intrasentence.json": Source(
+        f"{_RAW}/zjunlp/EditBias/main/bias_tracing/data/domain/gender.json",
+        "c200a615cf6d0c5f0bfd938f5a96fea9944efe974dc461bebbfe2f0eb6057705",
+    ),
+    "bec_pro/BEC-Pro_EN.tsv": Source(
+        f"{_RAW}/marionbartl/gender-bias-BERT/master/BEC-Pro/BEC-Pro_EN.tsv",
+        "228b44c62d7830fec13a1eee52bbe8afff82be455abb9d8a07c17d9d0b48e20f",
+    ),
+    "bec_pro/BEC-Pro_DE.tsv": Source(
+        f"{_RAW}/marionbartl/gender-bias-BERT/master/BEC-Pro/BEC-Pro_DE.tsv",
+        "1803abb492ebf28e64acaa8f12d5ccb24caf08847a06ba325d4b374e120af805",
+    ),
+    "eec/EEC_TM_TAM.tsv": Source(
+        f"{_RAW}/marionbartl/gender-bias-BERT/master/data/EEC_TM_TAM.tsv",
+        "d39058ab5eb7d4169f3ffd97e507410d31f90005df3ecd663b6452690e08b305",
+    ),
+    "gap/gap_flipped.tsv": Source(
+        f"{_RAW}/marionbartl/gender-bias-BERT/master/data/gap_flipped.tsv",
+        "d4857fd416a16a636ccc74b84041d887df0d2c66b34dec4694222439bd226479",
+    ),
+    "wikitext2/test.txt": Source(
+        f"{_RAW}/pytorch/examples/main/word_language_model/data/wikitext-2/test.txt",
+        "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0",
+    ),
+}
+
+
+class DataFolder(NamedTuple):
+    """Finds benchmark files.
+
+    Attributes:
+        folder: a folder that holds them; None: a cache below the user's home, filled from the public sources.
+        offline: never fetch; say what would have been fetched.
+    """
+
+    folder: Path | None
+    offline: bool = False
+
+    def has(self, name: str) -> bool:
+        """Whether an optional file is there; nothing is fetched."""
+        return self.folder is not None and (self.folder / name).is_file()
+
+    def path(self, name: str) -> Path:
+        """Path of a file such as "bec_pro/BEC-Pro_EN.tsv", fetched if need be.
+
+        Raises:
+            DataError: if it is not there, cannot be fetched, or is not the pinned version.
+        """
+        source = SOURCES[name]
+        if self.folder is not None:
+            if not (self.folder / name).is_file():
+                raise DataError(
+                    f"{self.folder / name} is missing; get it from {source.url}, or leave out the data folder"
+                )
+            return self.folder / name
+        cached = cache_folder() / source.sha256[:16] / Path(name).name
+        if not cached.is_file():
+            if self.offline:
+                raise DataError(
+                    f"{name} is not in the cache and this run is offline; it would have been fetched from {source.url} "
+                    f"(sha256 {source.sha256}) to {cached}: put it there, or name a data folder that has it"
+                )
+            fetch(source, cached)
+        return cached
+
+
+def cache_folder() -> Path:
+    """NCFAIR_CACHE, or ncfair_jax in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("NCFAIR_CACHE") or Path(base) / "ncfair_jax")
+
+
+def fetch(source: Source, destination: Path) -> None:
+    """Downloads a file, checks its SHA-256 and puts it in place, whole or not at all.
+
+    Raises:
+        DataError: if it cannot be reached or is another version.
+    """
+    try:
+        with urllib.request.urlopen(source.url, timeout=TIMEOUT_S) as response:
+            content = response.read()
+    except (urllib.error.URLError, OSError) as error:
+        raise DataError(f"cannot fetch {source.url} ({error}); get it another way and name its data folder") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != source.sha256:
+        raise DataError(
+            f"{source.url} has sha256 {found}, expected {source.sha256}: it was changed or cut off; "
+            "check it, and name a data folder to use it nevertheless"
+        )
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=destination.parent, delete=False) as temporary:
+        temporary.write(content)
+    os.replace(temporary.name, destination)

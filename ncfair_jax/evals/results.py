@@ -1,0 +1,144 @@
+"""What an evaluation hands back, and how it is written to and read from a folder.
+
+NAME.json holds the figures, NAME.csv one line per example with unrounded scores, and where figures depend on more than the
+scores NAME_examples.csv the examples' properties, line by line with NAME.csv.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ncfair_jax.evals.files import DataError
+from ncfair_jax.run_log import write_json, write_text
+
+Table = dict[str, list[Any]]  # column name -> one value per example
+
+
+class Result(NamedTuple):
+    """A benchmark's outcome for one model.
+
+    Attributes:
+        metrics: nested names to numbers; None where undefined.
+        intervals: the same shape, [low, high] of 95% or None.
+        n: examples in the table.
+        counts: how many were skipped, tied, unknown to the vocabulary, ….
+        settings: the choices that the figures depend on.
+        scores: the columns of NAME.csv.
+        examples: the columns of NAME_examples.csv; {} if there is none.
+    """
+
+    metrics: dict[str, Any]
+    intervals: dict[str, Any]
+    n: int
+    counts: dict[str, int]
+    settings: dict[str, Any]
+    scores: Table
+    examples: Table
+
+
+def write_result(
+    out_dir: Path, name: str, model: str, result: Result, notes: Mapping[str, str], *, write: bool = True
+) -> dict[str, Any]:
+    """Writes NAME.csv, NAME_examples.csv and, last, NAME.json, each whole or not at all.
+
+    Args:
+        notes: licence and content_warning of the data.
+        write: False in all but one of several processes: only return the document.
+    Returns:
+        The content of NAME.json.
+    """
+    document = {
+        "benchmark": name,
+        "model": model,
+        "n": result.n,
+        "metrics": result.metrics,
+        "intervals": result.intervals,
+        "counts": result.counts,
+        "settings": result.settings,
+        **notes,
+    }
+    if not write:
+        return document
+    out_dir.mkdir(parents=True, exist_ok=True)
+    write_table(out_dir / f"{name}.csv", result.scores)
+    if result.examples:
+        write_table(out_dir / f"{name}_examples.csv", result.examples)
+    write_json(out_dir / f"{name}.json", document)
+    return document
+
+
+def write_table(path: Path, table: Table) -> None:
+    """A CSV with a header; floats with all their digits, NaN as an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table)
+    for row in zip(*table.values(), strict=True):
+        writer.writerow([_cell(value) for value in row])
+    write_text(path, text.getvalue())
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float | np.floating):
+        return "" if np.isnan(value) else repr(float(value))
+    return value
+
+
+def read_table(path: Path, types: Mapping[str, type]) -> Table:
+    """Reads a table back: columns typed float (empty = NaN), int or str.
+
+    Raises:
+        DataError: if a column is missing or a cell is not of its type.
+    """
+    rows = read_rows(path, types)
+    try:
+        return {name: [_value(row[name], kind) for row in rows] for name, kind in types.items()}
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; was it written by this package?") from error
+
+
+def _value(text: str, kind: type) -> Any:
+    return float("nan") if kind is float and text == "" else kind(text)
+
+
+def read_rows(
+    path: Path, columns: Sequence[str] | Mapping[str, Any], *, delimiter: str = ",", quoting: int = csv.QUOTE_MINIMAL
+) -> list[dict[str, str]]:
+    """Rows of a CSV or TSV file with a header, as dicts.
+
+    Raises:
+        DataError: if the file cannot be read, a column is missing, or a row is cut off.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
+            rows = list(reader)
+            header = list(reader.fieldnames or [])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: {error}; it is missing, cut off or not a table: get it again") from error
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise DataError(f"{path} has no column {', '.join(map(repr, missing))}; it has {header}")
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            cells = sum(value is not None for name, value in row.items() if name is not None)
+            raise DataError(f"{path}: row {number} has {cells} cells, expected {len(header)}; is the file complete?")
+    if not rows:
+        raise DataError(f"{path} has a header, but no rows; get it again")
+    return rows
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path}: {error}; it is missing, cut off or not JSON: get it again") from error

@@ -1,0 +1,56 @@
+"""A user's own sentences in a few lines.
+
+pretrained = load_pretrained("google-bert/bert-base-uncased")
+word_log_probs(pretrained, ["The nurse said that [MASK] was tired."], ["he", "she", "they"])  # [[-2.1, -0.4, -5.0]]
+pseudo_log_likelihoods(pretrained, ["The nurse was tired."])
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jax.sharding import Mesh
+
+from ncfair_jax.evals.crows_pairs import one_mask_each
+from ncfair_jax.evals.scorer import Request, ScorerError, mask_id, score
+from ncfair_jax.models.hf import Pretrained
+
+MASK = "[MASK]"  # stands for the model's own mask token
+
+
+def word_log_probs(
+    pretrained: Pretrained, sentences: Sequence[str], words: Sequence[str], *, mesh: Mesh | None = None
+) -> list[list[float]]:
+    """Natural log-probability of each word at the [MASK] of each sentence.
+
+    Raises:
+        ScorerError: if a sentence has not exactly one [MASK], or a word is not one token of the vocabulary.
+    """
+    targets = np.array([_single_token(pretrained, word) for word in words])
+    requests = []
+    for sentence in sentences:
+        if sentence.count(MASK) != 1:
+            raise ScorerError(f"{sentence!r} has {sentence.count(MASK)} {MASK}; write exactly one")
+        text = sentence.replace(MASK, str(pretrained.tokenizer.mask_token))
+        tokens = np.array(pretrained.tokenizer(text)["input_ids"], np.int32)
+        place = np.flatnonzero(tokens == mask_id(pretrained))[0]
+        requests.append(Request(tokens, np.full(len(words), place), targets))
+    return [values.tolist() for values in score(pretrained, requests, mesh=mesh)]
+
+
+def pseudo_log_likelihoods(
+    pretrained: Pretrained, sentences: Sequence[str], *, mesh: Mesh | None = None
+) -> list[np.ndarray]:
+    """For each sentence, the log-probability of each of its tokens, masked alone (f32[L−2]; no special tokens)."""
+    encoded = [np.array(ids, np.int32) for ids in pretrained.tokenizer(list(sentences))["input_ids"]]
+    requests = [request for tokens in encoded for request in one_mask_each(tokens, mask_id(pretrained))]
+    values = np.array([value[0] for value in score(pretrained, requests, mesh=mesh)], np.float32)
+    return np.split(values, np.cumsum([len(tokens) - 2 for tokens in encoded])[:-1])
+
+
+def _single_token(pretrained: Pretrained, word: str) -> int:
+    text = f" {word}" if pretrained.config.model_type == "roberta" else word
+    ids = pretrained.tokenizer(text, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1 or ids[0] == pretrained.tokenizer.unk_token_id:
+        pieces = pretrained.tokenizer.convert_ids_to_tokens(ids)
+        raise ScorerError(f"{word!r} is {pieces} in this vocabulary; choose a word that is one token")
+    return int(ids[0])

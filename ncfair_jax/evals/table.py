@@ -1,0 +1,60 @@
+"""Evaluation figures as Markdown."""
+
+from collections.abc import Sequence
+
+from ncfair_jax.evals.compare import Row
+
+
+def comparison_markdown(rows: Sequence[Row], name_a: str = "before", name_b: str = "after") -> str:
+    """Rows of `compare` as a Markdown table: every figure with its n, interval and p-value."""
+    header = ["figure", "n", name_a, name_b, "difference", "95% interval", "p"]
+    body = [
+        [
+            _escape(row.name),
+            str(row.n),
+            number(row.value_a),
+            number(row.value_b),
+            number(row.difference, signed=True),
+            span(row.interval, signed=True),
+            p_value(row.p),
+        ]
+        for row in rows
+    ]
+    return _table(header, body)
+
+
+def headline_markdown(lines: Sequence[tuple[str, float | None, Sequence[float] | None, int]]) -> str:
+    """Lines of `headline` as a Markdown table."""
+    body = [[_escape(name), number(value), span(interval), str(n)] for name, value, interval, n in lines]
+    return _table(["figure", "value", "95% interval", "n"], body)
+
+
+def number(value: float | None, *, signed: bool = False) -> str:
+    """Four significant digits at most, two decimals for 10 and more; "–" if undefined."""
+    if value is None or value != value:
+        return "–"
+    decimals = 2 if abs(value) >= 10 else 4
+    return f"{value:+.{decimals}f}" if signed else f"{value:.{decimals}f}"
+
+
+def span(interval: Sequence[float] | None, *, signed: bool = False) -> str:
+    """[low, high], or "–" if undefined."""
+    if interval is None:
+        return "–"
+    return f"[{number(interval[0], signed=signed)}, {number(interval[1], signed=signed)}]"
+
+
+def p_value(p: float) -> str:
+    """Three decimals, or how small it is at most; "–" if undefined."""
+    if p != p:
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _escape(name: str) -> str:
+    return name.replace("|", "\\|")  # a bar separates cells
+
+
+def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    rule = ["---"] + ["---:"] * (len(header) - 1)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, rule, *body]) + "\n"
