@@ -248,10 +248,28 @@ CHOICES = {
     "optimizer.schedule": ("linear", "cosine", "constant"),
     "train.best": ("", "dev_loss"),
 }
-POSITIVE = ("data.max_tokens", "data.row_tokens", "train.batch_size", "train.accumulation", "train.log_every")
-POSITIVE += ("optimizer.learning_rate", "optimizer.eps", "train.save_every", "train.keep")
-NOT_NEGATIVE = ("nc3.weight", "optimizer.weight_decay", "optimizer.clip_norm", "optimizer.warmup_steps")
-NOT_NEGATIVE += ("data.max_examples", "data.dev_examples", "train.epochs", "train.steps", "train.dev_every")
+POSITIVE: tuple[str, ...] = (
+    "data.max_tokens",
+    "data.row_tokens",
+    "train.batch_size",
+    "train.accumulation",
+    "train.log_every",
+    "optimizer.learning_rate",
+    "optimizer.eps",
+    "train.save_every",
+    "train.keep",
+)
+NOT_NEGATIVE: tuple[str, ...] = (
+    "nc3.weight",
+    "optimizer.weight_decay",
+    "optimizer.clip_norm",
+    "optimizer.warmup_steps",
+    "data.max_examples",
+    "data.dev_examples",
+    "train.epochs",
+    "train.steps",
+    "train.dev_every",
+)
 FRACTIONS = ("objective.mask_prob", "objective.mask_frac", "objective.random_frac")
 
 

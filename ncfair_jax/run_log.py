@@ -47,7 +47,7 @@ class RunLog:
         shown = [f"loss {values['loss']:.3f}"] if "loss" in values else []
         shown += [f"NC3 {values['nc3_loss']:.4f}"] if "nc3_loss" in values else []
         shown += [f"{values['tokens_per_second']:,.0f} tokens/s"] if "tokens_per_second" in values else []
-        self._progress.update(self._task, completed=step, **({"figures": "  ".join(shown)} if shown else {}))
+        self._progress.update(self._task, completed=step, figures="  ".join(shown))
 
     def say(self, text: str) -> None:
         """Prints one line above the bar."""

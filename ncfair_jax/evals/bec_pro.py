@@ -53,7 +53,7 @@ class Row(NamedTuple):
     differ in the person's gender only.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # shadows tuple.index
     sentence: str
     target_masked: str
     both_masked: str

@@ -44,7 +44,7 @@ METRICS = {"modified_mean": ("score_more", "score_less"), "shared_sum": ("shared
 class Pair(NamedTuple):
     """A row of the file. `more` is the more stereotypical sentence; direction is "stereo" or "antistereo"."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # shadows tuple.index
     more: str
     less: str
     direction: str

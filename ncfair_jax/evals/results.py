@@ -115,7 +115,7 @@ def read_rows(
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
+            reader: csv.DictReader[str] = csv.DictReader(file, delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[call-overload]
             rows = list(reader)
             header = list(reader.fieldnames or [])
     except (OSError, UnicodeDecodeError, csv.Error) as error:

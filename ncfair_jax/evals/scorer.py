@@ -101,10 +101,10 @@ def score_with_top1(
     with jax.default_matmul_precision("highest"):
         for row_tokens, members in _buckets(lengths):
             bucket = [sequences[i] for i in members]
-            for i, values in zip(
+            for i, pairs in zip(
                 members, _score_bucket(config, params, bucket, row_tokens, mesh, batch_tokens, progress), strict=True
             ):
-                found[i] = values
+                found[i] = pairs
     values = [found[sequence][slots] for sequence, slots in slots_of_request]
     return Scores([v[:, 0] for v in values], [v[:, 1] > 0.5 for v in values])
 

@@ -28,7 +28,8 @@ SPLIT_FILE = "stereoset/gender_split_ids.json"
 OFFICIAL_FILES = {"dev": "stereoset/dev.json", "test": "stereoset/test.json"}
 # The terms of the 255 gender examples in the official dev.json; the other 30 terms are in the test part.
 GENDER_DEV_TARGETS = frozenset(
-    "gentlemen grandfather herself himself male mommy mother schoolboy schoolgirl sister".split()
+    ("gentlemen", "grandfather", "herself", "himself", "male")
+    + ("mommy", "mother", "schoolboy", "schoolgirl", "sister")
 )
 COLUMNS: dict[str, type] = {
     "id": str,
@@ -158,7 +159,7 @@ def _rows_from_text(context: str, word: str, tokenizer: PreTrainedTokenizerBase,
     """The decoded pieces bring their blank, which stands beside the context's own: the published rows have it so."""
     rows, pieces = [], _ids(word, tokenizer)
     for k, piece in enumerate(pieces):
-        prefix = tokenizer.decode(pieces[:k], clean_up_tokenization_spaces=False) if k else ""
+        prefix = str(tokenizer.decode(pieces[:k], clean_up_tokenization_spaces=False)) if k else ""
         tokens = np.array(tokenizer(context.replace(BLANK, prefix + str(tokenizer.mask_token)))["input_ids"], np.int32)
         rows.append(Piece(tokens, int(np.flatnonzero(tokens == mask)[0]), piece))
     return rows

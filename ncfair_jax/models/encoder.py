@@ -254,5 +254,5 @@ def encode(
         token_types = jnp.zeros_like(tokens)
     rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
     module = Encoder(config, train=dropout_rng is not None)
-    layers = module.apply({"params": params}, tokens, segment_ids, positions, token_types, rngs=rngs)
+    layers: Any = module.apply({"params": params}, tokens, segment_ids, positions, token_types, rngs=rngs)
     return EncoderOutput(layers[-1], layers if all_layers else None)

@@ -25,7 +25,7 @@ class MlmHead(nn.Module):
 
 def mlm_transform(config: ModelConfig, params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... D"]:
     """Features that the decoder multiplies: dense, exact GELU, LayerNorm. The result is float32."""
-    features: Array = MlmHead(config).apply({"params": params["mlm"]}, hidden)
+    features: Any = MlmHead(config).apply({"params": params["mlm"]}, hidden)
     return features
 
 

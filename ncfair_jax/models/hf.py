@@ -101,7 +101,10 @@ _CONVERT = (
     "AutoModelForMaskedLM.from_pretrained(A).save_pretrained(B); AutoTokenizer.from_pretrained(A).save_pretrained(B)` "
     "(needs torch), then load B"
 )
-_HEAD_REMEDY = 'pass head="identity" (features go to the decoder unchanged but for GELU and LayerNorm) or head="seeded:42" (random, to be trained)'
+_HEAD_REMEDY = (
+    'pass head="identity" (features go to the decoder unchanged but for GELU and LayerNorm) '
+    'or head="seeded:42" (random, to be trained)'
+)
 _SPARE_ROWS = (
     1024  # vocabularies are padded to a multiple of 8 to 512; more rows without a token is the wrong tokenizer
 )
@@ -196,7 +199,8 @@ def _find_folder(name_or_folder: str | Path, offline: bool) -> Path:
         wanted = f"{', '.join(_HUB_FILES)} of https://huggingface.co/{name}"
         if offline:
             raise ModelFolderError(
-                f"{name} is neither a folder here nor in the Hub cache {hub_constants.HF_HUB_CACHE}, and offline mode forbids fetching "
+                f"{name} is neither a folder here nor in the Hub cache {hub_constants.HF_HUB_CACHE}, "
+                f"and offline mode forbids fetching "
                 f"{wanted}; go online, or fetch these files elsewhere and give their folder"
             ) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -415,7 +419,8 @@ def _key_problems(table: dict[str, tuple[str, ...]], stored: dict[str, _Stored])
     missing = [f"missing tensor {name}; config.json and weights do not belong together, or the file is incomplete"
                for name in table if name not in stored]  # fmt: skip
     extra = [
-        f"unexpected tensor {tensor.key} {list(tensor.shape)}; not part of a BERT or RoBERTa masked LM of this config: remove it"
+        f"unexpected tensor {tensor.key} {list(tensor.shape)}; "
+        f"not part of a BERT or RoBERTa masked LM of this config: remove it"
         for name, tensor in stored.items()
         if name not in table and name not in _TIED and not _IGNORED.fullmatch(name)
     ]
@@ -431,7 +436,8 @@ def _shape_problems(config: ModelConfig, table: dict[str, tuple[str, ...]], stor
         expected = shapes[path].shape[::-1] if path[-1] == "kernel" else shapes[path].shape
         if stored[name].shape != expected:
             problems.append(
-                f"{stored[name].key} has shape {list(stored[name].shape)}, config.json says {list(expected)}; correct config.json or take its weights"
+                f"{stored[name].key} has shape {list(stored[name].shape)}, config.json says {list(expected)}; "
+                f"correct config.json or take its weights"
             )
         if stored[name].dtype not in _DTYPES:
             problems.append(
@@ -495,14 +501,16 @@ def _tokenizer_problems(tokenizer: PreTrainedTokenizerBase, config: ModelConfig)
         problems.append(f"{type(tokenizer).__name__} is not a fast tokenizer; save it once as tokenizer.json")
     if not len(tokenizer) <= config.vocab_size < len(tokenizer) + _SPARE_ROWS:
         problems.append(
-            f"the tokenizer has {len(tokenizer):,} tokens, the model's vocabulary {config.vocab_size:,} rows; take the tokenizer of this model"
+            f"the tokenizer has {len(tokenizer):,} tokens, the model's vocabulary {config.vocab_size:,} rows; "
+            f"take the tokenizer of this model"
         )
     for name in ("mask", "cls", "sep", "pad"):
         if getattr(tokenizer, f"{name}_token_id") is None:
             problems.append(f"the tokenizer has no {name} token; set {name}_token in tokenizer_config.json")
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != config.pad_token_id:
         problems.append(
-            f"the tokenizer pads with id {tokenizer.pad_token_id}, config.json says pad_token_id={config.pad_token_id}; make them equal"
+            f"the tokenizer pads with id {tokenizer.pad_token_id}, config.json says pad_token_id={config.pad_token_id}; "
+            f"make them equal"
         )
     return problems
 
