@@ -28,8 +28,7 @@ SPLIT_FILE = "stereoset/gender_split_ids.json"
 OFFICIAL_FILES = {"dev": "stereoset/dev.json", "test": "stereoset/test.json"}
 # The terms of the 255 gender examples in the official dev.json; the other 30 terms are in the test part.
 GENDER_DEV_TARGETS = frozenset(
-    ("gentlemen", "grandfather", "herself", "himself", "male")
-    + ("mommy", "mother", "schoolboy", "schoolgirl", "sister")
+    {"gentlemen", "grandfather", "herself", "himself", "male", "mommy", "mother", "schoolboy", "schoolgirl", "sister"}
 )
 COLUMNS: dict[str, type] = {
     "id": str,
