@@ -18,6 +18,7 @@ CACHE = flags.DEFINE_string("compilation_cache", "~/.cache/ncfair_jax/xla", "Fol
 COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0 of several, or 'auto' on a cluster.")
 PROCESSES = flags.DEFINE_integer("num_processes", 1, "How many processes make up the run.")
 PROCESS = flags.DEFINE_integer("process_id", 0, "Which of them this one is.")
+OFFLINE = flags.DEFINE_bool("offline", False, "Fetch nothing; say what would have been fetched.")
 DETERMINISTIC = flags.DEFINE_bool("deterministic", False, "On a GPU: bitwise repeatable kernels, slower.")
 
 
@@ -31,8 +32,15 @@ def main(argv: list[str]) -> None:
     print(table)
 
 
+def asked(flag: str) -> bool:
+    """Whether a switch is on the command line: these two must be known before jax and the Hub's client are loaded."""
+    return any(arg.lstrip("-") in (flag, f"{flag}=true") for arg in sys.argv[1:])
+
+
 if __name__ == "__main__":
-    if any(arg.lstrip("-") in ("deterministic", "deterministic=true") for arg in sys.argv[1:]):
+    if asked("offline"):
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    if asked("deterministic"):
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
     from ncfair_jax.launcher import one_line_errors, parse_flags
 

@@ -8,6 +8,8 @@ import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
+from huggingface_hub.constants import HF_HUB_OFFLINE
+
 TIMEOUT_S = 60
 
 
@@ -60,11 +62,12 @@ class DataFolder(NamedTuple):
 
     Attributes:
         folder: a folder that holds them; None: a cache below the user's home, filled from the public sources.
-        offline: never fetch; say what would have been fetched.
+        offline: never fetch; say what would have been fetched. By default as the Hugging Face libraries:
+            HF_HUB_OFFLINE=1 forbids it.
     """
 
     folder: Path | None
-    offline: bool = False
+    offline: bool = HF_HUB_OFFLINE
 
     def has(self, name: str) -> bool:
         """Whether an optional file is there; nothing is fetched."""

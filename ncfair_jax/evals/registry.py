@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from huggingface_hub.constants import HF_HUB_OFFLINE
 from jax.sharding import Mesh
 
 from ncfair_jax.evals import bec_pro, crows_pairs, masked_lm, stereoset
@@ -214,7 +215,7 @@ def evaluate(
         EvaluationError: at the end, if some failed.
     """
     parsed = parse(benchmarks)
-    data = DataFolder(Path(data_dir) if data_dir else None, offline)
+    data = DataFolder(Path(data_dir) if data_dir else None, offline or HF_HUB_OFFLINE)
     results: dict[str, dict[str, Any]] = {}
     failures: dict[str, Exception] = {}
     for name, selector in parsed:
