@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from transformers import BertTokenizerFast
 
-from ncfair_jax.models.hf import Pretrained, save_pretrained
+from ncfair_jax.models.hf import Pretrained, load_pretrained, save_pretrained
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -188,6 +188,22 @@ def test_a_checkpoint_of_one_device_goes_on_on_eight(setting, uninterrupted):
     succeed(setting, workdir, "--config.mesh.data=2", "--config.mesh.fsdp=2", "--config.mesh.tensor=2", devices=8)
     expected = [line["loss"] for line in metrics(uninterrupted)]
     np.testing.assert_allclose([line["loss"] for line in metrics(workdir)], expected, rtol=1e-4)
+
+
+def test_the_best_step_is_kept_and_exported(setting):
+    workdir = setting / "best"
+    flags = ["--config.data.dev_examples=12", "--config.train.dev_every=3", "--config.train.best=dev_loss"]
+    # A rate at which the development loss soon gets worse, so that the best step is not the last one.
+    succeed(setting, workdir, *flags, "--config.optimizer.learning_rate=0.1", "--config.optimizer.schedule=constant")
+    dev = {line["step"]: line["dev_loss"] for line in metrics(workdir) if "dev_loss" in line}
+    assert sorted(dev) == list(range(3, 25, 3))
+    best = min(dev, key=dev.__getitem__)
+    assert best < 24
+    kept = {int(path.name) for path in (workdir / "checkpoints").glob("[0-9]*")}
+    assert best in kept
+    assert 24 in kept
+    exported = load_pretrained(str(workdir / "export")).params["mlm"]["transform"]["kernel"]
+    np.testing.assert_array_equal(exported, saved_state(workdir, best)["params['mlm']['transform']['kernel']"])
 
 
 def test_not_finite_stops_with_step_examples_and_checkpoint(setting):
