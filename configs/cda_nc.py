@@ -4,7 +4,7 @@
 
 Model, text and benchmarks come from the Hugging Face Hub and public repositories; to stay local name folders with
 --config.model.path, --config.data.path and --config.evals.data. A GPU or TPU is advised; on a CPU try bec_minilm.py.
-The weight of `:paper` is the released one of BEC; that of `:aligned` was found on development data for BEC on a MiniLM (table in
+The weight of `:paper` is the released one of BEC; that of `:aligned` was found on development data for BEC on a MiniLM (in
 bec_minilm.py) and is a starting point elsewhere.
 """
 
