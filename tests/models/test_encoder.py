@@ -1,0 +1,167 @@
+"""The encoder: stored numbers of a RoBERTa and a BERT, packing, attention holes, dropout, remat and bfloat16."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ncfair_jax.models.attention import attend
+from ncfair_jax.models.dropout import keep_mask
+from ncfair_jax.models.encoder import ModelConfig, encode
+from ncfair_jax.models.heads import mlm_logits, mlm_transform
+from ncfair_jax.models.hf import load_pretrained
+from tests import tiny
+
+DROPPING = dataclasses.replace(tiny.MODEL, hidden_dropout=0.1, attention_dropout=0.2)
+
+
+def rows(*segments: list[int], tokens: int = 24):
+    """One row holding the segments one after the other: tokens, segment_ids, positions, each [1, T]."""
+    out = np.zeros((3, 1, tokens), np.int32)
+    start = 0
+    for number, ids in enumerate(segments, start=1):
+        stop = start + len(ids)
+        out[:, 0, start:stop] = ids, np.full(len(ids), number), np.arange(len(ids))
+        start = stop
+    return out
+
+
+def hidden(*segments, config=tiny.MODEL, params=None, **kwargs):
+    return encode(config, tiny.params() if params is None else params, *rows(*segments), **kwargs).hidden_states
+
+
+def test_roberta_reproduces_the_golden_batch(shared):
+    golden = np.load(shared("golden/evals_roberta/logits.npz"), allow_pickle=False)
+    config, params, _ = load_pretrained(shared("models/roberta-tiny-random"))
+    ids, mask = golden["input_ids"], golden["attention_mask"]
+    positions = np.broadcast_to(np.arange(ids.shape[1], dtype=np.int32), ids.shape)
+    out = encode(config, params, ids, mask, positions, all_layers=True)
+    logits = np.asarray(mlm_logits(config, params, mlm_transform(config, params, out.hidden_states)), np.float64)
+    real = mask == 1
+    for ours, theirs in zip(out.all_layers, golden["hidden_states"], strict=True):
+        np.testing.assert_allclose(np.asarray(ours)[real], theirs[real], atol=1e-4)
+    picked = np.take_along_axis(logits, golden["top20_ids"], axis=-1)
+    np.testing.assert_allclose(picked[real], golden["top20_logits"][real], atol=1e-4)
+    np.testing.assert_allclose(np.log(np.exp(logits).sum(-1))[real], golden["logsumexp"][real], atol=1e-4)
+    at_input = np.take_along_axis(logits, ids[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(at_input[real], golden["logit_of_input"][real], atol=1e-4)
+
+
+def test_minilm_gives_the_three_stated_probabilities(shared):
+    config, params, tokenizer = load_pretrained(shared("models/minilm6-mlm"))
+    ids = tokenizer("The nurse said that [MASK] was tired.")["input_ids"]
+    assert ids == [101, 1996, 6821, 2056, 2008, 103, 2001, 5458, 1012, 102]
+    tokens, segments, positions = rows(ids, tokens=10)
+    states = encode(config, params, tokens, segments, positions).hidden_states[0, 5]
+    probs = jax.nn.softmax(mlm_logits(config, params, mlm_transform(config, params, states)))
+    top = np.argsort(-np.asarray(probs))[:3]
+    assert tokenizer.convert_ids_to_tokens(top) == ["trooper", "bert", "[CLS]"]
+    np.testing.assert_allclose(np.asarray(probs)[top], [0.0029316, 0.0022574, 0.0020561], rtol=5e-5)
+
+
+def test_a_packed_row_equals_its_sentences_alone():
+    one, two, three = [1, 7, 8, 2], [1, 20, 2], [1, 30, 31, 32, 33, 2]
+    packed = hidden(one, two, three)[0]
+    start = 0
+    for ids in (one, two, three):
+        np.testing.assert_allclose(packed[start : start + len(ids)], hidden(ids)[0, : len(ids)], atol=1e-5)
+        start += len(ids)
+
+
+def test_nobody_looks_at_a_token_of_segment_zero():
+    tokens, segments, positions = rows([1, 7, 8, 9, 2])
+    segments[0, 2] = 0
+    other = tokens.copy()
+    other[0, 2] = 40
+    a, b = (encode(tiny.MODEL, tiny.params(), t, segments, positions).hidden_states for t in (tokens, other))
+    keep = [0, 1, 3, 4]
+    np.testing.assert_array_equal(a[0, keep], b[0, keep])
+    assert float(jnp.abs(a[0, 2] - b[0, 2]).max()) > 0.01
+
+
+def test_roberta_positions_start_after_the_pad_id():
+    roberta = dataclasses.replace(tiny.MODEL, model_type="roberta", pad_token_id=1, type_vocab_size=1)
+    assert (roberta.position_offset, roberta.max_tokens) == (2, 38)
+    params = tiny.params(model=roberta)
+    shifted = jax.tree.map(lambda x: x, params)
+    table = params["embeddings"]["position"]["embedding"]
+    shifted["embeddings"] = params["embeddings"] | {"position": {"embedding": jnp.roll(table, -2, axis=0)}}
+    as_bert = dataclasses.replace(roberta, model_type="bert")
+    np.testing.assert_allclose(
+        hidden([1, 7, 2], config=roberta, params=params)[0, :3],
+        hidden([1, 7, 2], config=as_bert, params=shifted)[0, :3],
+        atol=1e-6,
+    )
+
+
+def test_ids_beyond_a_table_are_seen_not_clamped():
+    assert not np.isfinite(np.asarray(hidden([1, tiny.VOCAB, 2]))[0, :3]).all()
+
+
+def test_dropout_rate_within_four_sigma_and_differs_by_layer_and_key():
+    shape, rate = (64, 33, 50), 0.1
+    kept = np.asarray(keep_mask(jax.random.key(0), rate, shape))
+    sigma = np.sqrt(rate * (1 - rate) / kept.size)
+    assert abs((1 - kept.mean()) - rate) < 4 * sigma
+    assert 0.7 < (kept == np.asarray(keep_mask(jax.random.key(1), rate, shape))).mean() < 0.9
+    assert abs(np.corrcoef(kept[..., 0::2].ravel(), kept[..., 1::2].ravel())[0, 1]) < 0.02
+
+
+def test_dropout_repeats_by_key_and_ignores_rows_appended_later():
+    key = jax.random.key(5)
+    tokens, segments, positions = np.repeat(rows([1, 7, 8, 9, 2], [1, 11, 2]), 3, axis=1)
+    few = encode(DROPPING, tiny.params(), tokens[:2], segments[:2], positions[:2], dropout_rng=key).hidden_states
+    many = encode(DROPPING, tiny.params(), tokens, segments, positions, dropout_rng=key).hidden_states
+    again = encode(DROPPING, tiny.params(), tokens, segments, positions, dropout_rng=key).hidden_states
+    np.testing.assert_array_equal(many, again)
+    np.testing.assert_allclose(few, many[:2], atol=1e-6)  # the masks are equal; matmuls of another size may round
+    assert float(jnp.abs(many[0] - many[1]).max()) > 0.01  # equal rows, each with its own masks
+    plain = encode(DROPPING, tiny.params(), tokens, segments, positions).hidden_states
+    assert float(jnp.abs(plain - many).max()) > 0.01
+
+
+def test_remat_changes_no_value_and_no_gradient():
+    def loss(params, config):
+        return jnp.sum(
+            jnp.sin(encode(config, params, *rows([1, 7, 8, 2]), dropout_rng=jax.random.key(0)).hidden_states)
+        )
+
+    values = [
+        jax.jit(jax.value_and_grad(loss), static_argnums=1)(tiny.params(), dataclasses.replace(DROPPING, remat=remat))
+        for remat in (False, True)
+    ]
+    for a, b in zip(jax.tree.leaves(values[0]), jax.tree.leaves(values[1]), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_bfloat16_activations_stay_near_float32():
+    half = dataclasses.replace(tiny.MODEL, activation_dtype="bfloat16")
+    exact, near = hidden([1, 7, 8, 9, 2]), hidden([1, 7, 8, 9, 2], config=half)
+    assert near.dtype == jnp.bfloat16
+    # Eight bits of mantissa: 2^-8 per rounding, a few dozen roundings deep, on values of order 1.
+    np.testing.assert_allclose(near.astype(jnp.float32)[0, :5], exact[0, :5], atol=0.15)
+
+
+def test_choices_are_refused_by_name():
+    with pytest.raises(ValueError, match="attention='flash'; choose from"):
+        dataclasses.replace(tiny.MODEL, attention="flash")
+    with pytest.raises(ValueError, match="not a multiple of num_heads=3"):
+        dataclasses.replace(tiny.MODEL, num_heads=3)
+    heads, rng = jnp.zeros((1, 4, 2, 8)), jax.random.key(0)
+    with pytest.raises(ValueError, match="attention='cudnn' has no dropout"):
+        attend(
+            heads,
+            heads,
+            heads,
+            jnp.ones((1, 1, 4, 4), bool),
+            dropout_rate=0.1,
+            rng=jax.random.key(0),
+            implementation="cudnn",
+        )
+
+
+def test_config_is_hashable():
+    assert len({tiny.MODEL, dataclasses.replace(tiny.MODEL), DROPPING}) == 2
+    assert isinstance(tiny.MODEL, ModelConfig)
