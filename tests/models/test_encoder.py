@@ -157,7 +157,7 @@ def test_choices_are_refused_by_name():
             heads,
             jnp.ones((1, 1, 4, 4), bool),
             dropout_rate=0.1,
-            rng=jax.random.key(0),
+            rng=rng,
             implementation="cudnn",
         )
 
