@@ -20,15 +20,17 @@ import numpy as np
 from ncfair_jax.benchmark import ours
 from ncfair_jax.benchmark.contestants import BenchmarkError, Result, Worker, spread, workers
 from ncfair_jax.benchmark.flops import score_flops, train_flops
-from ncfair_jax.benchmark.padded import Scored, Sentence, save_ragged, unpack
+from ncfair_jax.benchmark.padded import RELEASED_LENGTH, Scored, Sentence, save_ragged, unpack
 from ncfair_jax.config import to_dict
+from ncfair_jax.evals import crows_pairs
+from ncfair_jax.evals.scorer import Request, mask_id
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.hf import Pretrained, load_pretrained
 from ncfair_jax.sharding import make_mesh
 from ncfair_jax.train import nc3_classes, prepare
 
 OURS, RELEASE, FAIR = "ncfair_jax", "torch_release", "torch_fair"
-RELEASED_LENGTH = 256
+LARGER = 10  # ours scores so many times the pairs that PyTorch scores, besides the same ones
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,10 @@ def run(settings: Settings) -> Result:
     """
     if settings.compare == "torch":
         require_torch()
-    for path in (settings.model, gap_file(settings), f"{settings.data}/crows_pairs"):
+    for path in (settings.model, gap_file(settings), crows_file(settings)):
         if not Path(path).exists():
             raise BenchmarkError(f"{path} does not exist; give --model a model folder and --data the data folder")
-    result: Result = {"settings": dataclasses.asdict(settings), "machine": machine(settings.compare), "matmul": {}}
+    result: Result = {"settings": dataclasses.asdict(settings), "machine": machine(settings.compare)}
     with tempfile.TemporaryDirectory() as folder:
         result["training"] = [train_side_by_side(settings, size, Path(folder)) for size in settings.batches]
         result["nc3_cost"] = [nc3_side_by_side(settings, size) for size in settings.batches]
@@ -110,6 +112,11 @@ def machine(compare: str) -> Result:
 def gap_file(settings: Settings) -> str:
     """The training sentences."""
     return f"{settings.data}/gap/gap_flipped.tsv"
+
+
+def crows_file(settings: Settings) -> str:
+    """The pairs to score."""
+    return f"{settings.data}/{crows_pairs.FILE}"
 
 
 # --- training
@@ -279,7 +286,7 @@ def score_side_by_side(settings: Settings, folder: Path) -> Result:
         compile_seconds = contestants[OURS].facts["compile_seconds"]
     figures = {name: scoring_figures(rounds, few) for name, rounds in answers.items()}
     figures[OURS] |= {
-        "flops": ours.packed_score_flops(pretrained, flat(pairs[:few])),
+        "flops": ours.packed_score_flops(pretrained.config, [Request(*scored) for scored in flat(pairs[:few])]),
         "compile_seconds": compile_seconds,
     }
     all_pairs = scoring_figures(larger, many)
@@ -303,8 +310,17 @@ def score_side_by_side(settings: Settings, folder: Path) -> Result:
 
 
 def crows_requests(pretrained: Pretrained, settings: Settings) -> list[list[Scored]]:
-    """The masked rows of each of the first CrowS-Pairs pairs: ten times as many pairs as PyTorch scores."""
-    raise NotImplementedError
+    """The rows of each of the first pairs, one token masked in each: ten times as many pairs as PyTorch scores."""
+    pairs = crows_pairs.read_pairs(crows_file(settings))[: LARGER * settings.pairs]
+    mask = mask_id(pretrained)
+    return [
+        [
+            Scored(*(np.asarray(part, np.int64) for part in request[:3]))
+            for text in crows_pairs.ordered(pair)
+            for request in crows_pairs.one_mask_each(np.array(pretrained.tokenizer(text)["input_ids"], np.int32), mask)
+        ]
+        for pair in pairs
+    ]
 
 
 def flat(groups: Sequence[Sequence[Scored]]) -> list[Scored]:

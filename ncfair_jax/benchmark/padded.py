@@ -5,10 +5,11 @@ Letters: E sentences, L tokens of one, T tokens of a padded row, K classes ("no 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+RELEASED_LENGTH = 256  # the release pads every sentence to this, after the longest sentence of GAP counted in words
 IGNORED = -100  # label of a position without loss, PyTorch's convention
 
 
@@ -90,12 +91,13 @@ def save_ragged(path: Path, groups: Sequence[Sequence[Sentence | Scored]]) -> No
     The PyTorch workers read it, so that no JAX runs in their processes.
     """
     items = [item for group in groups for item in group]
-    columns = {}
+    columns: dict[str, Any] = {}
     for name in items[0]._fields:
         values = [np.asarray(getattr(item, name), np.int64) for item in items]
         columns[name] = np.concatenate(values)
         columns[f"{name}_ends"] = np.cumsum([len(value) for value in values])
-    np.savez(path, group_ends=np.cumsum([len(group) for group in groups]), **columns)
+    columns["group_ends"] = np.cumsum([len(group) for group in groups])
+    np.savez(path, **columns)
 
 
 def load_ragged(path: Path, kind: type[Sentence] | type[Scored]) -> list[list]:

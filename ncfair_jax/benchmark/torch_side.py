@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForMaskedLM
 
-from ncfair_jax.benchmark.padded import PaddedBatch, Scored, Sentence, pad
+from ncfair_jax.benchmark.padded import RELEASED_LENGTH, PaddedBatch, Scored, Sentence, pad
 
-RELEASED_LENGTH = 256  # every sentence is padded to this, after the longest sentence of GAP counted in words
 EPSILON = 2.0**-23
 STYLES = ("release", "fair")
 
@@ -103,7 +102,8 @@ def fair_batch(sentences: Sequence[Sentence], settings: TorchSettings) -> Any:
 
 
 def _tensors(batch: PaddedBatch) -> Any:
-    return PaddedBatch(*map(torch.from_numpy, batch))
+    tensors: Any = map(torch.from_numpy, batch)
+    return PaddedBatch(*tensors)
 
 
 class VocabularySums:
