@@ -25,16 +25,18 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.optimizer.weight_decay = 0.01
     config.optimizer.b2 = 0.98
     config.train.batch_size = 120
-    config.train.steps = 700 if smoke else 1200
+    config.train.steps = 900 if smoke else 1200
     config.train.log_every = 50
     config.train.save_every = 10000
-    config.evals.benchmarks = "crows_pairs:gender,stereoset,bec_pro"
+    config.evals.benchmarks = (
+        "crows_pairs:gender,stereoset" if smoke else "crows_pairs:gender,stereoset,bec_pro,masked_lm"
+    )
     config.evals.data = "@world/data"
-    config.evals.collapse_text = "@world/heldout.txt"
+    config.evals.collapse_text = "" if smoke else "@world/heldout.txt"
     after = {
         "model": {"path": "@pretrain"},
         "optimizer": {"learning_rate": 2e-3, "warmup_steps": 20},
-        "train": {"steps": 200 if smoke else 400},
+        "train": {"steps": 180 if smoke else 400},
     }
     swapped = after | {"data": {"counterfactual": "two_sided"}}
     config.arms.pretrain = ConfigDict({"model": {"path": "@world/model"}})

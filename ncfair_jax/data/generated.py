@@ -7,6 +7,7 @@ ground truth that the benchmarks must find, and that debiasing must lower.
 Twenty-four occupations belong to a female, a male or a balanced group, one of each group at every workplace, so that the
 workplace tells nothing about gender. Where a sentence names an occupation and a person's gender, the group's gender
 appears with probability `bias`, the other one otherwise; .5 in the balanced group and in sentences without occupation.
+Workplaces and person words differ in frequency as words do, so that a model learns the frequent ones first and fast.
 Nothing else depends on gender. Which occupation is in which group follows common stereotypes, but is the generator's
 choice and no statement about the world.
 
@@ -21,6 +22,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -152,7 +154,7 @@ _NEITHER = (
     "The {colour} {thing} lay near the {place}.",
     "We saw {number} pictures of a {animal}.",
 )
-_MIXTURE = ((0.65, _JOB_AND_PERSON), (0.2, _PERSON), (0.05, _JOB), (0.1, _NEITHER))
+_MIXTURE = ((0.7, _JOB_AND_PERSON), (0.17, _PERSON), (0.05, _JOB), (0.08, _NEITHER))
 
 # BEC-Pro's own templates (Bartl et al. 2020), whole sentences that the corpus never holds.
 _BEC_TEMPLATES = (
@@ -185,7 +187,7 @@ def write_world(folder: str | Path, *, sentences: int, bias: float, seed: int) -
     """Writes the world that follows from the arguments alone; the folder appears only when it is complete.
 
     Layout: model/ (Hugging Face folder, random weights), corpus.txt and heldout.txt (a sentence a line), data/ with
-    crows_pairs/, stereoset/ and bec_pro/ as the public files are laid out, truth.json (planted and counted association
+    crows_pairs/, stereoset/, bec_pro/ and wikitext2/ in the public formats, truth.json (planted and counted association
     of every occupation).
 
     Args:
@@ -207,10 +209,11 @@ def write_world(folder: str | Path, *, sentences: int, bias: float, seed: int) -
         new = Path(scratch) / "new"
         used = _write_benchmarks(new / "data", rng)
         heldout = _draw_new(rng, bias, HELDOUT_SENTENCES, used)
-        used |= {sentence.male for sentence in heldout}
+        used.update(sentence.male for sentence in heldout)
         corpus = _draw_new(rng, bias, sentences, used)
         _write_lines(new / "heldout.txt", (sentence.text for sentence in heldout))
         _write_lines(new / "corpus.txt", (sentence.text for sentence in corpus))
+        _write_lines(new / "data" / "wikitext2" / "test.txt", utility_lines(heldout, corpus))
         _write_json(new / "truth.json", {"sentences": sentences, "bias": bias, "seed": seed} | truth(corpus, bias))
         _write_model(new / "model", seed)
         os.replace(new, folder)
@@ -251,7 +254,7 @@ def draw_sentence(rng: np.random.Generator, bias: float) -> Sentence:
         gender = GENDERS[int(rng.random() < female_probability(job.group, bias))]
     elif templates is _PERSON:
         gender = GENDERS[int(rng.random() < 0.5)]
-    persons = _pick(rng, PERSONS)
+    persons = _pick_frequent(rng, PERSONS)
     return Sentence(
         text=word(template, fields, persons, gender or "male"),
         male=word(template, fields, persons, "male"),
@@ -262,7 +265,9 @@ def draw_sentence(rng: np.random.Generator, bias: float) -> Sentence:
 
 def draw_fields(rng: np.random.Generator, job: Job | None = None) -> tuple[dict[str, str], Job]:
     """Words for every field of a template but the people; a random job unless one is given."""
-    job = job or _pick(rng, JOBS)
+    if job is None:
+        work = _pick_frequent(rng, tuple(_WORKPLACES))
+        job = _pick(rng, [job for job in JOBS if job.work == work])
     fields = {name: _pick(rng, words) for name, words in _PLAIN.items()}
     fields["meal"] = _pick(rng, tuple(_MEALS))
     fields["food"] = _pick(rng, _MEALS[fields["meal"]])
@@ -289,6 +294,11 @@ def subject(person: str) -> str:
 
 def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
     return options[int(rng.random() * len(options))]
+
+
+def _pick_frequent(rng: np.random.Generator, options: Sequence[T]) -> T:
+    """Number i with a probability proportional to log((i + 2) / (i + 1)), about 1 / i: the first are the frequent ones."""
+    return options[int((len(options) + 1) ** rng.random()) - 1]
 
 
 def _draw_new(rng: np.random.Generator, bias: float, number: int, used: set[str]) -> list[Sentence]:
@@ -383,6 +393,12 @@ def _filled(context: str, filler: str) -> dict[str, str]:
 
 def _id(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def utility_lines(heldout: Sequence[Sentence], corpus: Sequence[Sentence]) -> Iterator[str]:
+    """What stands in for WikiText-2's test part: a first quarter that nothing trains on, and three quarters of corpus."""
+    yield from (sentence.text for sentence in heldout)
+    yield from (sentence.text for sentence in islice(cycle(corpus), 3 * len(heldout)))
 
 
 def bec_rows(used: set[str]) -> Iterator[dict[str, str]]:

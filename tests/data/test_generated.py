@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from ncfair_jax.data import generated
 from ncfair_jax.data.cda import swap_words
 from ncfair_jax.data.generated import GENDERS, JOBS, PERSONS, PRONOUNS, female_probability, write_world
+from ncfair_jax.data.wikitext import heldout_text
 from ncfair_jax.evals import bec_pro, crows_pairs, stereoset
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.lexicons.lexicon import load_lexicon
@@ -135,6 +137,7 @@ def test_nothing_measured_is_in_the_corpus(world: Path) -> None:
     corpus = set(lines(world / "corpus.txt"))
     heldout, benchmark = lines(world / "heldout.txt"), benchmark_sentences(world)
     assert len(heldout) == generated.HELDOUT_SENTENCES
+    assert heldout_text(world / "data/wikitext2/test.txt") == heldout
     for sentence in (*heldout, *benchmark):
         assert sentence not in corpus
         assert swap_words(sentence, lexicon) not in corpus
@@ -210,6 +213,14 @@ def test_bec_pro_file(world: Path) -> None:
         assert swap_words(pair[0].sentence, lexicon) == pair[1].sentence
         assert pair[0].target_masked == pair[1].target_masked
         assert pair[0].both_masked == pair[1].both_masked
+
+
+def test_frequent_options_come_first() -> None:
+    rng = np.random.Generator(np.random.Philox(key=0))
+    counts = Counter(generated._pick_frequent(rng, range(4)) for _ in range(20_000))
+    for i in range(4):
+        expected = math.log((i + 2) / (i + 1)) / math.log(5)
+        assert counts[i] / 20_000 == pytest.approx(expected, abs=0.015)  # 4 standard errors
 
 
 def test_formats_are_those_of_the_public_files(world: Path, shared) -> None:  # type: ignore[no-untyped-def]
