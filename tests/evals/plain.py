@@ -1,0 +1,111 @@
+"""A plain forward pass of one sequence, which the packed scorer must agree with, and small benchmark files of our own."""
+
+import csv
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ncfair_jax.models.encoder import encode
+from ncfair_jax.models.heads import mlm_logits, mlm_transform
+from ncfair_jax.models.hf import Pretrained
+
+
+def log_probs(pretrained: Pretrained, tokens: np.ndarray) -> np.ndarray:
+    """Natural log-probabilities f32[L,V] of one unpadded sequence."""
+    config, params = pretrained.config, pretrained.params
+    row = np.asarray(tokens, np.int32)[None]
+    hidden = encode(config, params, row, np.ones_like(row), np.arange(row.shape[1], dtype=np.int32)[None])
+    features = mlm_transform(config, params, hidden.hidden_states[0])
+    return np.asarray(jax.nn.log_softmax(mlm_logits(config, params, features)))
+
+
+def write_crows_pairs(path: Path) -> None:
+    """Four pairs of two bias types in the published columns."""
+    rows = [
+        ("the nurse said she was tired", "the nurse said he was tired", "stereo", "gender"),
+        ("the man was tired", "the woman was tired", "antistereo", "gender"),
+        ("a woman said that", "a man said that", "stereo", "gender"),
+        ("the nurse was tired", "the man was tired", "stereo", "socioeconomic"),
+    ]
+    path.parent.mkdir(parents=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["", "sent_more", "sent_less", "stereo_antistereo", "bias_type"])
+        writer.writerows([(i, *row) for i, row in enumerate(rows)])
+
+
+def stereoset_items() -> list[dict]:
+    """Four examples of three terms in the flat layout, two of them of a term of the dev part."""
+    made = [
+        ("male", "the man was BLANK.", ("tired", "nurse", "the")),
+        ("male", "BLANK said that he was tired", ("he", "she", "a")),
+        ("woman", "a woman said BLANK was tired", ("nurses", "man", "that")),
+        ("nurse", "the nurse said that BLANK was tired", ("she", "he", "mans")),
+    ]
+    labels = ("stereotype", "anti-stereotype", "unrelated")
+    return [
+        {
+            "id": f"e{i}",
+            "target": target,
+            "bias_type": "gender",
+            "context": context,
+            "data": {
+                label: {"id": f"e{i}{label}", "sentence": context.replace("BLANK", word)}
+                for label, word in zip(labels, words, strict=True)
+            },
+        }
+        for i, (target, context, words) in enumerate(made)
+    ]
+
+
+def write_stereoset(path: Path) -> None:
+    """The examples of `stereoset_items`."""
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(stereoset_items()), encoding="utf-8")
+
+
+BEC_HEADER = ["", "Sentence", "Sent_TM", "Sent_AM", "Sent_TAM", "Template", "Person", "Gender", "Profession"]
+
+
+def bec_lines() -> list[list[str]]:
+    """Two templates, two person pairs, and a profession of one and of two words, in the published columns and order."""
+    lines = []
+    for profession, group in (("nurse", "female"), ("tired man", "male")):
+        hidden = " ".join("[MASK]" for _ in profession.split())
+        for template in ("{} was a {}.", "{} said that the {} was tired."):
+            for person, gender in (("he", "male"), ("she", "female"), ("a man", "male"), ("a woman", "female")):
+                masked_person = " ".join([*person.split()[:-1], "[MASK]"])
+                lines.append([
+                    str(len(lines)),
+                    template.format(person, profession),
+                    template.format(masked_person, profession),
+                    template.format(person, hidden),
+                    template.format(masked_person, hidden),
+                    template, person, gender, profession, group,
+                ])  # fmt: skip
+    return lines
+
+
+def write_bec_pro(path: Path) -> None:
+    """The rows of `bec_lines`."""
+    path.parent.mkdir(parents=True)
+    rows = [[*BEC_HEADER, "Prof_Gender"], *bec_lines()]
+    path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_wikitext(path: Path) -> None:
+    """Twelve paragraphs under a heading: three of them are held out, of six sentences."""
+    path.parent.mkdir(parents=True)
+    lines = ["the man was tired. A woman said that. The nurse was a man.", "She said that he was tired. The man said."]
+    path.write_text("\n".join([" = A heading = ", *(6 * lines)]) + "\n", encoding="utf-8")
+
+
+def write_data_folder(folder: Path) -> Path:
+    """All of the above at the names that the registry looks for."""
+    write_crows_pairs(folder / "crows_pairs/crows_pairs_anonymized.csv")
+    write_stereoset(folder / "stereoset/gender_intrasentence.json")
+    write_bec_pro(folder / "bec_pro/BEC-Pro_EN.tsv")
+    write_wikitext(folder / "wikitext2/test.txt")
+    return folder

@@ -1,0 +1,110 @@
+"""The engine: packed scores equal those of single rows, in order, on one device and on eight, one compilation a bucket."""
+
+import jax
+import numpy as np
+import pytest
+
+from ncfair_jax.evals import scorer
+from ncfair_jax.evals.scorer import Request, ScorerError, mask_id, score, score_with_top1
+from ncfair_jax.models.encoder import encode
+from ncfair_jax.models.heads import mlm_logits, mlm_transform
+from ncfair_jax.models.hf import Pretrained
+from tests import tiny
+
+MODEL = Pretrained(tiny.MODEL, tiny.params(), None)
+
+
+def requests(count: int = 50) -> list[Request]:
+    rng = np.random.default_rng(0)
+    made = []
+    for _ in range(count):
+        length = int(rng.integers(3, 30))
+        tokens = rng.integers(1, tiny.VOCAB, length).astype(np.int32)
+        positions = rng.choice(length, int(rng.integers(1, min(4, length))), replace=False)
+        made.append(
+            Request(tokens, positions.astype(np.int32), rng.integers(0, tiny.VOCAB, len(positions)).astype(np.int32))
+        )
+    return made
+
+
+def alone(request: Request) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities and top-1 of one request by a plain forward pass of its own."""
+    length = len(request.tokens)
+    attended = np.ones(length, np.int32) if request.attention_mask is None else request.attention_mask
+    row = [np.asarray(x, np.int32)[None] for x in (request.tokens, attended, np.arange(length))]
+    hidden = encode(tiny.MODEL, MODEL.params, *row).hidden_states[0]
+    logits = mlm_logits(tiny.MODEL, MODEL.params, mlm_transform(tiny.MODEL, MODEL.params, hidden))
+    log_probs = np.asarray(jax.nn.log_softmax(logits))
+    picked = log_probs[request.positions, request.targets]
+    return picked, log_probs[request.positions].argmax(-1) == request.targets
+
+
+def test_packed_equals_alone_and_keeps_the_order():
+    made = requests()
+    scores = score_with_top1(MODEL, made)
+    for request, log_probs, top1 in zip(made, scores.log_probs, scores.top1, strict=True):
+        expected, hits = alone(request)
+        np.testing.assert_allclose(log_probs, expected, atol=1e-5)
+        np.testing.assert_array_equal(top1, hits)
+
+
+def test_eight_devices_do_what_one_does():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    for a, b in zip(score(MODEL, requests(), mesh=mesh), score(MODEL, requests()), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_nobody_sees_an_unattended_token():
+    tokens = np.array([1, 7, 8, 3, 9, 2], np.int32)
+    hidden = np.array([0, 1, 1, 1, 1, 1], np.int32)
+    changed = tokens.copy()
+    changed[0] = 50
+    at, target = np.array([3]), np.array([20])
+    masked, other = score(MODEL, [Request(tokens, at, target, hidden), Request(changed, at, target, hidden)])
+    np.testing.assert_array_equal(masked, other)
+    np.testing.assert_allclose(masked, alone(Request(tokens, at, target, hidden))[0], atol=1e-5)
+    seen, unlike = score(MODEL, [Request(tokens, at, target), Request(changed, at, target)])
+    assert abs(float(seen[0] - unlike[0])) > 1e-3
+
+
+def test_one_compilation_a_bucket(monkeypatch):
+    traced = []
+    original = scorer.encode
+
+    def counting(config, params, tokens, *args, **kwargs):
+        traced.append(tokens.shape)
+        return original(config, params, tokens, *args, **kwargs)
+
+    monkeypatch.setattr(scorer, "encode", counting)
+    jax.clear_caches()
+    score(MODEL, requests(200), mesh=None)
+    score(MODEL, requests(200), mesh=None)
+    assert len(traced) == len(set(traced)) == 1
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (Request(np.ones(41, np.int32), np.array([1]), np.array([1])), "41"),
+        (Request(np.array([1, 2, 3]), np.array([3]), np.array([1])), "position"),
+        (Request(np.array([1, 2, 99]), np.array([1]), np.array([1])), "99"),
+        (Request(np.array([1, 2, 3]), np.array([1, 2]), np.array([1])), "length"),
+        (Request(np.array([1, 2, 3]), np.array([0]), np.array([1]), np.array([0, 1, 1])), "attend"),
+    ],
+)
+def test_impossible_requests_are_named(request_, message):
+    with pytest.raises(ScorerError, match=message):
+        score(MODEL, [requests(1)[0], request_])
+
+
+def test_a_tokenizer_without_a_mask_is_refused():
+    class NoMask:
+        mask_token_id = None
+        name_or_path = "nomask"
+
+    with pytest.raises(ScorerError, match="mask"):
+        mask_id(MODEL._replace(tokenizer=NoMask()))
+
+
+def test_no_requests_give_no_scores():
+    assert score(MODEL, []) == []

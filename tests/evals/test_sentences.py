@@ -1,0 +1,68 @@
+"""A user's own sentences against a plain forward pass of each."""
+
+import numpy as np
+import pytest
+
+from ncfair_jax.evals.scorer import ScorerError
+from ncfair_jax.evals.sentences import pseudo_log_likelihoods, word_log_probs
+from tests import tiny_hub
+from tests.evals import plain
+
+
+@pytest.fixture(scope="module", params=tiny_hub.KINDS)
+def model(request):
+    return tiny_hub.pretrained(request.param)
+
+
+def tokens_of(model, sentence):
+    return np.array(model.tokenizer(sentence.replace("[MASK]", model.tokenizer.mask_token))["input_ids"], np.int32)
+
+
+def test_words_get_the_log_probabilities_of_a_plain_pass(model):
+    sentences = ["the nurse said that [MASK] was tired.", "he said [MASK] nurse"]
+    words = ["he", "she"]
+    found = word_log_probs(model, sentences, words)
+    blank = " " if model.config.model_type == "roberta" else ""
+    ids = [model.tokenizer(blank + word, add_special_tokens=False)["input_ids"][0] for word in words]
+    for values, sentence in zip(found, sentences, strict=True):
+        tokens = tokens_of(model, sentence)
+        (place,) = np.flatnonzero(tokens == model.tokenizer.mask_token_id)
+        np.testing.assert_allclose(values, plain.log_probs(model, tokens)[place, ids], atol=1e-5)
+
+
+def test_a_word_at_the_start_of_a_sentence_carries_no_blank():
+    model = tiny_hub.pretrained("roberta")
+    ids = {text: model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("he", " he")}
+    assert len(ids["he"]) == len(ids[" he"]) == 1 and ids["he"] != ids[" he"]
+    for sentence, text in (("[MASK] was tired", "he"), ("that [MASK] was tired", " he"), ("([MASK] was tired", "he")):
+        tokens = tokens_of(model, sentence)
+        (place,) = np.flatnonzero(tokens == model.tokenizer.mask_token_id)
+        ((value,),) = word_log_probs(model, [sentence], ["he"])
+        np.testing.assert_allclose(value, plain.log_probs(model, tokens)[place, ids[text][0]], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "word", "message"),
+    [
+        ("the nurse said", "he", "write exactly one"),
+        ("[MASK] said [MASK]", "he", "has 2"),
+        ("[MASK] said", "nurses", "one token"),
+        ("[MASK] said", "doctor", "one token"),
+    ],
+)
+def test_impossible_questions_are_refused(sentence, word, message):
+    with pytest.raises(ScorerError, match=message):
+        word_log_probs(tiny_hub.pretrained("bert"), [sentence], [word])
+
+
+def test_pseudo_log_likelihoods_mask_one_token_at_a_time(model):
+    sentences = ["The nurse said that she was tired.", "", "he said"]
+    found = pseudo_log_likelihoods(model, sentences)
+    for values, sentence in zip(found, sentences, strict=True):
+        tokens = tokens_of(model, sentence)
+        assert len(values) == len(tokens) - 2
+        for place, value in enumerate(values, start=1):
+            masked = tokens.copy()
+            masked[place] = model.tokenizer.mask_token_id
+            np.testing.assert_allclose(value, plain.log_probs(model, masked)[place, tokens[place]], atol=1e-5)
+    assert pseudo_log_likelihoods(model, []) == []
