@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ncfair_jax.evals.files import DataError
-from ncfair_jax.evals.registry import BENCHMARKS, Benchmark, defined_path, figure_at, lookup, n_of
+from ncfair_jax.evals.registry import BENCHMARKS, Benchmark, defined_path, figure_at, headlines_of, lookup, n_of
 from ncfair_jax.evals.results import Table, read_json, read_table
 from ncfair_jax.evals.significance import Comparison, Sample, compare_paired
 
@@ -59,7 +59,7 @@ def _compare_benchmark(name: str, folders_a: list[Path], folders_b: list[Path]) 
     samples_a, samples_b = benchmark.samples(table_a), benchmark.samples(table_b)
     document = read_json(folders_a[0] / f"{name}.json")
     rows = []
-    for line in benchmark.headlines:
+    for line in headlines_of(name, document):
         path = defined_path(line, document["metrics"])
         if path is None:
             continue

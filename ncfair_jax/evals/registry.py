@@ -239,12 +239,18 @@ def headline(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, float 
     """(name, value, 95% interval, n) of the figures worth a line, from the contents of NAME.json by name."""
     lines = []
     for name, document in results.items():
-        for line in BENCHMARKS[name].headlines:
+        for line in headlines_of(name, document):
             path = defined_path(line, document["metrics"])
             if path is not None:
                 value, interval = lookup(document["metrics"], path), lookup(document["intervals"], path)
                 lines.append((line.name, value, interval, n_of(line, path, document)))
     return lines
+
+
+def headlines_of(name: str, document: Mapping[str, Any]) -> list[Headline]:
+    """A benchmark's headlines, without those over everything where a selector left one part."""
+    selected = "selector" in document["settings"]
+    return [line for line in BENCHMARKS[name].headlines if not (selected and "overall" in line.paths[0])]
 
 
 def defined_path(line: Headline, metrics: Mapping[str, Any]) -> tuple[str, ...] | None:
