@@ -1,9 +1,9 @@
 """Where benchmark files come from: a local folder, or a public source pinned by its SHA-256."""
 
 import hashlib
+import http.client
 import os
 import tempfile
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import NamedTuple
@@ -112,7 +112,7 @@ def fetch(source: Source, destination: Path) -> None:
     try:
         with urllib.request.urlopen(source.url, timeout=TIMEOUT_S) as response:
             content = response.read()
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, http.client.HTTPException) as error:  # URLError is an OSError; a cut-off answer is not
         raise DataError(f"cannot fetch {source.url} ({error}); get it another way and name its data folder") from error
     found = hashlib.sha256(content).hexdigest()
     if found != source.sha256:

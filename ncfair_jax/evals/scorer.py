@@ -206,7 +206,7 @@ def pack(sequences: Sequence[_Sequence], row_tokens: int) -> tuple[dict[str, np.
     lengths = np.array([len(sequence.request.tokens) for sequence in sequences], np.int64)
     slots = np.array([len(sequence.slots) for sequence in sequences], np.int64)
     density = slots.sum() / lengths.sum()
-    row_slots = round_up(max(int(slots.max()), int(1.25 * row_tokens * density)), 4)
+    row_slots = round_up(max(1, int(slots.max()), int(1.25 * row_tokens * density)), 4)
     placement = first_fit_decreasing(lengths, row_tokens, slots, row_slots)
     index = flat_index(placement, lengths)
     attended = np.concatenate([_or_fill(s.request.attention_mask, len(s.request.tokens), 1) for s in sequences])
@@ -299,16 +299,24 @@ def _check(number: int, request: Request, config: ModelConfig) -> None:
         problem = f"has {len(request.positions)} positions, but {len(request.targets)} targets; give one target each"
     elif any(part is not None and len(part) != length for part in (request.attention_mask, request.token_types)):
         problem = f"has {length} tokens, but an attention_mask or token_types of another length"
+    elif len(unknown := _outside(config.vocab_size, request.tokens, request.targets)):
+        problem = (
+            f"has id {unknown[0]}, outside the vocabulary of {config.vocab_size}; "
+            "was it made with the model's own tokenizer?"
+        )
     elif len(request.positions) == 0:
         return
     elif np.min(request.positions) < 0 or np.max(request.positions) >= length:
         problem = f"asks for positions {list(request.positions)} of {length} tokens; count from 0"
-    elif max(np.max(request.tokens), np.max(request.targets)) >= config.vocab_size:
-        problem = f"has ids beyond the vocabulary of {config.vocab_size}; was it made with the model's own tokenizer?"
     elif request.attention_mask is not None and not np.all(np.asarray(request.attention_mask)[request.positions]):
         problem = "asks for a position that its attention_mask hides; score attended positions only"
     if problem:
         raise ScorerError(f"request {number} {problem}")
+
+
+def _outside(vocab_size: int, *parts: np.ndarray) -> np.ndarray:
+    ids = np.concatenate([np.asarray(part, np.int64) for part in parts])
+    return ids[(ids < 0) | (ids >= vocab_size)]
 
 
 def mask_id(pretrained: Pretrained) -> int:

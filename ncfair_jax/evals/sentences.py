@@ -25,11 +25,13 @@ def word_log_probs(
     Raises:
         ScorerError: if a sentence has not exactly one [MASK], or a word is not one token of the vocabulary.
     """
-    targets = np.array([_single_token(pretrained, word) for word in words])
     requests = []
     for sentence in sentences:
         if sentence.count(MASK) != 1:
             raise ScorerError(f"{sentence!r} has {sentence.count(MASK)} {MASK}; write exactly one")
+        # A byte-level BPE has two tokens for most words: with the blank before it, and without, as at a sentence's start.
+        blank = " " if pretrained.config.model_type == "roberta" and sentence.partition(MASK)[0][-1:].isspace() else ""
+        targets = np.array([_single_token(pretrained, blank + word) for word in words])
         text = sentence.replace(MASK, str(pretrained.tokenizer.mask_token))
         tokens = np.array(pretrained.tokenizer(text)["input_ids"], np.int32)
         place = np.flatnonzero(tokens == mask_id(pretrained))[0]
@@ -41,15 +43,15 @@ def pseudo_log_likelihoods(
     pretrained: Pretrained, sentences: Sequence[str], *, mesh: Mesh | None = None
 ) -> list[np.ndarray]:
     """For each sentence, the log-probability of each of its tokens, masked alone (f32[L−2]; no special tokens)."""
-    encoded = [np.array(ids, np.int32) for ids in pretrained.tokenizer(list(sentences))["input_ids"]]
+    encoded = [np.array(pretrained.tokenizer(sentence)["input_ids"], np.int32) for sentence in sentences]
     requests = [request for tokens in encoded for request in one_mask_each(tokens, mask_id(pretrained))]
     values = np.array([value[0] for value in score(pretrained, requests, mesh=mesh)], np.float32)
-    return np.split(values, np.cumsum([len(tokens) - 2 for tokens in encoded])[:-1])
+    ends = np.cumsum([len(tokens) - 2 for tokens in encoded])
+    return [values[end - len(tokens) + 2 : end] for tokens, end in zip(encoded, ends, strict=True)]
 
 
 def _single_token(pretrained: Pretrained, word: str) -> int:
-    text = f" {word}" if pretrained.config.model_type == "roberta" else word
-    ids = pretrained.tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = pretrained.tokenizer(word, add_special_tokens=False)["input_ids"]
     if len(ids) != 1 or ids[0] == pretrained.tokenizer.unk_token_id:
         pieces = pretrained.tokenizer.convert_ids_to_tokens(ids)
         raise ScorerError(f"{word!r} is {pieces} in this vocabulary; choose a word that is one token")
