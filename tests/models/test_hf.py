@@ -5,15 +5,16 @@ import shutil
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from transformers import BertTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, BertTokenizerFast
 
 from ncfair_jax.models import hf
 from ncfair_jax.models.hf import ModelFolderError, Pretrained, load_pretrained, save_pretrained
-from tests import tiny
+from tests import tiny, tiny_hub
 
 WEIGHTS = "model.safetensors"
 
@@ -206,3 +207,113 @@ def test_a_folder_of_something_else_is_not_overwritten(tmp_path, original):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ModelFolderError, match="is not a model folder"):
         save_pretrained(tmp_path, load_pretrained(original))
+
+
+@pytest.mark.parametrize("kind", tiny_hub.KINDS)
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_both_families_come_back_in_every_dtype_they_are_saved_in(kind, dtype, tmp_path):
+    model = tiny_hub.pretrained(kind)
+    save_pretrained(tmp_path / "saved", model, dtype=dtype)
+    rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(dtype)).astype(np.float32), model.params)
+    again = load_pretrained(tmp_path / "saved")
+    assert again.config == model.config
+    tiny_hub.assert_same_params(again.params, rounded)
+    read_by_others = AutoConfig.from_pretrained(tmp_path / "saved")
+    assert (read_by_others.model_type, read_by_others.vocab_size, str(read_by_others.dtype).removeprefix("torch.")) == (
+        kind,
+        model.config.vocab_size,
+        dtype,
+    )
+
+
+@pytest.mark.parametrize("kind", tiny_hub.KINDS)
+def test_the_saved_tokenizer_tokenises_identically(kind, tmp_path):
+    model = tiny_hub.pretrained(kind)
+    model.tokenizer(["short", "padded and cut"], padding=True, truncation=True, max_length=5)  # must leave no trace
+    save_pretrained(tmp_path / "saved", model)
+    fresh = tiny_hub.tokenizer(kind)
+    sentences = [*tiny_hub.SENTENCES, f"she said {fresh.mask_token}.", f"{fresh.mask_token} and  {fresh.sep_token}"]
+    for again in (load_pretrained(tmp_path / "saved").tokenizer, AutoTokenizer.from_pretrained(tmp_path / "saved")):
+        for text in sentences:
+            assert again(text)["input_ids"] == fresh(text)["input_ids"], text
+            assert again(text, "he said")["input_ids"] == fresh(text, "he said")["input_ids"], text
+
+
+@pytest.mark.parametrize("kind", tiny_hub.KINDS)
+def test_encoder_names_without_prefix_and_a_copy_of_the_bias_only(kind, tmp_path):
+    folder = tiny_hub.write(tmp_path / "model", kind)
+    bias, copy = {
+        "bert": ("cls.predictions.bias", "cls.predictions.decoder.bias"),
+        "roberta": ("lm_head.bias", "lm_head.decoder.bias"),
+    }[kind]
+    rewrite(folder, lambda t: {copy if n == bias else n.removeprefix(f"{kind}."): v for n, v in t.items()})
+    tiny_hub.assert_same_params(
+        load_pretrained(folder).params, jax.tree.map(jnp.asarray, tiny_hub.pretrained(kind).params)
+    )
+
+
+def test_a_roberta_without_head_and_an_untied_one(tmp_path):
+    folder = tiny_hub.write(tmp_path / "model", "roberta")
+    rewrite(folder, lambda t: t | {"lm_head.decoder.weight": 2 * t["roberta.embeddings.word_embeddings.weight"]})
+    with pytest.raises(ModelFolderError, match=r"lm_head\.decoder\.weight differs from .*untied.*delete"):
+        load_pretrained(folder)
+    rewrite(folder, lambda t: {n: v for n, v in t.items() if not n.startswith("lm_head.")})
+    with pytest.raises(ModelFolderError, match=r'no masked-LM head .*lm_head.*head="identity"'):
+        load_pretrained(folder)
+    with pytest.raises(ModelFolderError, match="head='seeded' is unknown"):
+        load_pretrained(folder, head="seeded")
+    load_pretrained(folder, head="seeded:42")
+
+
+def test_an_unknown_dtype_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ModelFolderError, match="dtype='int8'; choose from"):
+        save_pretrained(tmp_path / "out", tiny_hub.pretrained("bert"), dtype="int8")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_first_save_leaves_nothing(tmp_path, monkeypatch):
+    model = tiny_hub.pretrained("bert")
+
+    def fail(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(hf, "save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_pretrained(tmp_path / "out", model)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a/b/c", "looks like a local folder, but there is none"),
+        ("~/no-such-model-folder", "looks like a local folder, but there is none"),
+        ("not a name!", "neither a folder here nor a possible Hub name"),
+    ],
+)
+def test_names_that_are_neither_folder_nor_hub_name(name, message):
+    with pytest.raises(ModelFolderError, match=message):
+        load_pretrained(name)
+    with pytest.raises(ModelFolderError, match="looks like a local folder"):
+        load_pretrained(Path(name))
+
+
+def test_config_that_is_no_config(folder):
+    for text, message in (
+        ("{", "is not JSON"),
+        ("[]", "holds a list"),
+        ('{"model_type": "bert"}', "has no vocab_size"),
+    ):
+        (folder / "config.json").write_text(text)
+        with pytest.raises(ModelFolderError, match=message):
+            load_pretrained(folder)
+
+
+def test_a_tensor_stored_twice_or_as_integers_is_named(folder):
+    rewrite(folder, lambda t: t | {"cls.predictions.bias": t["cls.predictions.bias"].astype(np.int32)})
+    with pytest.raises(ModelFolderError, match=r"cls\.predictions\.bias has type I32, expected one of F16"):
+        load_pretrained(folder)
+    name = "bert.embeddings.LayerNorm.weight"
+    rewrite(folder, lambda t: t | {name.removeprefix("bert."): t[name]})
+    with pytest.raises(ModelFolderError, match=r"embeddings\.LayerNorm\.weight is there twice"):
+        load_pretrained(folder)
