@@ -38,10 +38,13 @@ def attend(
 
 
 def _xla(query: Heads, key: Heads, value: Heads, mask: Mask, rate: float, rng: Key[Array, ""] | None) -> Heads:
+    # Heads first before the products: left to itself XLA's CPU backend picks a layout that costs the forward pass of an
+    # attention block half again as much (CPU time of R=16, T=128, H=12, C=32: 40 against 60 ms; training equal).
+    query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))  # [R,H,T,C]
     scale = query.shape[-1] ** -0.5
-    logits = jnp.einsum("rthc,rshc->rhts", query, key, preferred_element_type=jnp.float32) * scale
+    logits = jnp.einsum("rhtc,rhsc->rhts", query, key, preferred_element_type=jnp.float32) * scale
     probs = jax.nn.softmax(jnp.where(mask, logits, -1e30), axis=-1).astype(value.dtype)  # [R,H,T,T]
-    return jnp.einsum("rhts,rshc->rthc", dropout(probs, rate, rng), value)
+    return jnp.einsum("rhts,rhsc->rhtc", dropout(probs, rate, rng), value).transpose(0, 2, 1, 3)
 
 
 def _cudnn(query: Heads, key: Heads, value: Heads, mask: Mask, rate: float, rng: Key[Array, ""] | None) -> Heads:
