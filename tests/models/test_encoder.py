@@ -1,18 +1,22 @@
 """The encoder: stored numbers of a RoBERTa and a BERT, packing, attention holes, dropout, remat and bfloat16."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from ncfair_jax.models.attention import attend
 from ncfair_jax.models.dropout import keep_mask
 from ncfair_jax.models.encoder import ModelConfig, encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
-from ncfair_jax.models.hf import load_pretrained
-from tests import tiny
+from ncfair_jax.models.hf import load_pretrained, save_pretrained
+from tests import tiny, tiny_hub
+
+NUMBERS = Path(__file__).parents[1] / "golden" / "model_numbers.npz"
 
 DROPPING = dataclasses.replace(tiny.MODEL, hidden_dropout=0.1, attention_dropout=0.2)
 
@@ -30,6 +34,44 @@ def rows(*segments: list[int], tokens: int = 24):
 
 def hidden(*segments, config=tiny.MODEL, params=None, **kwargs):
     return encode(config, tiny.params() if params is None else params, *rows(*segments), **kwargs).hidden_states
+
+
+def stored(kind: str, folder: Path):
+    """The stored numbers of one family, and its model loaded from a folder made of the stored weights."""
+    with np.load(NUMBERS, allow_pickle=False) as archive:
+        numbers = {name.removeprefix(f"{kind}/"): archive[name] for name in archive if name.startswith(f"{kind}/")}
+    weights = {name.removeprefix("weights/"): value for name, value in numbers.items() if name.startswith("weights/")}
+    tiny_hub.tokenizer(kind).save_pretrained(folder)
+    (folder / "config.json").write_text(str(numbers["config"]))
+    save_file(weights, folder / "model.safetensors")
+    return numbers, load_pretrained(folder)
+
+
+@pytest.mark.parametrize("kind", tiny_hub.KINDS)
+def test_stored_numbers_of_pytorch(kind, tmp_path):
+    numbers, model = stored(kind, tmp_path)
+    ids, mask, types, labels = (numbers[name] for name in ("input_ids", "attention_mask", "token_type_ids", "labels"))
+    positions = np.broadcast_to(np.arange(ids.shape[1], dtype=np.int32), ids.shape)
+
+    @jax.jit
+    def loss(params):
+        out = encode(model.config, params, ids, mask, positions, token_types=types, all_layers=True)
+        logits = mlm_logits(model.config, params, mlm_transform(model.config, params, out.hidden_states))
+        nats = -jnp.take_along_axis(jax.nn.log_softmax(logits), np.maximum(labels, 0)[..., None], axis=-1)[..., 0]
+        return jnp.sum(nats * (labels >= 0)) / (labels >= 0).sum(), (out, logits)
+
+    (value, (out, logits)), grads = jax.value_and_grad(loss, has_aux=True)(model.params)
+    real = mask == 1
+    for ours, name in ((out.all_layers[0], "embeddings"), (out.hidden_states, "hidden_states"), (logits, "logits")):
+        np.testing.assert_allclose(np.asarray(ours)[real], numbers[name][real], atol=2e-5, rtol=0, err_msg=name)
+    np.testing.assert_allclose(value, numbers["loss"], atol=2e-5)
+    # Saved as if they were weights, the gradients come under the names of the stored norms.
+    save_pretrained(tmp_path / "grads", model._replace(params=jax.device_get(grads)))
+    for name, gradient in load_file(tmp_path / "grads" / "model.safetensors").items():
+        # Key biases have gradient zero by symmetry: what is left there is rounding.
+        np.testing.assert_allclose(
+            np.linalg.norm(gradient), numbers[f"grad_norm/{name}"], rtol=1e-4, atol=1e-6, err_msg=name
+        )
 
 
 def test_roberta_reproduces_the_golden_batch(shared):
