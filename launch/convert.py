@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
         try:
             restored = restore_params(params, pretrained.params)
         except (OSError, ValueError, KeyError) as error:  # whatever orbax raises, the user needs both names
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(":")
             raise CheckpointError(
                 f"--params={params} does not hold the parameters of {MODEL.value} ({reason})"
             ) from error
