@@ -93,12 +93,12 @@ def read_rows_of(path: str | Path, *, mask_repair: bool = True) -> list[Row]:
         raise DataError(f"{path} has no column {', '.join(map(repr, missing))}; it has {list(raw[0])}")
     rows, seen = [], dict[tuple[str, str], int]()
     for line, cells in enumerate(raw, start=2):
-        if cells["Gender"] not in GENDERS or not cells[""].isdigit() or MASK not in cells["Sent_TM"]:
-            raise DataError(
-                f"{path}: row {line} has index {cells['']!r}, Gender {cells['Gender']!r}, Sent_TM {cells['Sent_TM']!r}; "
-                f"expected a number, female or male, and a {MASK}"
-            )
         masked, both = cells["Sent_TM"], cells["Sent_TAM"]
+        if cells["Gender"] not in GENDERS or not cells[""].isdigit() or MASK not in masked or MASK not in both:
+            raise DataError(
+                f"{path}: row {line} has index {cells['']!r}, Gender {cells['Gender']!r}, Sent_TM {masked!r}, "
+                f"Sent_TAM {both!r}; expected a number, female or male, and a {MASK} in both"
+            )
         if mask_repair and (masked.count(MASK) > 1 or _GLUED_MASK.search(masked)):
             masked, both = repaired(cells["Sentence"], cells["Person"], cells[names[0]])
         # Both genders run through templates and persons in the same order. German professions have two forms, so

@@ -72,19 +72,22 @@ def read_examples(path: str | Path, split: str = "") -> list[Example]:
     """Reads the official layout (data.intrasentence) or the flat one (a list with stereotype/anti-stereotype/unrelated).
 
     Raises:
-        DataError: for a file that is cut off or of neither layout, or an example without one BLANK or three labels.
+        DataError: for a file that is cut off, empty or of neither layout, or an example without one BLANK or three labels.
     """
     content = read_json(Path(path))
     try:
         items = content if isinstance(content, list) else content["data"]["intrasentence"]
-        return [_example(item, split) for item in items]
-    except (KeyError, TypeError) as error:
+        examples = [_example(item, split) for item in items]
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: no {error}; expected StereoSet's data.intrasentence, or a list of examples with id, target, "
             "bias_type, context and data"
         ) from error
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
+    if not examples:
+        raise DataError(f"{path} has no examples; get it again")
+    return examples
 
 
 def _example(item: Mapping[str, Any], split: str) -> Example:

@@ -2,23 +2,43 @@
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from ncfair_jax.models.encoder import encode
+from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import Pretrained
+from tests import tiny_hub
+
+
+def pretrained(kind: str) -> Pretrained:
+    """A tiny model whose scores depend on the context: weights of both signs, unlike those of `tiny_hub`."""
+    model = tiny_hub.pretrained(kind)
+
+    def centred(path: tuple, leaf: np.ndarray) -> np.ndarray:
+        return leaf if path[-1].key == "scale" else 2 * (leaf - 0.5)
+
+    return model._replace(params=jax.tree_util.tree_map_with_path(centred, model.params))
+
+
+LENGTH = 38  # what RoBERTa takes with 40 position rows; all are padded to it: one compilation a model
 
 
 def log_probs(pretrained: Pretrained, tokens: np.ndarray) -> np.ndarray:
-    """Natural log-probabilities f32[L,V] of one unpadded sequence."""
-    config, params = pretrained.config, pretrained.params
-    row = np.asarray(tokens, np.int32)[None]
-    hidden = encode(config, params, row, np.ones_like(row), np.arange(row.shape[1], dtype=np.int32)[None])
-    features = mlm_transform(config, params, hidden.hidden_states[0])
-    return np.asarray(jax.nn.log_softmax(mlm_logits(config, params, features)))
+    """Natural log-probabilities f32[L,V] of one sequence in a row of its own."""
+    padding = (0, LENGTH - len(tokens))
+    row = np.pad(np.asarray(tokens, np.int32), padding)[None]
+    attended = np.pad(np.ones(len(tokens), np.int32), padding)[None]
+    return np.asarray(_log_probs(pretrained.config, pretrained.params, row, attended))[: len(tokens)]
+
+
+@partial(jax.jit, static_argnums=0)
+def _log_probs(config: ModelConfig, params: Params, row: jax.Array, attended: jax.Array) -> jax.Array:
+    hidden = encode(config, params, row, attended, jax.numpy.arange(LENGTH)[None]).hidden_states[0]
+    return jax.nn.log_softmax(mlm_logits(config, params, mlm_transform(config, params, hidden)))
 
 
 def write_crows_pairs(path: Path) -> None:
