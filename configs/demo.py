@@ -1,7 +1,31 @@
-"""A planted bias, found and lowered: everything generated, nothing downloaded.
+"""A planted bias, found and lowered: everything is generated, nothing downloaded.
 
-python launch/train.py --config=configs/demo.py
-python launch/train.py --config=configs/demo.py:smoke     (shorter: what CI runs)
+    python launch/train.py --config=configs/demo.py
+    python launch/train.py --config=configs/demo.py:smoke     (what CI runs: no control arm, no NC3, fewer measurements)
+
+A generated corpus names 24 occupations; eight appear with women and eight with men in 90% of their sentences, eight with
+both alike (`ncfair_jax/data/generated.py`). A two-layer encoder of 96 units is trained on it from scratch (`pretrain`), and
+from there on with the same text (`more`, the control), with every sentence in both genders' wordings (`cda`), and that with
+NC3 (`cda_nc3`).
+
+Time: about three minutes on two idle CPU cores (200 CPU-seconds), smoke about 70 seconds (100 CPU-seconds).
+
+Measured with seed 42 (50 is unbiased; BEC-Pro: mean association of female minus male person words):
+
+    | figure                               | pretrain | more  | cda   | cda_nc3 |
+    |--------------------------------------|----------|-------|-------|---------|
+    | CrowS-Pairs, % (95%: ± 3 to 6)       |     92.1 |  97.5 |  57.9 |    57.1 |
+    | StereoSet SS test, % (± 4)           |     92.7 | 100.0 |  57.3 |    58.0 |
+    | BEC-Pro, female-dominated jobs       |    +1.36 | +1.52 | +0.11 |   +0.09 |
+    | BEC-Pro, male-dominated jobs         |    -1.20 | -1.47 | -0.21 |   -0.24 |
+    | BEC-Pro, balanced jobs               |    -0.04 | +0.01 | -0.08 |   -0.09 |
+    | Held-out top-1 accuracy              |    0.707 | 0.714 | 0.695 |   0.692 |
+    | UNC3, transform features             |    0.062 | 0.052 | 0.056 |   0.033 |
+
+So the benchmarks find what was planted, more of the same training deepens it, and counterfactual text takes most of it away.
+NC3 lowers the quantity that it regularises, and adds nothing to the swap here. The held-out text has the planted bias too:
+a model without it must lose some accuracy there. BEC-Pro's overall difference stays near 0 throughout, because the two
+planted directions cancel. The numbers vary with seed and machine; that the bias is found and falls does not.
 """
 
 from ml_collections import ConfigDict
@@ -10,6 +34,11 @@ from ncfair_jax.config import base_config, parse_arg
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
+    """The demo's config; `arg` may be "smoke".
+
+    Raises:
+        ConfigError: for another argument.
+    """
     smoke = "smoke" in parse_arg(arg, ("smoke",))
     config = base_config("aligned")
     config.name = "demo-smoke" if smoke else "demo"
@@ -25,9 +54,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.optimizer.weight_decay = 0.01
     config.optimizer.b2 = 0.98
     config.train.batch_size = 120
-    config.train.steps = 900 if smoke else 1200
+    config.train.steps = 1200
     config.train.log_every = 50
-    config.train.save_every = 10000
+    config.train.save_every = 400
     config.evals.benchmarks = (
         "crows_pairs:gender,stereoset" if smoke else "crows_pairs:gender,stereoset,bec_pro,masked_lm"
     )
