@@ -16,7 +16,7 @@ NAME = "bec_pro/BEC-Pro_EN.tsv"
 class Handler(BaseHTTPRequestHandler):
     """/whole is the file; /cut promises more than it sends; the rest is missing."""
 
-    def do_GET(self):  # noqa: N802  # the name that http.server calls
+    def do_GET(self):  # the name that http.server calls
         if self.path not in ("/whole", "/cut"):
             self.send_error(404)
             return
@@ -74,7 +74,9 @@ def test_the_cache_is_filled_once_and_serves_offline(server, tmp_path, monkeypat
     monkeypatch.setenv("NCFAIR_CACHE", str(tmp_path))
     monkeypatch.setitem(files.SOURCES, NAME, source(server))
     path = DataFolder(None, offline=False).path(NAME)
-    assert path.read_bytes() == CONTENT and path.name == "BEC-Pro_EN.tsv" and tmp_path in path.parents
+    assert path.read_bytes() == CONTENT
+    assert path.name == "BEC-Pro_EN.tsv"
+    assert tmp_path in path.parents
     monkeypatch.setattr(files, "fetch", lambda *_: pytest.fail("fetched again"))
     assert DataFolder(None, offline=True).path(NAME) == DataFolder(None, offline=False).path(NAME) == path
 
@@ -94,14 +96,16 @@ def test_offline_says_what_would_have_been_fetched(name, tmp_path, monkeypatch):
     monkeypatch.setenv("NCFAIR_CACHE", str(tmp_path))
     with pytest.raises(DataError, match="offline") as caught:
         DataFolder(None, offline=True).path(name)
-    assert SOURCES[name].url in str(caught.value) and SOURCES[name].sha256 in str(caught.value)
+    assert SOURCES[name].url in str(caught.value)
+    assert SOURCES[name].sha256 in str(caught.value)
     assert str(tmp_path) in str(caught.value)
 
 
 def test_a_folder_without_the_file_says_where_to_get_it(tmp_path):
     with pytest.raises(DataError, match="is missing") as caught:
         DataFolder(tmp_path, offline=True).path(NAME)
-    assert SOURCES[NAME].url in str(caught.value) and str(tmp_path / NAME) in str(caught.value)
+    assert SOURCES[NAME].url in str(caught.value)
+    assert str(tmp_path / NAME) in str(caught.value)
     assert not DataFolder(tmp_path).has(NAME)
 
 

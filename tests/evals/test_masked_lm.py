@@ -20,7 +20,8 @@ def test_masked_positions_are_15_percent_of_the_inner_tokens_and_fixed():
         tokens = np.arange(100, 100 + length, dtype=np.int32)
         request = masked_lm.masked_request(tokens, 7, 4)
         assert len(request.positions) == np.ceil(0.15 * (length - 2)) == len(set(request.positions.tolist()))
-        assert request.positions.min() >= 1 and request.positions.max() <= length - 2
+        assert request.positions.min() >= 1
+        assert request.positions.max() <= length - 2
         np.testing.assert_array_equal(request.targets, tokens[request.positions])
         np.testing.assert_array_equal(np.flatnonzero(request.tokens != tokens), request.positions)
         assert (request.tokens[request.positions] == 4).all()
@@ -34,16 +35,18 @@ def test_pseudo_perplexity_takes_200_short_sentences_drawn_once():
     lengths = np.random.default_rng(0).integers(3, 129, 1000)
     encoded = [np.zeros(length, np.int32) for length in lengths]
     chosen = masked_lm.pseudo_sentences(encoded)
-    assert len(set(chosen)) == len(chosen) == 200 and chosen == sorted(chosen)
+    assert len(set(chosen)) == len(chosen) == 200
+    assert chosen == sorted(chosen)
     assert lengths[chosen].max() <= 64
-    assert max(chosen) > 900 and min(chosen) < 100  # all over the text
+    assert max(chosen) > 900
+    assert min(chosen) < 100
     assert masked_lm.pseudo_sentences(encoded) == chosen
     assert masked_lm.pseudo_sentences(encoded[:50]) == [i for i in range(50) if lengths[i] <= 64]
 
 
 @pytest.mark.parametrize("kind", tiny_hub.KINDS)
 def test_figures_are_those_of_plain_passes(kind):
-    model = tiny_hub.pretrained(kind)
+    model = plain.pretrained(kind)
     mask = model.tokenizer.mask_token_id
     result = masked_lm.evaluate(model, PARAGRAPHS)
     losses, hits, alone, cut = [], [], [], model.config.max_tokens
@@ -68,7 +71,8 @@ def test_figures_are_those_of_plain_passes(kind):
     assert (result.n, result.counts["lines"]) == (4, 3)
     assert result.scores["line"] == [0, 0, 1, 2]  # paragraphs are what the intervals resample
     low, high = result.intervals["loss"]
-    assert low <= metrics["loss"] <= high and low < high
+    assert low <= metrics["loss"] <= high
+    assert low < high
 
 
 def test_the_held_out_text_is_the_first_quarter_of_wikitext(shared):

@@ -11,7 +11,7 @@ from tests.evals import plain
 
 @pytest.fixture(scope="module", params=tiny_hub.KINDS)
 def model(request):
-    return tiny_hub.pretrained(request.param)
+    return plain.pretrained(request.param)
 
 
 def tokens_of(model, sentence):
@@ -30,10 +30,16 @@ def test_words_get_the_log_probabilities_of_a_plain_pass(model):
         np.testing.assert_allclose(values, plain.log_probs(model, tokens)[place, ids], atol=1e-5)
 
 
+def test_the_context_matters_more_than_the_tolerance(model):
+    (first,), (second,) = word_log_probs(model, ["the [MASK] said that", "she [MASK] said that"], ["he"])
+    assert abs(first - second) > 1e-3  # a hundred times the tolerance of these tests
+
+
 def test_a_word_at_the_start_of_a_sentence_carries_no_blank():
-    model = tiny_hub.pretrained("roberta")
+    model = plain.pretrained("roberta")
     ids = {text: model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("he", " he")}
-    assert len(ids["he"]) == len(ids[" he"]) == 1 and ids["he"] != ids[" he"]
+    assert len(ids["he"]) == len(ids[" he"]) == 1
+    assert ids["he"] != ids[" he"]
     for sentence, text in (("[MASK] was tired", "he"), ("that [MASK] was tired", " he"), ("([MASK] was tired", "he")):
         tokens = tokens_of(model, sentence)
         (place,) = np.flatnonzero(tokens == model.tokenizer.mask_token_id)
@@ -52,7 +58,7 @@ def test_a_word_at_the_start_of_a_sentence_carries_no_blank():
 )
 def test_impossible_questions_are_refused(sentence, word, message):
     with pytest.raises(ScorerError, match=message):
-        word_log_probs(tiny_hub.pretrained("bert"), [sentence], [word])
+        word_log_probs(plain.pretrained("bert"), [sentence], [word])
 
 
 def test_pseudo_log_likelihoods_mask_one_token_at_a_time(model):

@@ -1,0 +1,117 @@
+"""Pairs, padding and the signed-rank test; scores of the reference are in test_golden.py."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ncfair_jax.evals import bec_pro
+from ncfair_jax.evals.bec_pro import read_rows_of, wilcoxon, with_reference_padding
+from ncfair_jax.evals.files import DataError
+from tests.evals import plain
+
+
+@pytest.mark.parametrize(("name", "pairs"), [("bec_pro", 2700), ("bec_pro_de", 2700), ("bec_pro_eec", None)])
+def test_a_pair_differs_in_the_gender_of_the_person_only(name, pairs, shared):
+    rows = read_rows_of(shared(f"data/{bec_pro.FILES[name]}"))
+    by_pair = {}
+    for row in rows:
+        by_pair.setdefault(row.pair, {})[row.gender] = row
+    assert len(by_pair) == (pairs or len(rows) // 2)
+    for both in by_pair.values():
+        female, male = both["female"], both["male"]
+        assert (female.profession, female.group) == (male.profession, male.group)
+        if name == "bec_pro":  # the masked sentences tell the template
+            assert female.both_masked == male.both_masked
+    if name == "bec_pro":
+        partners = {
+            (b["male"].person.split()[-1].lower(), b["female"].person.split()[-1].lower()) for b in by_pair.values()
+        }
+        assert partners == {
+            ("he", "she"), ("man", "woman"), ("brother", "sister"), ("son", "daughter"), ("husband", "wife"),
+            ("boyfriend", "girlfriend"), ("father", "mother"), ("uncle", "aunt"), ("dad", "mom"),
+        }  # fmt: skip
+
+
+def test_wilcoxon_agrees_with_scipy():
+    rng = np.random.default_rng(0)
+    differences = rng.integers(-6, 9, 60).astype(float)  # ties and zeros
+    ours = wilcoxon(differences)
+    theirs = stats.wilcoxon(differences, zero_method="wilcox", correction=False, method="asymptotic")
+    assert (differences == 0).any()
+    np.testing.assert_allclose([ours["w"], ours["p"]], [theirs.statistic, theirs.pvalue], rtol=1e-9)
+    assert ours["z"] > 0
+    assert wilcoxon(-differences)["z"] == pytest.approx(-ours["z"])
+    np.testing.assert_allclose(ours["r"], ours["z"] / np.sqrt(60))
+
+
+def test_wilcoxon_by_hand_and_without_differences():
+    ours = wilcoxon(np.array([1.0, 2.0, -3.0, 0.0]))
+    assert (ours["w"], ours["z"], ours["n_pairs"]) == (3.0, 0.0, 4)  # ranks 1 + 2 against 3
+    assert wilcoxon(np.zeros(2)) == {"w": 0.0, "z": None, "p": None, "r": None, "n_pairs": 2}
+
+
+def test_reference_padding_by_hand():
+    tokens, attended = with_reference_padding(np.array([0, 7, 8]), 5, 4)
+    assert tokens.tolist() == [0, 7, 8, 4, 4]
+    assert attended.tolist() == [0, 1, 1, 1, 1]  # masks attended to, <s> of RoBERTa not
+    assert with_reference_padding(np.array([5, 6, 7]), 2, 4)[0].tolist() == [5, 6]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bec") / "data/bec.tsv"
+    plain.write_bec_pro(path)
+    return read_rows_of(path)
+
+
+def test_associations_are_log_ratios_of_plain_passes(rows):
+    model = plain.pretrained("bert")
+    result = bec_pro.evaluate(model, rows)
+    for row, association in zip(rows, result.scores["association"], strict=True):
+        person = model.tokenizer.convert_tokens_to_ids(row.person.split()[-1])
+        values = []
+        for text in (row.target_masked, row.both_masked):
+            tokens = np.array(model.tokenizer(text)["input_ids"], np.int32)
+            place = np.flatnonzero(tokens == model.tokenizer.mask_token_id)[0]
+            values.append(plain.log_probs(model, tokens)[place, person])
+        np.testing.assert_allclose(association, values[0] - values[1], atol=2e-5)
+    association = np.array(result.scores["association"])
+    female = np.array([row.gender == "female" for row in rows])
+    difference = association[female].mean() - association[~female].mean()
+    np.testing.assert_allclose(result.metrics["difference"]["overall"], difference, rtol=1e-9)
+    np.testing.assert_allclose(result.metrics["mean_abs_association"], np.abs(association).mean(), rtol=1e-9)
+    inside = female & np.array([row.group == "male" for row in rows])
+    np.testing.assert_allclose(result.metrics["mean"]["male/female"], association[inside].mean(), rtol=1e-9)
+
+
+def test_persons_of_several_pieces_are_left_out_and_counted(rows):
+    result = bec_pro.evaluate(plain.pretrained("roberta"), rows)
+    # Of the byte-level pieces only "he" at a sentence's start is one; "she", "man" and "woman" are several.
+    assert result.examples["person"] == ["he"] * 4
+    assert result.counts["skipped_person_of_several_pieces"] == 12
+    assert result.metrics["mean"]["overall/female"] is None
+    assert result.metrics["wilcoxon"]["overall"]["p"] is None
+    with pytest.raises(DataError, match="one piece"):
+        bec_pro.evaluate(plain.pretrained("roberta"), [row for row in rows if row.person != "he"])
+
+
+def test_reference_padding_changes_the_scores_and_is_named(rows):
+    model = plain.pretrained("bert")
+    clean, reference = (bec_pro.evaluate(model, rows, padding=padding) for padding in ("clean", "reference"))
+    assert reference.settings == {"padding": "reference", "length": 16}
+    assert np.abs(np.subtract(clean.scores["association"], reference.scores["association"])).max() > 1e-3
+    with pytest.raises(ValueError, match="choose from"):
+        bec_pro.evaluate(model, rows, padding="none")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [("Gender", "unknown", "female or male"), ("Sent_TM", "no gap", "MASK"), ("Sent_TAM", "no gap", "MASK")],
+)
+def test_malformed_rows_are_refused(tmp_path, column, value, message):
+    header = [*plain.BEC_HEADER, "Prof_Gender"]
+    line = plain.bec_lines()[0]
+    line[header.index(column)] = value
+    (tmp_path / "b.tsv").write_text("\t".join(header) + "\n" + "\t".join(line) + "\n")
+    with pytest.raises(DataError, match=message):
+        read_rows_of(tmp_path / "b.tsv")

@@ -1,0 +1,242 @@
+"""Names, the files each benchmark writes, and what happens to the others if one fails."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ncfair_jax.evals.files import DataError
+from ncfair_jax.evals.registry import BENCHMARKS, EvaluationError, content_warnings, evaluate, headline, parse
+from ncfair_jax.evals.results import read_json, read_rows, read_table
+from tests.evals import plain
+
+ROOT = Path(__file__).parents[2]
+NAMES = "crows_pairs,stereoset,bec_pro,masked_lm"
+CROWS_FIGURES = {"metric_score", "stereotype_score", "antistereotype_score", "neutral", "n"}
+STEREOSET_FIGURES = {"lm", "ss", "icat", "lm_micro", "ss_micro", "icat_micro", "n", "n_terms"}
+COLUMNS = {
+    "crows_pairs": "index,bias_type,direction,score_more,score_less,shared_more,shared_less",
+    "stereoset": "id,bias_type,target,stereotype,anti_stereotype,unrelated",
+    "bec_pro": "row,target_prob,prior_prob,association",
+    "masked_lm": "line,sentence,positions,correct,loss_sum,pseudo_positions,pseudo_loss_sum",
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """(data folder, result folder, what evaluate returned) of a tiny model on small files of our own."""
+    data = plain.write_data_folder(tmp_path_factory.mktemp("data"))
+    out = tmp_path_factory.mktemp("out") / "new"
+    return data, out, evaluate(plain.pretrained("bert"), NAMES, data, out, model_name="tiny", offline=True)
+
+
+def strict_json(path):
+    def refuse(name):
+        raise AssertionError(f"{path} holds {name}")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def assert_same_shape(metrics, intervals):
+    """Leaves of intervals are [low, high] or null where those of metrics are numbers or null."""
+    assert set(metrics) == set(intervals)
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            assert_same_shape(value, intervals[name])
+        elif intervals[name] is not None:
+            low, high = intervals[name]
+            assert low <= high
+            assert value is None or isinstance(value, float)
+
+
+def test_files_hold_what_evaluate_returns(run):
+    _, out, documents = run
+    for name in NAMES.split(","):
+        document = strict_json(out / f"{name}.json")
+        assert document == documents[name]
+        assert (document["benchmark"], document["model"]) == (name, "tiny")
+        assert {"n", "metrics", "intervals", "counts", "settings", "licence"} <= set(document)
+        assert ("content_warning" in document) == (name != "masked_lm")
+        assert_same_shape(document["metrics"], document["intervals"])
+        lines = (out / f"{name}.csv").read_text().splitlines()
+        assert lines[0] == COLUMNS[name]
+        assert len(lines) == 1 + document["n"]
+    assert not list(out.glob("*.tmp"))
+
+
+def test_keys_of_the_metrics(run):
+    _, _, documents = run
+    crows = documents["crows_pairs"]["metrics"]
+    assert set(crows) == {"modified_mean", "shared_sum"}
+    for metric in crows.values():
+        assert set(metric) == {"overall", "gender", "socioeconomic"}
+        assert all(set(figures) == CROWS_FIGURES for figures in metric.values())
+    stereo = documents["stereoset"]["metrics"]
+    assert set(stereo) == {"gender", "overall"}
+    for parts in stereo.values():
+        assert {part: (f["n"], f["n_terms"]) for part, f in parts.items()} == {
+            "all": (4, 3),
+            "dev": (2, 1),
+            "test": (2, 2),
+        }
+        assert all(set(figures) == STEREOSET_FIGURES for figures in parts.values())
+    bec = documents["bec_pro"]["metrics"]
+    groups = ["female", "male", "overall"]
+    assert set(bec) == {"mean", "difference", "wilcoxon", "mean_abs_association", "n"}
+    assert set(bec["mean"]) == {f"{group}/{gender}" for group in groups for gender in ("female", "male")}
+    assert set(bec["difference"]) == set(bec["wilcoxon"]) == set(groups)
+    assert all(set(test) == {"w", "z", "p", "r", "n_pairs"} for test in bec["wilcoxon"].values())
+    assert {group: test["n_pairs"] for group, test in bec["wilcoxon"].items()} == {"female": 4, "male": 4, "overall": 8}
+    assert set(documents["masked_lm"]["metrics"]) == {
+        "top1", "loss", "n_positions", "pseudo_perplexity", "n_sentences"
+    }  # fmt: skip
+    assert documents["masked_lm"]["n"] == 8
+
+
+def test_figures_come_back_from_the_written_tables(run):
+    _, out, documents = run
+    for name, benchmark in BENCHMARKS.items():
+        if name not in documents:
+            continue
+        table = read_table(out / f"{name}.csv", benchmark.columns)
+        if benchmark.example_columns:
+            table |= read_table(out / f"{name}_examples.csv", benchmark.example_columns)
+        again = next(iter(benchmark.samples(table).values()))
+        while isinstance(again, dict):
+            again = next(iter(again.values()))
+        figures = again.figures(again.sums.sum(0))
+        node = documents[name]["metrics"]
+        while not set(figures) <= set(node):
+            node = next(iter(node.values()))
+        for figure, value in figures.items():
+            if not isinstance(value, dict):
+                assert node[figure] == (None if value != value else float(value))
+
+
+def test_headlines_name_figure_interval_and_n(run):
+    _, _, documents = run
+    lines = {name: (value, interval, n) for name, value, interval, n in headline(documents)}
+    gender = documents["crows_pairs"]["metrics"]["modified_mean"]["gender"]
+    assert lines["CrowS-Pairs gender, %"][::2] == (gender["metric_score"], gender["n"])
+    assert lines["StereoSet SS, %"][::2] == (documents["stereoset"]["metrics"]["gender"]["test"]["ss"], 2)
+    assert lines["BEC-Pro female − male"][1] == documents["bec_pro"]["intervals"]["difference"]["overall"]
+    assert lines["Held-out loss, nats"][2] == documents["masked_lm"]["metrics"]["n_positions"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("crows", "choose from"),
+        ("stereoset:gender", "selector"),
+        (["masked_lm", "masked_lm"], "twice"),
+        ("", "choose from"),
+    ],
+)
+def test_names_that_cannot_be_run(names, message):
+    with pytest.raises(ValueError, match=message):
+        parse(names)
+
+
+def test_names_may_have_blanks_and_a_selector():
+    assert parse("crows_pairs:gender, masked_lm") == [("crows_pairs", "gender"), ("masked_lm", "")]
+    assert content_warnings("masked_lm") == []
+    assert len(content_warnings("crows_pairs,stereoset")) == 1
+
+
+def failures(data, out, names):
+    with pytest.raises(EvaluationError) as caught:
+        evaluate(plain.pretrained("bert"), names, data, out, model_name="tiny", offline=True)
+    return caught.value
+
+
+def test_a_broken_file_fails_its_own_benchmark_only(tmp_path, run):
+    data, _, documents = run
+    (tmp_path / "crows_pairs").mkdir()
+    (tmp_path / "stereoset").mkdir()
+    whole = (data / "crows_pairs/crows_pairs_anonymized.csv").read_text()
+    (tmp_path / "crows_pairs/crows_pairs_anonymized.csv").write_text(whole.replace("sent_more", "more"))
+    stereoset = (data / "stereoset/gender_intrasentence.json").read_text()
+    (tmp_path / "stereoset/gender_intrasentence.json").write_text(stereoset[: len(stereoset) // 2])
+    plain.write_wikitext(tmp_path / "wikitext2/test.txt")
+    error = failures(tmp_path, tmp_path / "out", "crows_pairs,stereoset,bec_pro,masked_lm")
+    assert list(error.failures) == ["crows_pairs", "stereoset", "bec_pro"]
+    assert error.results == {"masked_lm": documents["masked_lm"]}
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["masked_lm.csv", "masked_lm.json"]
+    text = str(error)
+    assert "no column 'sent_more'" in text
+    assert "cut off" in text
+    assert "BEC-Pro_EN.tsv is missing; get it from https://" in text
+
+
+def test_a_selector_without_pairs_is_told_the_choice(tmp_path, run):
+    error = failures(run[0], tmp_path, "crows_pairs:sex")
+    assert "choose from ['gender', 'socioeconomic']" in str(error)
+
+
+def test_a_fault_of_the_code_is_reported_with_its_traceback(tmp_path, run, monkeypatch, capsys):
+    def broken(*_):
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setitem(BENCHMARKS, "stereoset", BENCHMARKS["stereoset"]._replace(run=broken))
+    error = failures(run[0], tmp_path, "stereoset,masked_lm")
+    assert list(error.results) == ["masked_lm"]
+    assert isinstance(error.failures["stereoset"], ZeroDivisionError)
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n3", "row 3 has 1 cells, expected 2"),
+        ('a,b\n1,"2', "cut off"),
+        ("a,c\n1,2\n", "no column 'b'"),
+        ("a,b\n", "no rows"),
+        ("a,b\n1,2,3\n", "expected 2"),
+    ],
+)
+def test_cut_off_tables_are_refused(tmp_path, text, message):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_rows(tmp_path / "t.csv", ("a", "b"))
+
+
+def test_tables_keep_every_digit_and_missing_values(tmp_path):
+    (tmp_path / "t.csv").write_text("x,y,z\n0.1,,a\n-2.5e-300,3,b\n")
+    table = read_table(tmp_path / "t.csv", {"x": float, "z": str})
+    assert table == {"x": [0.1, -2.5e-300], "z": ["a", "b"]}
+    assert str(read_table(tmp_path / "t.csv", {"y": float})["y"]) == "[nan, 3.0]"
+    with pytest.raises(DataError, match="written by this package"):
+        read_table(tmp_path / "t.csv", {"y": int})
+    with pytest.raises(DataError, match="missing"):
+        read_json(tmp_path / "none.json")
+
+
+def test_the_command_keeps_results_lists_failures_and_exits_1(tmp_path, shared):
+    data = tmp_path / "data"
+    plain.write_stereoset(data / "stereoset/gender_intrasentence.json")
+    command = [
+        sys.executable,
+        "launch/evaluate.py",
+        f"--model={shared('models/roberta-tiny-random')}",
+        f"--data={data}",
+        f"--out={tmp_path / 'out'}",
+        "--benchmarks=stereoset,bec_pro",
+        "--offline",
+        "--compilation_cache=",
+    ]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "Content warning" in done.stdout
+    assert "| StereoSet SS, % |" in done.stdout
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: bec_pro failed")
+    assert "https://" in last
+    with (tmp_path / "out/stereoset.csv").open(newline="") as file:
+        assert [row["id"] for row in csv.DictReader(file)] == ["e0", "e1", "e2", "e3"]
+    assert strict_json(tmp_path / "out/stereoset.json")["settings"]["roberta_rows"] == "reference"
+    assert not (tmp_path / "out/bec_pro.json").exists()
