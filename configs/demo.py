@@ -24,7 +24,8 @@ Measured with seed 42 (50 is unbiased; BEC-Pro: mean association of female minus
     | UNC3, transform features             |    0.062 | 0.052 | 0.056 |   0.033 |
 
 So the benchmarks find what was planted, more of the same training deepens it, and counterfactual text takes most of it away.
-NC3 lowers the quantity that it regularises, and adds nothing visible to the swap here. The held-out text has the planted bias too:
+NC3 lowers the quantity that it regularises, and adds nothing visible to the swap here. The held-out text has the planted bias
+too:
 a model without it must lose some accuracy there. BEC-Pro's overall difference stays near 0 throughout, because the two
 planted directions cancel. The numbers vary with seed and machine: smoke with another world and seed (--config.world.seed=5
 --config.seed=7) found 97.1 on CrowS-Pairs and 100 on StereoSet, and 62.5 and 55.2 after the swap.
