@@ -27,11 +27,12 @@ def pretrained(kind: str) -> Pretrained:
 LENGTH = 38  # what RoBERTa takes with 40 position rows; all are padded to it: one compilation a model
 
 
-def log_probs(pretrained: Pretrained, tokens: np.ndarray) -> np.ndarray:
+def log_probs(pretrained: Pretrained, tokens: np.ndarray, attention_mask: np.ndarray | None = None) -> np.ndarray:
     """Natural log-probabilities f32[L,V] of one sequence in a row of its own."""
     padding = (0, LENGTH - len(tokens))
     row = np.pad(np.asarray(tokens, np.int32), padding)[None]
-    attended = np.pad(np.ones(len(tokens), np.int32), padding)[None]
+    attended = np.ones(len(tokens), np.int32) if attention_mask is None else attention_mask
+    attended = np.pad(attended, padding)[None]
     return np.asarray(_log_probs(pretrained.config, pretrained.params, row, attended))[: len(tokens)]
 
 
