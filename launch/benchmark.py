@@ -31,21 +31,21 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
     from ncfair_jax.benchmark import accelerator, compare, tables
+    from ncfair_jax.benchmark.contestants import sizes
 
     if PRESET.value:
         result = accelerator.measure(
             PRESET.value,
             dtype=DTYPE.value,
             attention=ATTENTION.value,
-            row_tokens=[int(length) for length in TOKENS.value],
+            row_tokens=sizes("tokens", TOKENS.value),
             rows=ROWS.value,
             matmul=MATMUL.value,
         )
         print(tables.accelerator_table(result))
     else:
-        batches = tuple(int(size) for size in BATCHES.value)
-        figures = (ROUNDS.value, STEPS.value, NC3_STEPS.value, PAIRS.value)
-        settings = compare.Settings(MODEL.value, DATA.value, batches, *figures, COMPARE.value, MATMUL.value or 2048)
+        counts = (sizes("batches", BATCHES.value), ROUNDS.value, STEPS.value, NC3_STEPS.value, PAIRS.value)
+        settings = compare.Settings(MODEL.value, DATA.value, *counts, COMPARE.value, MATMUL.value or 2048)
         result = compare.run(settings)
         print(tables.markdown(result))
     if OUT.value:

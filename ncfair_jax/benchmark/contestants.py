@@ -18,6 +18,18 @@ class BenchmarkError(ValueError):
     """What the user can mend, in one line."""
 
 
+def sizes(flag: str, texts: Sequence[str]) -> tuple[int, ...]:
+    """Positive whole numbers of a comma-separated flag.
+
+    Raises:
+        BenchmarkError: naming the flag and what is no such number.
+    """
+    for text in texts:
+        if not text.isdecimal() or int(text) == 0:
+            raise BenchmarkError(f"--{flag}={','.join(texts)}: {text!r} is no positive whole number; write e.g. 16,64")
+    return tuple(map(int, texts))
+
+
 def spread(values: Sequence[float]) -> Result:
     """Median and range."""
     return {"median": float(np.median(values)), "min": float(min(values)), "max": float(max(values))}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ncfair_jax.benchmark import compare, tables
-from ncfair_jax.benchmark.contestants import BenchmarkError, Worker, spread
+from ncfair_jax.benchmark.contestants import BenchmarkError, Worker, sizes, spread
 from ncfair_jax.benchmark.padded import Sentence
 
 SPREAD = {"median", "min", "max"}
@@ -87,6 +87,13 @@ def test_missing_torch_names_the_extra(world, monkeypatch):
 def test_bad_settings(world, changes, message):
     with pytest.raises(BenchmarkError, match=message):
         tiny_settings(world, **changes)
+
+
+def test_sizes():
+    assert sizes("batches", ["16", "64"]) == (16, 64)
+    for wrong in ("x", "0", "-3", "1.5"):
+        with pytest.raises(BenchmarkError, match=r"--batches=16,.*write e\.g\. 16,64"):
+            sizes("batches", ["16", wrong])
 
 
 def test_missing_model(world):
