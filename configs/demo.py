@@ -3,10 +3,10 @@
     python launch/train.py --config=configs/demo.py
     python launch/train.py --config=configs/demo.py:smoke     (what CI runs: no control arm, no NC3, fewer measurements)
 
-A generated corpus names 24 occupations; eight appear with women and eight with men in 90% of their sentences, eight with
-both alike (`ncfair_jax/data/generated.py`). A two-layer encoder of 96 units is trained on it from scratch (`pretrain`), and
-from there on with the same text (`more`, the control), with every sentence in both genders' wordings (`cda`), and that with
-NC3 (`cda_nc3`).
+A generated corpus names 24 occupations; eight appear with women and eight with men in 90% of their sentences, eight
+with both alike (`ncfair_jax/data/generated.py`). A two-layer encoder of 96 units is trained on it from scratch
+(`pretrain`), and from there on with the same text (`more`, the control), with every sentence in both genders' wordings
+(`cda`), and that with NC3 (`cda_nc3`).
 
 Time: about three minutes on two CPU cores with nothing else to do, smoke about 70 seconds; measured were 204 and 93
 CPU-seconds, compilation included.
@@ -23,12 +23,11 @@ Measured with seed 42 (50 is unbiased; BEC-Pro: mean association of female minus
     | Held-out top-1 accuracy              |    0.707 | 0.714 | 0.695 |   0.692 |
     | UNC3, transform features             |    0.062 | 0.052 | 0.056 |   0.033 |
 
-So the benchmarks find what was planted, more of the same training deepens it, and counterfactual text takes most of it away.
-NC3 lowers the quantity that it regularises, and adds nothing visible to the swap here. The held-out text has the planted bias
-too:
-a model without it must lose some accuracy there. BEC-Pro's overall difference stays near 0 throughout, because the two
-planted directions cancel. The numbers vary with seed and machine: smoke with another world and seed (--config.world.seed=5
---config.seed=7) found 97.1 on CrowS-Pairs and 100 on StereoSet, and 62.5 and 55.2 after the swap.
+So the benchmarks find what was planted, more of the same training deepens it, and counterfactual text takes most of it
+away. NC3 lowers the quantity that it regularises, and adds nothing visible to the swap here. The held-out text has the
+planted bias too: a model without it must lose some accuracy there. BEC-Pro's overall difference stays near 0 throughout,
+because the two planted directions cancel. The numbers vary with seed and machine: smoke with another world and seed
+(--config.world.seed=5 --config.seed=7) found 97.1 on CrowS-Pairs and 100 on StereoSet, and 62.5 and 55.2 after the swap.
 """
 
 from ml_collections import ConfigDict
