@@ -84,6 +84,16 @@ def put_tree(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(put, tree, shardings)
 
 
+def replicate(tree: Any, mesh: Mesh | None) -> Any:
+    """Arrays on the device or, replicated unless they lie there already, on the mesh: once, not for every batch."""
+    if mesh is None:
+        return jax.device_put(tree)
+    shardings = (leaf.sharding if isinstance(leaf, jax.Array) else None for leaf in jax.tree.leaves(tree))
+    if all(isinstance(sharding, NamedSharding) and sharding.mesh == mesh for sharding in shardings):
+        return tree
+    return put_tree(tree, jax.tree.map(lambda _: NamedSharding(mesh, P()), tree))
+
+
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This process's rows [A, R/A/processes, …] become its part of the global batch; scalars are replicated."""
     rows = NamedSharding(mesh, P(None, BATCH_AXES))

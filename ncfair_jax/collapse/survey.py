@@ -21,7 +21,7 @@ from ncfair_jax.data.packing import PackedRows, pack_for_inference, round_up
 from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import mlm_transform
-from ncfair_jax.sharding import put_tree
+from ncfair_jax.sharding import put_tree, replicate
 
 FEATURES = ("hidden", "transform")
 ALIGNMENTS = ("same", "next")
@@ -68,8 +68,8 @@ def survey(
     packed = [pack_for_inference([examples[i] for i in run], row_tokens, devices) for run in runs]
     rows = min(round_up(batch_rows, devices), max(len(group.tokens) for group in packed))
     everywhere = None if mesh is None else NamedSharding(mesh, P())
-    params = _place(params, mesh)
-    slot_of_token, empty = _place(
+    params = replicate(params, mesh)
+    slot_of_token, empty = replicate(
         (classes.slot_of_token, ClassStats.zeros(classes.num_classes, config.hidden_size)), mesh
     )
     found = []
@@ -163,16 +163,6 @@ def _put_rows(group: PackedRows, start: int, rows: int, mesh: Mesh | None) -> li
     batch = [np.asarray(x[start : start + rows]) for x in (group.tokens, group.segment_ids, group.positions)]
     full = [np.pad(x, ((0, rows - len(x)), (0, 0))) for x in batch]
     return full if mesh is None else put_tree(full, [NamedSharding(mesh, P(mesh.axis_names))] * len(full))
-
-
-def _place(tree: Any, mesh: Mesh | None) -> Any:
-    """Arrays on the device or, replicated unless they lie there already, on the mesh: once, not for every batch."""
-    if mesh is None:
-        return jax.device_put(tree)
-    shardings = (leaf.sharding if isinstance(leaf, jax.Array) else None for leaf in jax.tree.leaves(tree))
-    if all(isinstance(sharding, NamedSharding) and sharding.mesh == mesh for sharding in shardings):
-        return tree
-    return put_tree(tree, jax.tree.map(lambda _: NamedSharding(mesh, P()), tree))
 
 
 def _check(

@@ -25,7 +25,7 @@ from ncfair_jax.data.packing import first_fit_decreasing, flat_index, round_up, 
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.sharding import put_tree
+from ncfair_jax.sharding import put_tree, replicate
 
 SHORTEST_ROW = 64  # sentences of benchmarks are short; longer rows spend more on attention across segments
 CPU_BATCH_TOKENS = 2048  # of 1024 to 8192 the fastest with rows of 64 (MiniLM, two cores)
@@ -95,7 +95,7 @@ def score_with_top1(
     for number, request in enumerate(requests):
         _check(number, request, config)
     sequences, slots_of_request = _unique(requests)
-    params = _place(pretrained.params, mesh)
+    params = replicate(pretrained.params, mesh)
     lengths = np.array([len(sequence.request.tokens) for sequence in sequences], np.int64)
     found = [np.zeros((0, 2), np.float32)] * len(sequences)
     with jax.default_matmul_precision("highest"):
@@ -269,18 +269,6 @@ def _score_batch(
     values = jax.lax.map(project, (pieces(features), pieces(batch["slot_target"])))  # [P/p,R,p,2]
     values = jnp.moveaxis(values, 0, 1).reshape(*batch["slot_target"].shape, 2)
     return values if everywhere is None else jax.lax.with_sharding_constraint(values, everywhere)
-
-
-def _place(params: Params, mesh: Mesh | None) -> Params:
-    """Parameters on the device (or replicated on the mesh) once per call, not once per batch."""
-    if mesh is None:
-        return jax.device_put(params)
-    on_mesh = all(
-        isinstance(leaf, jax.Array) and isinstance(leaf.sharding, NamedSharding) and leaf.sharding.mesh == mesh
-        for leaf in jax.tree.leaves(params)
-    )
-    everywhere = NamedSharding(mesh, P())
-    return params if on_mesh else put_tree(params, jax.tree.map(lambda _: everywhere, params))
 
 
 def _put_rows(batch: dict[str, np.ndarray], mesh: Mesh | None) -> dict[str, Array]:
