@@ -10,19 +10,12 @@ bec_minilm.py) and is a starting point elsewhere.
 
 from ml_collections import ConfigDict
 
-from ncfair_jax.config import base_config, parse_arg
-
-WEIGHTS = {"paper": 100.0, "aligned": 100.0}
+from ncfair_jax.config import published_config
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """`:paper` reproduces the released loss, `:aligned` is the same idea without the release's slips."""
-    (preset,) = parse_arg(arg, ("paper", "aligned")) or ("aligned",)
-    config = base_config(preset)
-    config.name = f"bec_nc-{preset}"
-    config.model.path = "bert-base-uncased"
+    config = published_config("bec_nc", arg, "bert-base-uncased")
     config.data.corpus = "gap"  # sentences with gender words and names flipped: a counterfactual substitution
-    config.nc3.weight = WEIGHTS[preset]
-    config.evals.benchmarks = "stereoset,crows_pairs,bec_pro,masked_lm"
-    config.evals.collapse_text = "wikitext2"
+    config.data.path = config.data.subset = ""
     return config

@@ -10,22 +10,11 @@ bec_minilm.py) and is a starting point elsewhere.
 
 from ml_collections import ConfigDict
 
-from ncfair_jax.config import base_config, parse_arg
-
-WEIGHTS = {"paper": 100.0, "aligned": 100.0}
+from ncfair_jax.config import published_config
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """`:paper` reproduces the released loss, `:aligned` is the same idea without the release's slips."""
-    (preset,) = parse_arg(arg, ("paper", "aligned")) or ("aligned",)
-    config = base_config(preset)
-    config.name = f"cda_nc-{preset}"
-    config.model.path = "bert-base-uncased"
-    config.data.corpus = "hub"
-    config.data.path = "Salesforce/wikitext"
-    config.data.subset = "wikitext-2-raw-v1"
+    config = published_config("cda_nc", arg, "bert-base-uncased")
     config.data.counterfactual = "two_sided"
-    config.nc3.weight = WEIGHTS[preset]
-    config.evals.benchmarks = "stereoset,crows_pairs,bec_pro,masked_lm"
-    config.evals.collapse_text = "wikitext2"
     return config

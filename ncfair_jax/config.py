@@ -284,6 +284,25 @@ def base_config(preset: str = "") -> ConfigDict:
     return config
 
 
+def published_config(name: str, arg: str | None, model: str) -> ConfigDict:
+    """What the shipped configs of published models share: a preset with its weight, WikiText-2, and all benchmarks.
+
+    Args:
+        arg: what follows the config file's colon: "paper" or "aligned" (the default).
+    """
+    (preset,) = parse_arg(arg, tuple(PRESETS)) or ("aligned",)
+    config = base_config(preset)
+    config.name = f"{name}-{preset}"
+    config.model.path = model
+    config.data.corpus = "hub"
+    config.data.path = "Salesforce/wikitext"
+    config.data.subset = "wikitext-2-raw-v1"
+    config.nc3.weight = 100.0  # paper: as released for BEC; aligned: found on development data (configs/bec_minilm.py)
+    config.evals.benchmarks = "stereoset,crows_pairs,bec_pro,masked_lm"
+    config.evals.collapse_text = "wikitext2"
+    return config
+
+
 def parse_arg(arg: str | None, choices: tuple[str, ...]) -> tuple[str, ...]:
     """The names after the colon of `--config=file.py:a,b`.
 
@@ -416,14 +435,14 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def identity(config: RunConfig) -> dict[str, Any]:
-    """The fields that make a run this run: all but the mesh, since a run may move to other devices."""
-    return {name: value for name, value in to_dict(config).items() if name != "mesh"}
+def identity(tree: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `to_dict` that make a run this run: all but the mesh, since a run may move to other devices."""
+    return {name: value for name, value in tree.items() if name != "mesh"}
 
 
 def short_hash(config: RunConfig) -> str:
     """Eight hex digits that change with any field of the identity."""
-    return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps(identity(to_dict(config)), sort_keys=True).encode()).hexdigest()[:8]
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any], path: str = "config") -> list[str]:

@@ -108,8 +108,8 @@ def refuse_other_run(workdir: Path, config: RunConfig) -> None:
     path = workdir / CONFIG_FILE
     if not path.exists():
         return
-    theirs = {name: value for name, value in json.loads(path.read_text(encoding="utf-8")).items() if name != "mesh"}
-    if lines := differences(identity(config), theirs):
+    theirs = json.loads(path.read_text(encoding="utf-8"))
+    if lines := differences(identity(to_dict(config)), identity(theirs)):
         raise WorkdirError(
             f"{workdir} holds a run with another config: {'; '.join(lines)}. Use another --workdir, or those values"
         )
@@ -134,7 +134,7 @@ def prepare(config: RunConfig, mesh: Mesh) -> Run:
         objective = with_nc3(objective, config.nc3, classes, model.config, pipeline.steps_per_epoch)
     tx, schedule = make_optimizer(config.optimizer, total_steps)
     fingerprints = {
-        "config": identity(config),
+        "config": identity(to_dict(config)),
         "corpus": pipeline.fingerprint,
         "lexicon": classes.fingerprint if classes is not None else "",
         "vocabulary": model.config.vocab_size,
