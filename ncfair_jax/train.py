@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ncfair_jax.checkpoint import Checkpoints
-from ncfair_jax.config import RunConfig, differences, identity, to_dict, validate
+from ncfair_jax.config import ConfigError, RunConfig, differences, identity, to_dict, validate
 from ncfair_jax.data.corpus import load_examples
 from ncfair_jax.data.pipeline import Pipeline, PipelineConfig
 from ncfair_jax.judge import comparison_table, judge
@@ -78,6 +78,10 @@ def train_and_evaluate(config: RunConfig, workdir: Path, before_folder: Path | N
         ConfigError, WorkdirError, ModelFolderError, CheckpointError, NonFiniteError: one line each.
     """
     validate(config)
+    if config.objective.name not in OBJECTIVES:  # here, since objectives read the config and not the other way round
+        raise ConfigError(
+            f"config.objective.name={config.objective.name!r}: choose from {', '.join(sorted(OBJECTIVES))}"
+        )
     mesh = make_mesh(config.mesh)
     refuse_other_run(workdir, config)
     result_file = workdir / RESULT_FILE
