@@ -24,13 +24,14 @@ ATTENTION = flags.DEFINE_string("attention", "xla", "Attention of the preset; cu
 TOKENS = flags.DEFINE_list("tokens", ["128"], "Row lengths of the preset.")
 ROWS = flags.DEFINE_integer("rows", 0, "Rows of 128 tokens a step of the preset; 0 = by backend.")
 MATMUL = flags.DEFINE_integer("matmul", 0, "Size of the bare matrix product; 0 = by backend.")
+COLLAPSE = flags.DEFINE_bool("collapse", False, "Time measuring instead: pairwise figures, NC4, the moments pass.")
 OUT = flags.DEFINE_string("out", "", "JSON file for the figures.")
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
-    from ncfair_jax.benchmark import accelerator, compare, tables
+    from ncfair_jax.benchmark import accelerator, collapse, compare, tables
     from ncfair_jax.benchmark.contestants import sizes
 
     if PRESET.value:
@@ -43,6 +44,9 @@ def main(argv: list[str]) -> None:
             matmul=MATMUL.value,
         )
         print(tables.accelerator_table(result))
+    elif COLLAPSE.value:
+        result = collapse.run(MODEL.value, DATA.value)
+        print(tables.collapse_table(result))
     else:
         counts = (sizes("batches", BATCHES.value), ROUNDS.value, STEPS.value, NC3_STEPS.value, PAIRS.value)
         settings = compare.Settings(MODEL.value, DATA.value, *counts, COMPARE.value, MATMUL.value or 2048)

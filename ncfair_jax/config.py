@@ -163,6 +163,8 @@ class TrainConfig:
         steps: updates in all; 0 = as many as the epochs need.
         log_every, save_every, dev_every: updates between two logs, checkpoints, development losses (0 = never).
         keep: newest checkpoints kept.
+        collapse_every: updates between two readings of NC1 to NC3 of the regulariser's words and of a control (0 = never).
+        collapse_sentences: training sentences (development sentences, if there are any) that they are read on.
         best: "" exports the last step; "dev_loss" keeps and exports the step of the lowest development loss.
     """
 
@@ -173,6 +175,8 @@ class TrainConfig:
     log_every: int = 20
     save_every: int = 200
     dev_every: int = 0
+    collapse_every: int = 100
+    collapse_sentences: int = 64
     keep: int = 2
     best: str = ""
 
@@ -257,6 +261,7 @@ POSITIVE: tuple[str, ...] = (
     "optimizer.learning_rate",
     "optimizer.eps",
     "train.save_every",
+    "train.collapse_sentences",
     "train.keep",
 )
 NOT_NEGATIVE: tuple[str, ...] = (
@@ -269,6 +274,7 @@ NOT_NEGATIVE: tuple[str, ...] = (
     "train.epochs",
     "train.steps",
     "train.dev_every",
+    "train.collapse_every",
 )
 FRACTIONS = ("objective.mask_prob", "objective.mask_frac", "objective.random_frac")
 

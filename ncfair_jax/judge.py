@@ -10,15 +10,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ncfair_jax.collapse.survey import measure_with_intervals, survey
+from ncfair_jax.collapse.jackknife import measure_groups
+from ncfair_jax.collapse.survey import survey
 from ncfair_jax.config import EvalConfig
+from ncfair_jax.data.corpus import text_sentences
 from ncfair_jax.data.encoding import encode_sentences
-from ncfair_jax.data.gap import split_sentences
-from ncfair_jax.data.text import read_text
-from ncfair_jax.data.wikitext import heldout_text
 from ncfair_jax.evals import compare, evaluate, headline
-from ncfair_jax.evals.files import DataFolder
-from ncfair_jax.evals.masked_lm import FILE as WIKITEXT_FILE
 from ncfair_jax.evals.table import comparison_markdown, number, span
 from ncfair_jax.lexicons.classes import build_classes
 from ncfair_jax.lexicons.lexicon import load_lexicon
@@ -66,24 +63,21 @@ def collapse_figures(model: Pretrained, config: EvalConfig, mesh: Mesh) -> dict[
     Returns:
         By features and figure: [value, low, high] of the 95% jackknife interval; None where undefined.
     """
-    if config.collapse_text == "wikitext2":
-        lines = heldout_text(DataFolder(Path(config.data) if config.data else None).path(WIKITEXT_FILE))
-    else:
-        lines = read_text(config.collapse_text)
-    sentences = [sentence for line in lines for sentence in split_sentences(line)]
+    sentences = text_sentences(config.collapse_text, config.data)
     row_tokens = min(ROW_TOKENS, model.config.max_tokens)
     examples = encode_sentences(sentences, model.tokenizer, row_tokens)
     classes = build_classes(load_lexicon(config.lexicon), model.tokenizer)
     weight, bias = (np.asarray(x)[classes.token_ids] for x in classifier(model.params))
+    surveyed = survey(
+        model.config, model.params, examples, classes, features=FEATURES, row_tokens=row_tokens, mesh=mesh
+    )
     found: dict[str, dict[str, list[float | None]]] = {}
-    for features in FEATURES:
-        groups = survey(
-            model.config, model.params, examples, classes, features=features, row_tokens=row_tokens, mesh=mesh
-        )
-        figures, intervals = measure_with_intervals(groups, weight, bias)
+    for features, groups in surveyed.items():
+        measured = measure_groups(groups, weight, bias)
+        intervals = measured.intervals()
         found[features] = {
             name: [finite(x) for x in (value, *intervals.get(name, (math.nan, math.nan)))]
-            for name, value in figures.items()
+            for name, value in measured.figures.items()
         }
     return found
 

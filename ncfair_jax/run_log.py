@@ -22,7 +22,7 @@ class RunLog:
         if not writes:
             return
         path = workdir / METRICS_FILE
-        truncate(path, start_step)
+        truncate(path, start_step or -1)  # a run that starts anew also logs its step 0 anew
         self._file = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step)
         self._progress = Progress(

@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 from ncfair_jax.checkpoint import Checkpoints
 from ncfair_jax.config import ConfigError, RunConfig, differences, identity, to_dict, validate
 from ncfair_jax.data.corpus import load_examples
+from ncfair_jax.data.encoding import tokenizer_fingerprint
 from ncfair_jax.data.pipeline import Pipeline, PipelineConfig
 from ncfair_jax.judge import comparison_table, judge
 from ncfair_jax.lexicons.classes import FairnessClasses, build_classes
@@ -29,6 +30,7 @@ from ncfair_jax.optimizer import make_optimizer
 from ncfair_jax.run_log import RunLog, write_json
 from ncfair_jax.sharding import batch_shards, make_mesh, put_batch, put_tree, state_shardings, to_host
 from ncfair_jax.state import TrainState, init_state, make_dev_loss, make_train_step
+from ncfair_jax.tracker import Tracker, make_tracker, track
 
 ROWS_PER_SHARD = 1  # rows are rounded up to a multiple of this on every device
 CONFIG_FILE = "config.json"
@@ -60,6 +62,7 @@ class Run(NamedTuple):
     schedule: optax.Schedule
     pipeline: Pipeline
     dev: Pipeline | None
+    tracker: Tracker | None
     total_steps: int
     mesh: Mesh
     identity: dict[str, Any]
@@ -132,6 +135,10 @@ def prepare(config: RunConfig, mesh: Mesh) -> Run:
     classes = nc3_classes(config, model)
     pipeline = make_pipeline(config, model, examples, classes, mesh)
     dev = make_pipeline(config, model, dev_examples, classes, mesh) if dev_examples else None
+    tracker = None
+    if config.train.collapse_every:
+        shown, rows = dev_examples or examples, config.data.row_tokens
+        tracker = make_tracker(model, config.nc3, shown, config.train.collapse_sentences, rows, mesh)
     total_steps = config.train.steps or int(np.ceil(config.train.epochs * pipeline.steps_per_epoch))
     objective = OBJECTIVES[config.objective.name](model.config)
     if classes is not None:
@@ -141,9 +148,9 @@ def prepare(config: RunConfig, mesh: Mesh) -> Run:
         "config": identity(to_dict(config)),
         "corpus": pipeline.fingerprint,
         "lexicon": classes.fingerprint if classes is not None else "",
-        "vocabulary": model.config.vocab_size,
+        "tokenizer": tokenizer_fingerprint(model.tokenizer),
     }
-    return Run(config, model, objective, tx, schedule, pipeline, dev, total_steps, mesh, fingerprints)
+    return Run(config, model, objective, tx, schedule, pipeline, dev, tracker, total_steps, mesh, fingerprints)
 
 
 def with_runtime_choices(config: RunConfig, model: Pretrained) -> Any:
@@ -240,6 +247,8 @@ def loop(
     interval = Interval()
     dev_loss: dict[str, float] = {}
     start = int(state.step)
+    if run.tracker is not None and start == 0:
+        log.metrics(0, track(run.tracker, state.params))
     batches = run.pipeline.batches(start, run.total_steps, jax.process_index(), jax.process_count())
     for step, batch in enumerate(batches, start + 1):
         interval.count(batch)
@@ -248,14 +257,18 @@ def loop(
         last = step == run.total_steps
         stop = stop_requested(stopping, step, config.log_every)
         wants_dev = config.dev_every > 0 and (step % config.dev_every == 0 or last)
+        wants_collapse = run.tracker is not None and (step % config.collapse_every == 0 or last)
         wants_save = step % config.save_every == 0 or last or stop
-        if not (step % config.log_every == 0 or wants_dev or wants_save):
+        if not (step % config.log_every == 0 or wants_dev or wants_collapse or wants_save):
             continue
         require_finite(run, int(state.step), step, checkpoints)
         values = interval.values() | {"learning_rate": float(run.schedule(step - 1))}
         if wants_dev:
             dev_loss = {"dev_loss": development_loss(run, state, dev_fn)}
             values |= dev_loss
+        if wants_collapse:
+            assert run.tracker is not None
+            values |= track(run.tracker, state.params)
         log.metrics(step, values)
         interval = Interval()
         if wants_save:

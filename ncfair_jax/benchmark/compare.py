@@ -250,13 +250,16 @@ def nc3_side_by_side(settings: Settings, batch_size: int) -> Result:
     }
     spec = {"kind": "nc3_cost", "configs": configs, "steps": settings.nc3_steps}
     with workers({"nc3": spec}) as contestants:
-        seconds = contestants["nc3"].ask({"run": [0, settings.nc3_steps]})["seconds"]
-    without = np.array(seconds["none"])
+        answer = contestants["nc3"].ask({"run": [0, settings.nc3_steps]})
+    seconds, without = answer["seconds"], np.array(answer["seconds"]["none"])
+    every = configs["none"]["train"]["collapse_every"]
     return {
         "batch_size": batch_size,
         "step_seconds_without": spread(seconds["none"]),
         # Medians of each side, not of ratios: a hiccup of one step must not count for both.
         "extra": {name: float(np.median(seconds[name]) / np.median(without) - 1) for name in ("paper", "aligned")},
+        "tracking": float(np.median(answer["tracking"]) / (every * np.median(without))),
+        "tracking_every": every,
         "extra_of_fastest": {name: float(min(seconds[name]) / without.min() - 1) for name in ("paper", "aligned")},
     }
 

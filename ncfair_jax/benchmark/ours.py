@@ -18,6 +18,7 @@ from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.objectives.base import Batch
 from ncfair_jax.sharding import make_mesh, put_batch
 from ncfair_jax.state import TrainState, make_train_step
+from ncfair_jax.tracker import track
 from ncfair_jax.train import Run, prepare, start_state
 
 Compiled = dict[tuple[int, ...], Any]
@@ -92,6 +93,12 @@ class Training:
             ),
             "xla_flops": float(analysis.get("flops", float("nan"))) * self.run.mesh.size,  # counted per device
         }
+
+
+def track_once(training: Training) -> float:
+    """One reading of neural collapse as the loop makes it every `collapse_every` steps; returns UNC3."""
+    assert training.run.tracker is not None  # GAP has gender words
+    return track(training.run.tracker, training.state.params)["lexicon_unc3"]
 
 
 def shapes(batch: Mapping[str, Any]) -> tuple[int, ...]:

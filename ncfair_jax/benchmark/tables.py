@@ -22,7 +22,7 @@ def markdown(result: Result) -> str:
     for training in result["training"]:
         parts += [f"## Training, {training['batch_size']} sentences a step", training_table(training)]
     parts += [
-        "## Extra time for NC3",
+        "## Extra time for NC3, and for reading collapse as it trains",
         nc3_table(result["nc3_cost"]),
         "## CrowS-Pairs",
         scoring_table(result["crows_pairs"]),
@@ -66,7 +66,7 @@ def training_table(training: Result) -> str:
 
 def nc3_table(costs: Sequence[Result]) -> str:
     """One row a batch size."""
-    header = ["sentences a step", "step s without", "paper settings", "aligned settings"]
+    header = ["sentences a step", "step s without", "NC3, paper settings", "NC3, aligned settings", "reading collapse"]
     return table(
         header,
         [
@@ -75,6 +75,7 @@ def nc3_table(costs: Sequence[Result]) -> str:
                 ranged(cost["step_seconds_without"]),
                 f"{100 * cost['extra']['paper']:+.1f}%",
                 f"{100 * cost['extra']['aligned']:+.1f}%",
+                f"{100 * cost['tracking']:+.1f}% (every {cost['tracking_every']} steps)",
             ]
             for cost in costs
         ],
@@ -140,6 +141,39 @@ def accelerator_table(result: Result) -> str:
         f"Bare {result['dtype']} matrix product: {result['matmul_tflops']:.3g} TFLOP/s."
     )
     return table(header, rows) + "\n\n" + note + "\n"
+
+
+def collapse_table(result: Result) -> str:
+    """What measuring takes beside what it cannot do without."""
+    pairs, nc4, moments = result["pairs"], result["nc4"], result["pass"]
+    header = ["", "size", "takes", "bare work", "ratio", "peak MiB"]
+    rows = [
+        [
+            "all pairwise figures",
+            f"{pairs['classes']:,} classes × {pairs['width']}",
+            f"{pairs['seconds']:.1f} s",
+            f"{pairs['product_seconds']:.1f} s (its matrix products)",
+            f"{pairs['seconds'] / pairs['product_seconds']:.2f}",
+            f"{pairs['peak_mib']:.0f}",
+        ],
+        [
+            "NC4",
+            f"{nc4['rows']:,} rows, {nc4['classes']:,} classes × {nc4['width']}",
+            f"{ranged(nc4['seconds'])} s",
+            f"{ranged(nc4['product_seconds'])} s (its two products)",
+            f"{nc4['seconds']['median'] / nc4['product_seconds']['median']:.2f}",
+            f"{nc4['peak_mib']:.0f}",
+        ],
+        [
+            "moments pass",
+            f"{moments['tokens']:,} tokens",
+            f"{ranged(moments['tokens_per_second'])} tokens/s",
+            f"{ranged(moments['encoder_tokens_per_second'])} tokens/s (the encoder alone)",
+            f"{moments['fraction_of_encoder']['median']:.2f} of the rate",
+            f"{moments['peak_mib']:.0f}",
+        ],
+    ]
+    return table(header, rows)
 
 
 def ranged(values: Result) -> str:

@@ -72,9 +72,40 @@ def nc3_cost(spec: Answer) -> Contestant:
             names = names[step % len(names) :] + names[: step % len(names)]
             for name in names:
                 seconds[name] += timed_each(variants[name].step, [step])["seconds"]
-        return {"seconds": seconds}
+        tracking = timed_each(lambda _: ours.track_once(variants["none"]), range(4))["seconds"]
+        return {"seconds": seconds, "tracking": tracking[1:]}  # the first one compiles
 
     return Contestant(run, ours.make_matmul, {})
+
+
+def collapse_pairs(spec: Answer) -> Contestant:
+    """Pairwise figures of a whole vocabulary; done when ready, the facts are the answer."""
+    from ncfair_jax.benchmark import collapse, ours
+
+    facts = collapse.time_pairs(spec["classes"], spec["width"])
+    return Contestant(nothing, ours.make_matmul, facts | {"peak_mib": peak_mib()})
+
+
+def collapse_nc4(spec: Answer) -> Contestant:
+    """NC4's decisions, likewise."""
+    from ncfair_jax.benchmark import collapse, ours
+
+    facts = collapse.time_nc4(spec["classes"], spec["width"])
+    return Contestant(nothing, ours.make_matmul, facts | {"peak_mib": peak_mib()})
+
+
+def collapse_pass(spec: Answer) -> Contestant:
+    """The moments pass, likewise."""
+    from ncfair_jax.benchmark import collapse, ours
+
+    facts = collapse.time_pass(spec["model"], spec["data"])
+    return Contestant(nothing, ours.make_matmul, facts | {"peak_mib": peak_mib()})
+
+
+def nothing(start: int, count: int) -> Answer:
+    """For contestants that are done when they are ready."""
+    del start, count
+    return {}
 
 
 def torch_scoring(spec: Answer) -> Contestant:
@@ -137,7 +168,14 @@ def matmul_rate(make_matmul: Callable[[int], Callable[[], None]], size: int, rep
 
 
 def peak_mib() -> float:
-    """Largest resident memory of this process so far, in MiB (Linux reports KiB)."""
+    """Largest resident memory of this process so far, in MiB.
+
+    From /proc where there is one: getrusage counts what the parent held when it started this process as well.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (x for x in status.read_text(encoding="utf-8").splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) * MIB_OF_KIB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MIB_OF_KIB
 
 
@@ -145,6 +183,9 @@ KINDS = {
     "torch_training": torch_training,
     "our_training": our_training,
     "nc3_cost": nc3_cost,
+    "collapse_pairs": collapse_pairs,
+    "collapse_nc4": collapse_nc4,
+    "collapse_pass": collapse_pass,
     "torch_scoring": torch_scoring,
     "our_scoring": our_scoring,
 }

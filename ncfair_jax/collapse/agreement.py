@@ -5,10 +5,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ncfair_jax.collapse.class_stats import ClassStats, check_classifier
 from ncfair_jax.collapse.regularizer import SEEN
+
+ROWS_AT_A_TIME = 512  # bounds the decisions' memory to so many rows of K logits
 
 
 class Agreement(NamedTuple):
@@ -47,15 +49,22 @@ def nc4_decisions(
     centre = jnp.sum(jnp.where(seen[:, None], stats.mean, 0), axis=0) / jnp.maximum(jnp.sum(seen), 1)
     centred = stats.mean - centre[None, :]  # distances from a point amid the means: uncentred ones cancel in float32
     offset = jnp.sum(jnp.square(centred), axis=1) / 2
-    shift = jnp.zeros_like(offset) if bias is None else bias
+    features = features.astype(stats.mean.dtype)
+    linear = linear_decisions(seen, classifier, features, bias)
+    return linear, linear_decisions(seen, centred, features - centre[None, :], -offset)
 
-    def decide(row: Float[Array, "D"]) -> tuple[Array, Array]:
-        logits = jnp.matmul(classifier, row, precision="highest") + shift
-        nearness = jnp.matmul(centred, row - centre, precision="highest") - offset
-        return jnp.argmax(jnp.where(seen, logits, -jnp.inf)), jnp.argmax(jnp.where(seen, nearness, -jnp.inf))
 
-    linear, nearest = jax.lax.map(decide, features.astype(stats.mean.dtype), batch_size=min(len(features), 512))
-    return linear.astype(jnp.int32), nearest.astype(jnp.int32)
+def linear_decisions(
+    seen: Bool[Array, "K"], weight: Float[Array, "K D"], features: Float[Array, "N D"], bias: Float[Array, "K"] | None
+) -> Int[Array, "N"]:
+    """The seen class of the largest <weight_c, x> + bias_c for each row, ties to the lowest."""
+    shift = jnp.where(seen, 0 if bias is None else bias, -jnp.inf)
+
+    def decide(row: Float[Array, "D"]) -> Array:
+        return jnp.argmax(jnp.matmul(weight, row, precision="highest") + shift)
+
+    decisions = jax.lax.map(decide, features, batch_size=min(len(features), ROWS_AT_A_TIME))
+    return decisions.astype(jnp.int32)
 
 
 def update_agreement(

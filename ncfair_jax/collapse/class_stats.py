@@ -9,10 +9,11 @@ the statistics of before it). Rows of no listed class are never read, whatever t
 """
 
 from collections.abc import Hashable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Num
 
@@ -93,6 +94,28 @@ def merge(a: ClassStats, b: ClassStats) -> ClassStats:
     mean = a.mean + delta * share[:, None]
     m2 = a.m2 + b.m2 + jnp.sum(jnp.square(delta), axis=1) * a.count.astype(dtype) * share
     return ClassStats(count, mean, m2)
+
+
+def remove(whole: ClassStats, part: ClassStats) -> ClassStats:
+    """Moments of the rows of `whole` without those of `part`, which it must hold: the inverse of `merge`, up to rounding.
+
+    On the host in float64; arrays keep their dtypes.
+
+    Raises:
+        ValueError: where shapes differ, or `part` has more rows of a class than `whole`.
+    """
+    if whole.mean.shape != part.mean.shape or np.any(np.asarray(part.count) > np.asarray(whole.count)):
+        raise ValueError(f"statistics of shape {part.mean.shape} are no part of those of {whole.mean.shape}")
+    count = np.asarray(whole.count) - np.asarray(part.count)
+    share = np.asarray(part.count, np.float64) / np.where(count > 0, count, 1)  # of the part, to what is left
+    delta = np.subtract(whole.mean, part.mean, dtype=np.float64)
+    mean = np.where(count[:, None] > 0, whole.mean + delta * share[:, None], 0)
+    # whole.m2 = rest.m2 + part.m2 + |part.mean - rest.mean|^2 n_rest n_part / n, and part.mean - rest.mean = -delta n / n_rest
+    between = np.einsum("kd,kd->k", delta, delta) * (1 + share) * np.asarray(part.count, np.float64)
+    m2 = np.where(count > 0, np.maximum(np.subtract(whole.m2, part.m2, dtype=np.float64) - between, 0), 0)
+    m2 = np.where(count == 1, 0, m2) if np.issubdtype(count.dtype, np.integer) else m2  # one row has no scatter
+    left: Any = (count, mean.astype(whole.mean.dtype), m2.astype(whole.m2.dtype))
+    return ClassStats(*left)
 
 
 def decay(stats: ClassStats, beta: float) -> ClassStats:

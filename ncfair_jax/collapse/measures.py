@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from ncfair_jax.collapse.agreement import Agreement, nc4_chance, nc4_decisions, nc4_macro, nc4_rate
+from ncfair_jax.collapse.agreement import Agreement, linear_decisions, nc4_chance, nc4_macro, nc4_rate
 from ncfair_jax.collapse.class_stats import ClassStats, check_classifier
 from ncfair_jax.collapse.pairs import (
     PairSummary,
@@ -27,7 +27,7 @@ from ncfair_jax.collapse.pairs import (
     cdnv_squared,
     cosine,
     log_kernel,
-    median_over_pairs,
+    means_over_others,
     over_pairs,
     riesz_kernel,
     vectors,
@@ -62,7 +62,7 @@ def measure(
     means = _centred_means(stats)
     # One pass over the pairs of means and one over those of rows: the functions below would make one for each figure.
     kernels = (cdnv, cdnv_min2, cosine, log_kernel, riesz_kernel)
-    variability, min2, interference, uniformity, riesz = over_pairs(means, kernels)
+    variability, min2, interference, uniformity, riesz = over_pairs(means, kernels, median_of_first=True)
     rows = _classifier_rows(stats, classifier, centre=False)
     variability_w, uniformity_w = over_pairs(rows, (cdnv, log_kernel))
     cosines = similarities(stats, classifier)
@@ -71,7 +71,7 @@ def measure(
     figures: dict[str, float] = {
         "nc1": variability.mean,
         "nc1_std": variability.std,
-        "nc1_median": nc1_median(stats),
+        "nc1_median": variability.median,
         "nc1_min2": min2.mean,
         "nc1_min2_std": min2.std,
         "nc1_w": variability_w.mean,
@@ -159,8 +159,8 @@ def nc1_min2(stats: ClassStats) -> PairSummary:
 
 
 def nc1_median(stats: ClassStats) -> float:
-    """Median over pairs of CDNV (a few close pairs dominate the mean); beyond 10^7 pairs from log bins, to 0.12%."""
-    return median_over_pairs(_centred_means(stats))
+    """Median over pairs of CDNV (a few close pairs dominate the mean); beyond 10^7 pairs from bins, to 0.1%."""
+    return over_pairs(_centred_means(stats), (cdnv,), median_of_first=True)[0].median
 
 
 def nc1_w(stats: ClassStats, classifier: Float[Array, "K D"]) -> PairSummary:
@@ -255,6 +255,17 @@ def dual_frobenius(stats: ClassStats, classifier: Float[Array, "K D"]) -> float:
     return float(np.linalg.norm(difference))
 
 
+# Word by word
+
+
+def pair_means_by_word(stats: ClassStats, classifier: Float[Array, "K D"]) -> dict[str, np.ndarray]:
+    """NC1, NC1^(w), interference, GNC2 and GNC2^(w) of each seen class: means over its pairs with all others, f64[C]."""
+    kernels = ("nc1", "interference", "gnc2"), (cdnv, cosine, log_kernel)
+    found = dict(zip(kernels[0], means_over_others(_centred_means(stats), kernels[1]), strict=True))
+    rows = means_over_others(_classifier_rows(stats, classifier, centre=False), (cdnv, log_kernel))
+    return found | dict(zip(("nc1_w", "gnc2_w"), rows, strict=True))
+
+
 # NC4 of the means
 
 
@@ -264,7 +275,8 @@ def nc4_means(stats: ClassStats, classifier: Float[Array, "K D"], bias: Float[Ar
     slots = seen_classes(stats)
     if not len(slots):
         return float("nan")
-    linear, _ = jax.jit(nc4_decisions)(stats, classifier, stats.mean, bias)
+    check_classifier(stats, classifier, bias)
+    linear = jax.jit(linear_decisions)(stats.count > SEEN, classifier, stats.mean, bias)
     return float(np.mean(np.asarray(linear)[slots] == slots))
 
 

@@ -1,6 +1,7 @@
 """From the corpus a config names to encoded training and development examples."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -10,7 +11,9 @@ from ncfair_jax.data.cda import counterfactual
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.gap import read_gap, split_sentences
 from ncfair_jax.data.text import read_text
+from ncfair_jax.data.wikitext import heldout_text
 from ncfair_jax.evals.files import DataFolder
+from ncfair_jax.evals.masked_lm import FILE as WIKITEXT_FILE
 from ncfair_jax.lexicons.lexicon import load_lexicon
 
 GAP_FILE = "gap/gap_flipped.tsv"
@@ -44,6 +47,20 @@ def read_sentences(config: DataConfig) -> list[str]:
         )
         sentences = [sentence for text in texts for sentence in split_sentences(text)]
     return sentences[: config.max_examples or None]
+
+
+def text_sentences(corpus: str, data: str | Path) -> list[str]:
+    """The sentences of a text to measure on.
+
+    Args:
+        corpus: "wikitext2", its held-out part; "gap", as released by BEC (genders flipped); or a text file or folder.
+        data: folder with wikitext2/ and gap/; "" = public files, pinned by hash.
+    """
+    folder = DataFolder(Path(data) if data else None)
+    if corpus == "gap":
+        return read_gap(folder.path(GAP_FILE))
+    lines = heldout_text(folder.path(WIKITEXT_FILE)) if corpus == "wikitext2" else read_text(corpus)
+    return [sentence for line in lines for sentence in split_sentences(line)]
 
 
 def load_examples(

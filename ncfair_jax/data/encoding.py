@@ -1,5 +1,7 @@
 """Sentences to token ids."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,3 +24,9 @@ def encode_sentences(sentences: Sequence[str], tokenizer: PreTrainedTokenizerBas
         if len(ids) <= specials:
             raise ValueError(f"sentence {number} ({sentence!r}) has no tokens; remove it from the corpus")
     return [np.array(ids, np.int32) for ids in encoded]
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """First 16 hex digits of a SHA-256 over vocabulary, ids and special tokens: equal where ids mean the same."""
+    content = [sorted(tokenizer.get_vocab().items(), key=lambda item: item[::-1]), sorted(tokenizer.all_special_ids)]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

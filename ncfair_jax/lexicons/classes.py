@@ -16,6 +16,7 @@ WORD_RULES = ("first_piece", "whole_word")
 # Marks of a piece that begins a word: byte-level BPE and SentencePiece. WordPiece marks the others, with ##.
 WORD_STARTS = ("Ġ", "▁")
 SHARED = -1
+NEIGHBOURS = 20  # neutral words that a class of a matched list is drawn from
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,10 +118,63 @@ def frequency_matched(
     return _make_classes(group_of_id, tokenizer)
 
 
+def matched_lists(
+    classes: FairnessClasses, counts: np.ndarray, number: int, seed: int, tokenizer: PreTrainedTokenizerBase
+) -> np.ndarray:
+    """Many random controls at once: lists of neutral whole words of about the frequencies of the classes.
+
+    In each list every class, in random order, is replaced by one of the `NEIGHBOURS` neutral words nearest to it in rank of
+    count that the list does not hold yet.
+
+    Args:
+        counts: i64[V], occurrences of each token in the corpus.
+    Returns:
+        Token ids i32[number, K], each row ascending.
+    Raises:
+        ValueError: if counts and vocabulary differ in size or the neutral words that occur do not suffice.
+    """
+    if len(counts) != len(classes.slot_of_token):
+        raise ValueError(f"counts has {len(counts)} entries, the vocabulary {len(classes.slot_of_token)}")
+    rng = np.random.default_rng(seed)
+    candidates = _neutral_words(tokenizer, classes.token_ids.tolist())
+    candidates = candidates[counts[candidates] > 0]
+    reach = classes.num_classes + NEIGHBOURS  # so many on one side: enough whatever the list holds already
+    if len(candidates) < reach:
+        raise ValueError(
+            f"{len(candidates)} neutral words occur in the text; {reach} are needed to match {classes.num_classes} classes: "
+            "give more text"
+        )
+    candidates = candidates[np.argsort(counts[candidates], kind="stable")]
+    ranks = np.searchsorted(counts[candidates], counts[classes.token_ids])
+    lists = np.zeros((number, classes.num_classes), np.int32)
+    for row in lists:
+        free = np.ones(len(candidates), bool)
+        for place in rng.permutation(classes.num_classes):
+            start = max(0, ranks[place] - reach)
+            near = start + np.flatnonzero(free[start : ranks[place] + reach])
+            near = near[np.argsort(np.abs(near - ranks[place]), kind="stable")[:NEIGHBOURS]]
+            chosen = rng.choice(near)
+            free[chosen] = False
+            row[place] = candidates[chosen]
+        row.sort()
+    return lists
+
+
+def classes_of(token_ids: Iterable[int], tokenizer: PreTrainedTokenizerBase) -> FairnessClasses:
+    """The given tokens as classes, all in group 0."""
+    return _make_classes(dict.fromkeys(map(int, token_ids), 0), tokenizer)
+
+
+def occurring(classes: FairnessClasses, counts: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> FairnessClasses:
+    """Those of the classes that occur in a text; `counts` i64[V] as of `token_counts`."""
+    pairs = zip(classes.token_ids.tolist(), classes.group.tolist(), strict=True)
+    return _make_classes({token: group for token, group in pairs if counts[token] > 0}, tokenizer)
+
+
 def full_vocabulary(tokenizer: PreTrainedTokenizerBase) -> FairnessClasses:
     """Every token but the special ones, all in group 0."""
     special = set(tokenizer.all_special_ids)
-    return _make_classes({i: 0 for i in range(len(tokenizer)) if i not in special}, tokenizer)
+    return classes_of((i for i in range(len(tokenizer)) if i not in special), tokenizer)
 
 
 def token_counts(examples: Sequence[np.ndarray], vocab_size: int) -> np.ndarray:

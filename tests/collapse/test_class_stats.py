@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from ncfair_jax.collapse import ClassStats, all_reduce, decay, merge, nc3_loss, update
 from ncfair_jax.collapse import class_stats as module
+from ncfair_jax.collapse.class_stats import remove
 
 step = jax.jit(update)
 
@@ -235,3 +236,20 @@ def test_pmean_of_parameter_gradients_is_right_under_pmap():
     split = lambda x: x.reshape(8, -1, *x.shape[1:])  # noqa: E731
     found = jax.pmap(step, axis_name="data", in_axes=(None, 0, 0))(parameter, split(features), split(slots))
     np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_remove_undoes_merge():
+    rng = np.random.default_rng(0)
+    rows = (rng.normal(size=(90, 5)) + 10).astype(np.float32)
+    slots = rng.integers(0, 8, 90)
+    slots[[3, 7, 70]] = 8  # a single row of this class is left
+    slots[80] = 9  # this one the removed part never had; nobody has class 10
+    first, second = moments(rows[:50], slots[:50], 11), moments(rows[50:], slots[50:], 11)
+    left = remove(merge(first, second), first)
+    np.testing.assert_array_equal(left.count, second.count)
+    np.testing.assert_allclose(left.mean, second.mean, rtol=2e-6)
+    np.testing.assert_allclose(left.m2, second.m2, rtol=1e-4, atol=1e-4)
+    assert left.m2[8] == 0
+    assert not remove(first, first).mean.any()
+    with pytest.raises(ValueError, match="no part"):
+        remove(first, merge(first, second))

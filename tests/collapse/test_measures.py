@@ -1,5 +1,6 @@
 """Every figure against the golden definitions in float32 and float64, degenerate selections, tiles, and invariances."""
 
+import functools
 import itertools
 
 import jax
@@ -139,8 +140,10 @@ def test_golden_per_class_figures(case):
 
 def grid(vectors, kernel) -> np.ndarray:
     """All pairs as the golden grids have them, with the diagonal and what is undefined NaN."""
-    ((values, valid),) = pairs.pair_values(vectors, kernel)
-    upper = np.where(valid, values, np.nan)[: vectors.classes, : vectors.classes]
+    tile = functools.partial(pairs._reduced_tile, shifts=jnp.zeros(1), kernels=(kernel,), detail="values")
+    ((_, values),) = pairs._tile_results(vectors, tile, upper=True)
+    upper = np.asarray(values)
+    upper = upper[: vectors.classes, : vectors.classes]
     return np.where(np.isnan(upper), upper.T, upper)
 
 
@@ -269,9 +272,9 @@ def test_triangle_means(shared, size):
     summary = (0.0, 0.0, 0.0)
     for row in range(size):
         values = matrix[row, row + 1 :].astype(np.float64)
-        mean = values.mean() if values.size else 0.0
-        moments = (np.array([x]) for x in (values.size, mean, np.square(values - mean).sum()))
-        summary = pairs._merge_moments(summary, *moments)
+        shift = 0.25
+        moments = tuple(np.array([x]) for x in (values.size, np.sum(values - shift), np.square(values - shift).sum()))
+        summary = pairs._merge_moments(summary, moments, shift)
     count, mean, m2 = summary
     np.testing.assert_allclose(mean, golden[f"mean{size}_def"], rtol=1e-9)
     np.testing.assert_allclose(mean, golden[f"mean{size}_ref"], rtol=5e-5)
@@ -439,12 +442,38 @@ def test_tiles_do_not_change_figures(monkeypatch):
 
 
 def test_binned_median_at_the_ends():
-    counts = np.zeros(pairs.BINS_PER_DECADE * pairs.DECADES + 2, np.int64)
-    assert np.isnan(pairs._binned_median(counts))
-    counts[[0, 5]] = 7, 3
-    assert pairs._binned_median(counts) == 0
-    counts[-1] = 100
-    assert pairs._binned_median(counts) == np.inf
+    def counted(values):
+        return np.bincount(np.asarray(pairs._bin(np.array([values], np.float32)))[0], minlength=pairs.BINS)
+
+    assert np.isnan(pairs._binned_median(np.zeros(pairs.BINS, np.int64)))
+    assert pairs._binned_median(counted([0, 0, 1])) == 0
+    assert pairs._binned_median(counted([0.1, 2.5, 2.5])) == pytest.approx(2.5, rel=1e-3)
+    assert pairs._binned_median(counted([1, np.inf, np.inf])) == np.inf
+
+
+def test_words_against_a_plain_loop_over_pairs(monkeypatch):
+    stats, weights = random_stats()
+    jax.clear_caches()
+    monkeypatch.setattr(pairs, "TILE", 32)
+    found = measures.pair_means_by_word(stats, weights)
+    jax.clear_caches()
+    seen = np.flatnonzero(stats.count)
+    mean, variance = stats.mean[seen].astype(np.float64), stats.m2[seen] / stats.count[seen]
+    centred = mean - mean.mean(axis=0)
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    rows = weights[seen] / np.linalg.norm(weights[seen], axis=1, keepdims=True)
+    for a in range(0, len(seen), 7):
+        others = np.arange(len(seen)) != a
+        spread = (variance[a] + variance) / 2
+        expected = {
+            "nc1": spread / np.square(mean[a] - mean).sum(axis=1).clip(1e-30),
+            "nc1_w": spread / np.square(weights[seen][a] - weights[seen]).sum(axis=1).clip(1e-30),
+            "interference": centred @ centred[a],
+            "gnc2": -np.log(np.linalg.norm(centred - centred[a], axis=1).clip(1e-30)),
+            "gnc2_w": -np.log(np.linalg.norm(rows - rows[a], axis=1).clip(1e-30)),
+        }
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[name][a], values[others].mean(), rtol=5e-5, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -1,21 +1,20 @@
-"""Survey: moments against an unpacked forward pass, one device against eight, and the jackknife by hand."""
+"""Survey: moments and NC4 against unpacked forward passes, one device against eight, and a killed survey that goes on."""
 
 import os
 import socket
 import subprocess
 import sys
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from jax.sharding import AxisType
-from scipy.stats import t as student_t
 
 from ncfair_jax.collapse.class_stats import ClassStats, merge
-from ncfair_jax.collapse.measures import measure
-from ncfair_jax.collapse.survey import measure_with_intervals, survey
+from ncfair_jax.collapse.stored import StoredGroups, SurveyError
+from ncfair_jax.collapse.survey import HeldOut, survey, survey_nc4
 from ncfair_jax.models.encoder import encode
 from ncfair_jax.models.heads import classifier, mlm_transform
 from tests import tiny
@@ -54,8 +53,8 @@ def moments_one_by_one(examples, params, features, alignment) -> ClassStats:
 def test_equals_a_forward_pass_of_single_sentences(features, alignment):
     examples, params = tiny.examples(60), tiny.params()
     groups = survey(
-        tiny.MODEL, params, examples, tiny.classes(), features=features, alignment=alignment, row_tokens=32, groups=5
-    )
+        tiny.MODEL, params, examples, tiny.classes(), features=(features,), alignment=alignment, row_tokens=32, groups=5
+    )[features]
     assert len(groups) == 5
     expected = moments_one_by_one(examples, params, features, alignment)
     assert expected.count.min() > 0
@@ -70,12 +69,95 @@ def test_equals_a_forward_pass_of_single_sentences(features, alignment):
 def test_one_device_equals_eight():
     mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
     examples, params = tiny.examples(50), tiny.params()
-    alone = survey(tiny.MODEL, params, examples, tiny.classes(), row_tokens=32, groups=3)
-    shared_out = survey(tiny.MODEL, params, examples, tiny.classes(), row_tokens=32, groups=3, batch_rows=8, mesh=mesh)
-    for one, eight in zip(alone, shared_out, strict=True):
-        np.testing.assert_array_equal(one.count, eight.count)
-        np.testing.assert_allclose(one.mean, eight.mean, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(one.m2, eight.m2, rtol=1e-5)
+    features = ("transform", "layer_1")
+    options = {"features": features, "row_tokens": 32, "groups": 3}
+    alone = survey(tiny.MODEL, params, examples, tiny.classes(), **options)
+    shared_out = survey(tiny.MODEL, params, examples, tiny.classes(), batch_rows=8, mesh=mesh, **options)
+    for name in features:
+        for one, eight in zip(alone[name], shared_out[name], strict=True):
+            np.testing.assert_array_equal(one.count, eight.count)
+            np.testing.assert_allclose(one.mean, eight.mean, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(one.m2, eight.m2, rtol=1e-5)
+    rows, bias = classifier(params)
+    listed = tiny.classes().token_ids
+    words = {"words": HeldOut(tiny.classes(), reduce(merge, alone["transform"]), rows[listed], bias[listed])}
+    found = [
+        survey_nc4(tiny.MODEL, params, tiny.examples(40, seed=1), words, row_tokens=32, groups=2, mesh=where)["words"]
+        for where in (None, mesh)
+    ]
+    assert jax.tree.map(np.ndarray.tolist, found[0]) == jax.tree.map(np.ndarray.tolist, found[1])
+    assert sum(found[0]["nc4"][0].matches) + sum(found[0]["nc4"][0].misses) > 10
+
+
+def test_layers_in_one_pass_equal_passes_of_their_own():
+    examples, params = tiny.examples(30), tiny.params()
+    names = ("layer_0", "layer_1", "layer_2", "hidden", "transform")
+    options = {"row_tokens": 32, "groups": 2}
+    together = survey(tiny.MODEL, params, examples, tiny.classes(), features=names, **options)
+    for name in names:
+        alone = survey(tiny.MODEL, params, examples, tiny.classes(), features=(name,), **options)[name]
+        for one, other in zip(alone, together[name], strict=True):
+            jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6), one, other)
+    np.testing.assert_array_equal(together["hidden"][0].mean, together["layer_2"][0].mean)
+    assert np.abs(together["layer_0"][0].mean - together["layer_1"][0].mean).max() > 0.1
+
+
+def test_nc4_counts_the_rows_of_single_sentences():
+    params, classes = tiny.params(), tiny.classes()
+    rows, bias = (np.asarray(x)[classes.token_ids] for x in classifier(params))
+    stats = reduce(merge, survey(tiny.MODEL, params, tiny.examples(40), classes, row_tokens=32)["hidden"])
+    held_out = tiny.examples(12, seed=5)
+    words = {"words": HeldOut(classes, stats, rows, bias)}
+    found = survey_nc4(tiny.MODEL, params, held_out, words, features="hidden", row_tokens=32, groups=3)["words"]
+    matches = {"nc4": 0, "nc4_bias": 0}
+    for example in held_out:
+        tokens = example[None]
+        hidden = encode(tiny.MODEL, params, tokens, np.ones_like(tokens), np.arange(len(example))[None]).hidden_states[
+            0
+        ]
+        for row, token in zip(np.asarray(hidden, np.float64), example, strict=True):
+            if token in classes.token_ids:
+                nearest = np.square(np.asarray(stats.mean) - row).sum(axis=1).argmin()
+                matches["nc4"] += (rows @ row).argmax() == nearest
+                matches["nc4_bias"] += (rows @ row + bias).argmax() == nearest
+    listed = sum(int(np.isin(example, classes.token_ids).sum()) for example in held_out)
+    for kind, number in matches.items():
+        assert len(found[kind]) == 3
+        assert sum(int(part.matches.sum()) for part in found[kind]) == number
+        assert sum(int(part.matches.sum() + part.misses.sum()) for part in found[kind]) == listed
+
+
+def test_stored_survey_goes_on_bit_for_bit(tmp_path, monkeypatch):
+    options = {"features": ("hidden", "transform"), "row_tokens": 32, "groups": 6}
+    survey(tiny.MODEL, tiny.params(), tiny.examples(40), tiny.classes(), folder=tmp_path / "whole", **options)
+
+    written = StoredGroups.write
+
+    def dies(folder, number, stats):
+        if number == 3:
+            raise KeyboardInterrupt
+        written(folder, number, stats)
+
+    monkeypatch.setattr(StoredGroups, "write", staticmethod(dies))
+    with pytest.raises(KeyboardInterrupt):
+        survey(tiny.MODEL, tiny.params(), tiny.examples(40), tiny.classes(), folder=tmp_path / "parts", **options)
+    monkeypatch.undo()
+    before = (tmp_path / "parts" / "group-002.npz").stat().st_mtime_ns
+    found = survey(tiny.MODEL, tiny.params(), tiny.examples(40), tiny.classes(), folder=tmp_path / "parts", **options)
+    assert (tmp_path / "parts" / "group-002.npz").stat().st_mtime_ns == before
+    for name, groups in found.items():
+        for group, other in zip(groups, StoredGroups(tmp_path / "whole", 6, name), strict=True):
+            assert [leaf.tobytes() for leaf in group] == [leaf.tobytes() for leaf in other]
+    chosen = found["hidden"].select(np.array([4, 1]))
+    np.testing.assert_array_equal(chosen[-1].mean, found["hidden"][5].mean[[4, 1]])
+    with pytest.raises(SurveyError, match=r"holds another survey: .*weights"):
+        survey(tiny.MODEL, tiny.params(1), tiny.examples(40), tiny.classes(), folder=tmp_path / "parts", **options)
+    with pytest.raises(SurveyError, match=r"another survey: .*text"):
+        survey(tiny.MODEL, tiny.params(), tiny.examples(41), tiny.classes(), folder=tmp_path / "parts", **options)
+    whole = (tmp_path / "parts" / "group-001.npz").read_bytes()
+    (tmp_path / "parts" / "group-001.npz").write_bytes(whole[:100])
+    with pytest.raises(SurveyError, match=r"group-001.npz cannot be read .* delete it"):
+        found["hidden"][1]
 
 
 PROCESS = """
@@ -84,10 +166,11 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 from jax.sharding import AxisType
-from ncfair_jax.collapse.survey import survey
+from ncfair_jax.collapse.stored import StoredGroups, SurveyError
+from ncfair_jax.collapse.survey import HeldOut, survey, survey_nc4
 from tests import tiny
 mesh = jax.make_mesh((4, 1, 1), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
-groups = survey(tiny.MODEL, tiny.params(), tiny.examples(30), tiny.classes(), row_tokens=32, groups=2, mesh=mesh)
+groups = survey(tiny.MODEL, tiny.params(), tiny.examples(30), tiny.classes(), row_tokens=32, groups=2, mesh=mesh)["hidden"]
 np.savez(sys.argv[3], *[leaf for group in groups for leaf in group])
 """
 
@@ -110,55 +193,20 @@ def test_one_process_equals_two(tmp_path):
     for process in processes:
         errors = process.communicate(timeout=120)[1]
         assert process.returncode == 0, errors
-    alone = survey(tiny.MODEL, tiny.params(), tiny.examples(30), tiny.classes(), row_tokens=32, groups=2)
+    alone = survey(tiny.MODEL, tiny.params(), tiny.examples(30), tiny.classes(), row_tokens=32, groups=2)["hidden"]
     for output in outputs:
         stored = np.load(output)
         for name, leaf in zip(stored.files, jax.tree.leaves(alone), strict=True):
             np.testing.assert_allclose(stored[name], leaf, rtol=1e-5, atol=1e-6)
 
 
-def test_intervals_are_the_delete_a_group_jackknife():
-    params = tiny.params()
-    groups = survey(tiny.MODEL, params, tiny.examples(60), tiny.classes(), row_tokens=32, groups=4)
-    rows = classifier(params)[0][tiny.classes().token_ids]
-    figures, intervals = measure_with_intervals(groups, rows)
-    assert figures == pytest.approx(measure(reduce(merge, groups), rows), rel=1e-6, nan_ok=True)
-    assert set(figures) - set(intervals) == {"classes", "singletons", "pairs_skipped"}
-    without = [measure(reduce(merge, groups[:g] + groups[g + 1 :]), rows)["unc3"] for g in range(4)]
-    error = np.sqrt(3 / 4 * sum((value - np.mean(without)) ** 2 for value in without))
-    low, high = intervals["unc3"]
-    assert high - low == pytest.approx(2 * student_t.ppf(0.975, 3) * error, rel=1e-4)
-    assert (high + low) / 2 == pytest.approx(figures["unc3"])
-
-
-def test_jackknife_of_a_mean_is_the_textbook_interval():
-    """For the mean of equal groups, the jackknife error is the standard error of the group means."""
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(20, 2, 3))  # of each group, the only row of each of two classes
-    groups = [ClassStats(np.ones(2, np.int32), row.astype(np.float32), np.zeros(2, np.float32)) for row in rows]
-    weights = np.eye(2, 3, dtype=np.float32)
-    figures, intervals = measure_with_intervals(groups, weights)
-    # Two centred means are opposite vectors of half the distance of the means: linear in the data along that line.
-    distance = rows[:, 0] - rows[:, 1]
-    direction = distance.mean(axis=0) / np.linalg.norm(distance.mean(axis=0))
-    error = np.std(distance @ direction / 2, ddof=1) / np.sqrt(20)
-    low, high = intervals["nc2_norm_mean"]
-    assert figures["nc2_norm_mean"] == pytest.approx(np.linalg.norm(distance.mean(axis=0)) / 2, rel=1e-5)
-    assert (high - low) / 2 == pytest.approx(2.093 * error, rel=0.1)  # a norm is linear to first order only
-
-
 def test_few_groups_and_wrong_calls():
     examples, params = tiny.examples(3), tiny.params()
-    groups = survey(tiny.MODEL, params, examples, tiny.classes(), row_tokens=32)
-    assert len(groups) == 3
-    rows = classifier(params)[0][tiny.classes().token_ids]
-    assert all(np.isnan(interval).all() for interval in measure_with_intervals(groups[:1], rows)[1].values())
-    for wrong in ({"features": "last"}, {"alignment": "shifted"}, {"groups": 0}, {"row_tokens": 4}):
-        with pytest.raises(ValueError, match=r"choose from|at least one|row"):
+    assert len(survey(tiny.MODEL, params, examples, tiny.classes(), row_tokens=32)["hidden"]) == 3
+    for wrong in ({"features": ["last"]}, {"features": []}, {"alignment": "shifted"}, {"groups": 0}, {"row_tokens": 4}):
+        with pytest.raises(ValueError, match=r"choose from|at least one|one or more|row"):
             survey(tiny.MODEL, params, examples, tiny.classes(), **wrong)
     with pytest.raises(ValueError, match="at least one"):
         survey(tiny.MODEL, params, [], tiny.classes())
     with pytest.raises(ValueError, match="model reads 40"):
         survey(tiny.MODEL, params, [np.full(41, 6, np.int32)], tiny.classes())
-    with pytest.raises(ValueError, match="no groups"):
-        measure_with_intervals([], rows)

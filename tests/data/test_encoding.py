@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from transformers import BertTokenizerFast, RobertaTokenizerFast
 
-from ncfair_jax.data.encoding import encode_sentences
+from ncfair_jax.data.encoding import encode_sentences, tokenizer_fingerprint
 
 
 @pytest.fixture
@@ -33,3 +33,11 @@ def test_roberta_specials(shared):
     tokenizer = RobertaTokenizerFast(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
     (ids,) = encode_sentences(["He saw the woman."], tokenizer, 5)
     assert ids.tolist() == [0, 894, 794, 5, 2]
+
+
+def test_fingerprint_follows_the_vocabulary(tokenizer, tmp_path):
+    same = BertTokenizerFast(vocab=str(tmp_path / "vocab.txt"))
+    assert tokenizer_fingerprint(same) == tokenizer_fingerprint(tokenizer)
+    swapped = (tmp_path / "vocab.txt").read_text(encoding="utf-8").replace("a\nb\n", "b\na\n")
+    (tmp_path / "vocab.txt").write_text(swapped, encoding="utf-8")  # as many words, other ids
+    assert tokenizer_fingerprint(BertTokenizerFast(vocab=str(tmp_path / "vocab.txt"))) != tokenizer_fingerprint(same)

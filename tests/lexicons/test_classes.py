@@ -8,6 +8,7 @@ from ncfair_jax.lexicons.classes import (
     build_classes,
     frequency_matched,
     full_vocabulary,
+    matched_lists,
     random_classes,
     token_counts,
 )
@@ -204,3 +205,21 @@ def test_frequency_matching_on_a_zipf_like_vocabulary(request, vocabulary):
     np.testing.assert_array_equal(np.bincount(matched.group), np.bincount(classes.group))
     ours, theirs = (np.sort(counts[ids]).astype(float) for ids in (classes.token_ids, matched.token_ids))
     assert np.abs(np.log(ours / theirs)).mean() < 0.05
+
+
+def test_matched_lists_are_neutral_as_frequent_and_different(uncased):
+    counts = np.random.default_rng(0).zipf(1.3, len(uncased)).clip(max=10**6)
+    classes = build_classes(load_lexicon("gender"), uncased)
+    lists = matched_lists(classes, counts, 50, 0, uncased)
+    assert lists.shape == (50, classes.num_classes)
+    assert all(len(set(row)) == len(row) for row in lists.tolist())
+    assert not set(lists.ravel().tolist()) & set(classes.token_ids.tolist())
+    ours = np.sort(counts[classes.token_ids])
+    distances = [np.abs(np.log(ours / np.sort(counts[row]))).mean() for row in lists]
+    assert max(distances) < 0.15
+    assert len(np.unique(lists)) > 5 * classes.num_classes  # by no means always the same words
+    np.testing.assert_array_equal(matched_lists(classes, counts, 50, 0, uncased), lists)
+    assert (matched_lists(classes, counts, 50, 1, uncased) != lists).any()
+    rare = np.where(np.arange(len(uncased)) < 1100, counts, 0)
+    with pytest.raises(ValueError, match="give more text"):
+        matched_lists(classes, rare, 5, 0, uncased)

@@ -1,0 +1,98 @@
+"""What both passes over a corpus share: packed batches, and the features and classes of their tokens.
+
+Letters: E examples, R rows of a batch, T tokens a row, N = R T, D hidden, K classes, V vocabulary.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
+
+from ncfair_jax.data.packing import PackedRows, round_up
+from ncfair_jax.models.encoder import ModelConfig, Params, encode
+from ncfair_jax.models.heads import mlm_transform
+from ncfair_jax.sharding import put_tree
+
+LAYER = "layer_"
+ALIGNMENTS = ("same", "next")
+Rows = tuple[Int[Array, "R T"], Int[Array, "R T"], Int[Array, "R T"]]  # tokens, segment ids, positions
+
+
+def check_choices(config: ModelConfig, features: Sequence[str], alignment: str) -> None:
+    """Refuses features and alignments that do not exist.
+
+    Raises:
+        ValueError: naming what there is.
+    """
+    if alignment not in ALIGNMENTS:
+        raise ValueError(f"alignment={alignment!r}; choose from {', '.join(ALIGNMENTS)}")
+    known = ["transform", "hidden", *layer_names(config)]
+    for name in features:
+        if name not in known:
+            raise ValueError(f"features={name!r}; choose from {', '.join(known)}")
+    if not features or len(set(features)) < len(features):
+        raise ValueError(f"features={tuple(features)}; name one or more, each once")
+
+
+def layer_names(config: ModelConfig) -> list[str]:
+    """`layer_0`, the embeddings, to `layer_L`, the last hidden state (which "hidden" also names)."""
+    return [f"{LAYER}{layer}" for layer in range(config.num_layers + 1)]
+
+
+def token_features(
+    config: ModelConfig, params: Params, rows: Rows, features: Sequence[str]
+) -> dict[str, Float[Array, "N D"]]:
+    """Features of every token by one deterministic forward pass.
+
+    Args:
+        features: "hidden", the last hidden state; "transform", what the decoder multiplies; "layer_i", the output of
+            layer i with the embeddings as layer 0.
+    """
+    output = encode(config, params, *rows, all_layers=True)
+    assert output.all_layers is not None
+    found = {}
+    for name in features:
+        if name == "transform":
+            values = mlm_transform(config, params, output.hidden_states)
+        elif name == "hidden":
+            values = output.hidden_states
+        else:
+            values = output.all_layers[int(name.removeprefix(LAYER))]
+        found[name] = values.reshape(-1, values.shape[-1])
+    return found
+
+
+def token_slots(rows: Rows, slot_of_token: Int[Array, "V"], num_classes: int, alignment: str) -> Int[Array, "N"]:
+    """Class of every token, K for none. Special tokens and pads never count.
+
+    Args:
+        alignment: "same", a word's feature is the one at its own token; "next", the one at the token before it (the
+            released code's shift).
+    """
+    tokens, segment_ids, _ = rows
+    slots = jnp.where(segment_ids > 0, slot_of_token[tokens], num_classes)
+    if alignment == "next":
+        follows = segment_ids[:, 1:] == segment_ids[:, :-1]
+        ahead = jnp.where(follows, slots[:, 1:], num_classes)
+        slots = jnp.pad(ahead, ((0, 0), (0, 1)), constant_values=num_classes)
+    return slots.reshape(-1)
+
+
+def batches(packed: PackedRows, rows: int, mesh: Mesh | None) -> Iterator[Rows]:
+    """Batches of R rows, the last filled up with pads, shared out over the mesh: each process gives its devices' rows."""
+    for start in range(0, len(packed.tokens), rows):
+        parts = [np.asarray(x[start : start + rows]) for x in (packed.tokens, packed.segment_ids, packed.positions)]
+        full: list[Any] = [np.pad(x, ((0, rows - len(x)), (0, 0))) for x in parts]
+        if mesh is not None:
+            full = put_tree(full, [NamedSharding(mesh, P(mesh.axis_names))] * len(full))
+        yield full[0], full[1], full[2]
+
+
+def rows_of_batch(packed: Sequence[PackedRows], batch_rows: int, mesh: Mesh | None) -> int:
+    """R: `batch_rows` rounded up to the devices, or as many as the largest part has. One program for all parts."""
+    devices = 1 if mesh is None else mesh.size
+    return min(round_up(batch_rows, devices), max(len(part.tokens) for part in packed))

@@ -1,0 +1,57 @@
+"""The lists of words that a measurement compares: the lexicon, and controls of neutral words."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from ncfair_jax.lexicons.classes import (
+    FairnessClasses,
+    classes_of,
+    frequency_matched,
+    full_vocabulary,
+    occurring,
+    random_classes,
+)
+
+LEXICON, EVERYTHING = "lexicon", "full"
+WORD_SETS = (LEXICON, "frequency-matched", "random", EVERYTHING)
+
+
+def word_sets(
+    names: Sequence[str], lexicon: FairnessClasses, counts: np.ndarray, seed: int, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, FairnessClasses]:
+    """The named sets, each holding only words that occur in the text.
+
+    "random" draws as many neutral words as words of the lexicon occur, "frequency-matched" a neutral word of about the same
+    count for each of them, "full" is every token that is not special.
+
+    Args:
+        lexicon: classes of the fairness words.
+        counts: i64[V], occurrences of each token in the text.
+    Raises:
+        ValueError: for an unknown name, or fewer than two words of the lexicon in the text.
+    """
+    for name in names:
+        if name not in WORD_SETS:
+            raise ValueError(f"word set {name!r}; choose from {', '.join(WORD_SETS)}")
+    fairness = occurring(lexicon, counts, tokenizer)
+    if fairness.num_classes < 2:
+        raise ValueError(
+            f"{fairness.num_classes} words of the lexicon occur in the text; at least two are needed: give more text"
+        )
+    absent = np.flatnonzero(counts == 0).tolist()
+    makers = {
+        LEXICON: lambda: fairness,
+        "frequency-matched": lambda: frequency_matched(fairness, counts, seed, tokenizer),
+        "random": lambda: random_classes(fairness.num_classes, seed, tokenizer, exclude=absent),
+        EVERYTHING: lambda: occurring(full_vocabulary(tokenizer), counts, tokenizer),
+    }
+    return {name: makers[name]() for name in names}
+
+
+def union(
+    sets: Mapping[str, FairnessClasses], lists: np.ndarray, tokenizer: PreTrainedTokenizerBase
+) -> FairnessClasses:
+    """All words of the sets and of the lists of token ids, i32[N, K]: what one pass over the text has to collect."""
+    return classes_of(np.unique(np.concatenate([*(x.token_ids for x in sets.values()), lists.ravel()])), tokenizer)

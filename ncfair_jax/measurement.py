@@ -1,0 +1,276 @@
+"""What `launch/measure.py` runs: several models on one text, on several sets of words, and what differs between them.
+
+Every model gets a folder with the groups of its survey (a killed measurement goes on there), `measures.json`, `words.csv`
+and `stats.npz`, from which all figures can be computed again without the model.
+"""
+
+import csv
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+from ncfair_jax.collapse.agreement import Agreement
+from ncfair_jax.collapse.class_stats import ClassStats, merge
+from ncfair_jax.collapse.forward import layer_names
+from ncfair_jax.collapse.jackknife import measure_groups
+from ncfair_jax.collapse.model_measures import ModelMeasures, from_json, to_json
+from ncfair_jax.collapse.permutation import figures_of_lists
+from ncfair_jax.collapse.stored import StoredGroups, save_stats
+from ncfair_jax.collapse.survey import Groups, HeldOut, group_runs, survey, survey_nc4
+from ncfair_jax.collapse.word_sets import EVERYTHING, LEXICON, WORD_SETS, union, word_sets
+from ncfair_jax.collapse.words import COLUMNS, word_table
+from ncfair_jax.config import differences
+from ncfair_jax.data.corpus import text_sentences
+from ncfair_jax.data.encoding import encode_sentences
+from ncfair_jax.lexicons.classes import FairnessClasses, build_classes, matched_lists, token_counts
+from ncfair_jax.lexicons.lexicon import load_lexicon
+from ncfair_jax.models.heads import classifier
+from ncfair_jax.models.hf import Pretrained, load_pretrained
+from ncfair_jax.report import collapse_figures, collapse_table
+from ncfair_jax.run_log import write_json, write_text
+
+MEASURES_FILE, WORDS_FILE, STATS_FILE = "measures.json", "words.csv", "stats.npz"
+ROW_TOKENS = 128
+
+
+class MeasureError(ValueError):
+    """A measurement that cannot be made or belongs to other settings; one line with the remedy."""
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """What is measured, the same for every model.
+
+    Attributes:
+        corpus: "wikitext2" (the held-out text), "gap", or a text file or folder.
+        data: folder that holds the named corpora; "" = public sources.
+        lexicon: shipped name or JSON file.
+        word_sets: names in `word_sets.WORD_SETS`.
+        word_rule: how words become classes, `lexicons.classes.build_classes`.
+        features: "transform", what the decoder multiplies, or "hidden".
+        layer: "last", "all" (figures by depth besides those of the last), or the number of a layer (0 = embeddings).
+        alignment: "same" or "next".
+        held_out: share of the sentences that only NC4 sees; 0 = no NC4 of rows.
+        groups: of the jackknife.
+        permutations: random lists of the permutation test; 0 = none.
+        seed: of the controls.
+        max_sentences: keep the first so many; 0 = all.
+    """
+
+    corpus: str = "wikitext2"
+    data: str = ""
+    lexicon: str = "gender"
+    word_sets: tuple[str, ...] = WORD_SETS
+    word_rule: str = "whole_word"
+    features: str = "transform"
+    layer: str = "last"
+    alignment: str = "same"
+    held_out: float = 0.1
+    groups: int = 20
+    permutations: int = 999
+    seed: int = 0
+    max_sentences: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_out < 1:
+            raise MeasureError(f"held_out={self.held_out}; a share from 0 to below 1")
+        if self.layer not in ("last", "all") and not self.layer.isdecimal():
+            raise MeasureError(f"layer={self.layer!r}; last, all, or a number from 0 (the embeddings)")
+        if self.layer.isdecimal() and self.features == "transform":
+            raise MeasureError("the transform follows the last layer only; use features=hidden with a single layer")
+        if self.permutations and LEXICON not in self.word_sets:
+            raise MeasureError("the permutation test is of the lexicon; add it to the word sets, or use permutations=0")
+        for name, least in (("groups", 1), ("permutations", 0), ("max_sentences", 0)):
+            if getattr(self, name) < least:
+                raise MeasureError(f"{name}={getattr(self, name)}; at least {least}")
+
+
+class Text(NamedTuple):
+    """Encoded sentences: those that moments are collected on, and those that only NC4 sees."""
+
+    collected: list[np.ndarray]
+    held_out: list[np.ndarray]
+    row_tokens: int
+
+
+class Words(NamedTuple):
+    """The word sets, the random lists of the permutation test (token ids i32[N, C]), and all their words together."""
+
+    sets: dict[str, FairnessClasses]
+    lists: np.ndarray
+    union: FairnessClasses
+
+
+def measure_model(
+    path: str, settings: MeasureSettings, folder: Path, mesh: Mesh, offline: bool = False
+) -> ModelMeasures:
+    """Measures one model, or reads back what was measured before.
+
+    Args:
+        path: Hugging Face folder or Hub name.
+        folder: of this model's results.
+    Raises:
+        MeasureError: if the folder belongs to other settings, naming them.
+    """
+    result = folder / MEASURES_FILE
+    wanted = json.loads(json.dumps({"model": path} | dataclasses.asdict(settings)))
+    if result.exists():
+        stored = json.loads(result.read_text(encoding="utf-8"))
+        if lines := differences(wanted, stored["settings"], "settings"):
+            raise MeasureError(f"{folder} was measured with other settings: {'; '.join(lines)}. Use another --out")
+        return from_json(stored)
+    model = load_pretrained(path, offline=offline)
+    text = read_examples(model, settings)
+    words = choose_words(model, text, settings)
+    main, features = feature_names(settings, model)
+    options: dict[str, Any] = {"alignment": settings.alignment, "row_tokens": text.row_tokens, "mesh": mesh}
+    surveyed = survey(
+        model.config,
+        model.params,
+        text.collected,
+        words.union,
+        features=features,
+        groups=settings.groups,
+        folder=folder / "survey",
+        **options,
+    )
+    weight, bias = (np.asarray(x) for x in classifier(model.params))
+    groups = {name: select(surveyed[main], words.union, chosen) for name, chosen in words.sets.items()}
+    agreements = nc4_of_sets(model, text, words, groups, main, options)
+    sets = {
+        name: measure_groups(groups[name], weight[x.token_ids], bias[x.token_ids], agreements.get(name))
+        for name, x in words.sets.items()
+    }
+    depth = {
+        name: {
+            layer: measure_groups(select(surveyed[layer], words.union, x), weight[x.token_ids])
+            for layer in features
+            if layer != main
+        }
+        for name, x in words.sets.items()
+        if name != EVERYTHING and len(features) > 1
+    }
+    total: ClassStats = jax.tree.map(np.asarray, reduce(merge, surveyed[main]))
+    lists = figures_of_lists(total, weight[words.union.token_ids], words.union.slot_of_token[words.lists])
+    counts = {name: x.num_classes for name, x in words.sets.items()}
+    found = ModelMeasures(path, counts, len(text.collected), len(text.held_out), sets, depth, lists)
+    if jax.process_index() == 0:
+        write_words(folder / WORDS_FILE, words, total, weight)
+        save_stats(folder / STATS_FILE, total, words.union, weight[words.union.token_ids], bias[words.union.token_ids])
+        write_json(result, to_json(found, wanted))  # last: it says that the rest is there
+    return found
+
+
+def read_examples(model: Pretrained, settings: MeasureSettings) -> Text:
+    """The corpus, encoded and split."""
+    row_tokens = min(ROW_TOKENS, model.config.max_tokens)
+    sentences = text_sentences(settings.corpus, settings.data)[: settings.max_sentences or None]
+    examples = encode_sentences(sentences, model.tokenizer, row_tokens)
+    return Text(*split(examples, settings.groups, settings.held_out), row_tokens)
+
+
+def choose_words(model: Pretrained, text: Text, settings: MeasureSettings) -> Words:
+    """The word sets of the settings, of words that occur in the collected text, and the random lists."""
+    counts = token_counts(text.collected, len(model.tokenizer))
+    lexicon = build_classes(load_lexicon(settings.lexicon), model.tokenizer, settings.word_rule)
+    sets = word_sets(settings.word_sets, lexicon, counts, settings.seed, model.tokenizer)
+    lists = np.zeros((0, 0), np.int32)
+    if settings.permutations:
+        tested = sets[LEXICON]
+        lists = matched_lists(tested, counts, settings.permutations, settings.seed, model.tokenizer)
+    return Words(sets, lists, union(sets, lists, model.tokenizer))
+
+
+def nc4_of_sets(
+    model: Pretrained, text: Text, words: Words, groups: dict[str, StoredGroups], features: str, options: dict[str, Any]
+) -> dict[str, dict[str, list[Agreement]]]:
+    """NC4's counts of each set on the held-out examples; nothing where there are none."""
+    if not text.held_out:
+        return {}
+    weight, bias = (np.asarray(x) for x in classifier(model.params))
+    held = {
+        name: HeldOut(x, reduce(merge, groups[name]), weight[x.token_ids], bias[x.token_ids])
+        for name, x in words.sets.items()
+    }
+    parts = len(next(iter(groups.values())))
+    return survey_nc4(model.config, model.params, text.held_out, held, features=features, groups=parts, **options)
+
+
+def select(groups: Groups, union: FairnessClasses, words: FairnessClasses) -> StoredGroups:
+    """The groups of one set's words."""
+    assert isinstance(groups, StoredGroups)  # the survey had a folder
+    return groups.select(union.slot_of_token[words.token_ids])
+
+
+def write_words(path: Path, words: Words, total: ClassStats, weight: np.ndarray) -> None:
+    """words.csv: one line for each word of each set."""
+    with path.with_name(path.name + ".tmp").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ("word_set", *COLUMNS))
+        writer.writeheader()
+        for name, x in words.sets.items():
+            slots = words.union.slot_of_token[x.token_ids]
+            for row in word_table(x, ClassStats(*(leaf[slots] for leaf in total)), weight[x.token_ids]):
+                writer.writerow({"word_set": name} | row)
+    path.with_name(path.name + ".tmp").replace(path)
+
+
+def split(examples: Sequence[np.ndarray], groups: int, held_out: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Collected and held-out examples: of every group of consecutive examples, the last ones are held out."""
+    collected: list[np.ndarray] = []
+    aside: list[np.ndarray] = []
+    for run in group_runs(len(examples), groups):
+        cut = len(run) - int(held_out * len(run))
+        collected += [examples[i] for i in run[:cut]]
+        aside += [examples[i] for i in run[cut:]]
+    return collected, aside
+
+
+def feature_names(settings: MeasureSettings, pretrained: Pretrained) -> tuple[str, list[str]]:
+    """The features of the main figures, and all to be read off the forward pass."""
+    if settings.layer == "last":
+        return settings.features, [settings.features]
+    if settings.layer == "all":
+        return settings.features, [settings.features, *layer_names(pretrained.config)]
+    return f"layer_{settings.layer}", [f"layer_{settings.layer}"]
+
+
+def measure(models: Sequence[str], settings: MeasureSettings, out: Path, *, offline: bool = False) -> str:
+    """Measures every model and compares them with the first, on all devices.
+
+    Returns:
+        The tables as Markdown; also in out/table.md, beside a folder for each model and figures/.
+    """
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    folders = [out / name for name in folder_names(models)]
+    measured = [
+        dataclasses.replace(measure_model(path, settings, folder, mesh, offline), name=folder.name)
+        for path, folder in zip(models, folders, strict=True)
+    ]
+    text = collapse_table.comparison_table(measured)
+    if settings.permutations:
+        text += "\nThe lexicon among random lists of neutral words, as many and as frequent (two-sided p):\n\n"
+        text += collapse_table.permutation_table(measured)
+    if jax.process_index() == 0:
+        write_text(out / "table.md", text)
+        collapse_figures.draw_all(measured, folders, out / "figures")
+    return text
+
+
+def folder_names(models: Sequence[str]) -> list[str]:
+    """The last part of each path, numbered where it is not the first of its name."""
+    names: list[str] = []
+    for path in models:
+        name = Path(path).name or "model"
+        number = sum(
+            known == name or (known.startswith(f"{name}-") and known[len(name) + 1 :].isdecimal()) for known in names
+        )
+        names.append(f"{name}-{number + 1}" if number else name)
+    return names

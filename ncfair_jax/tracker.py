@@ -1,0 +1,95 @@
+"""Neural collapse while a run trains: NC1 to NC3 of the fairness words and of a control, on a few fixed sentences."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from ncfair_jax.collapse.class_stats import ClassStats
+from ncfair_jax.collapse.measures import measure
+from ncfair_jax.collapse.survey import survey
+from ncfair_jax.config import NC3Config
+from ncfair_jax.lexicons.classes import (
+    FairnessClasses,
+    build_classes,
+    classes_of,
+    frequency_matched,
+    occurring,
+    token_counts,
+)
+from ncfair_jax.lexicons.lexicon import load_lexicon
+from ncfair_jax.models.encoder import Params
+from ncfair_jax.models.heads import classifier
+from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.sharding import to_host
+
+TRACKED = ("nc1", "nc2_norm_cv", "nc2_interference_rmse", "gnc2", "nc3", "unc3")
+
+
+class Tracker(NamedTuple):
+    """What is measured at every tracking point: the same sentences and words all along.
+
+    Attributes:
+        examples: encoded sentences with fairness words.
+        classes: all words together; `slots` names those of the lexicon and of its control among them.
+    """
+
+    model: Pretrained
+    examples: list[np.ndarray]
+    classes: FairnessClasses
+    slots: dict[str, np.ndarray]
+    features: str
+    alignment: str
+    row_tokens: int
+    mesh: Mesh
+
+
+def make_tracker(
+    model: Pretrained, config: NC3Config, examples: Sequence[np.ndarray], sentences: int, row_tokens: int, mesh: Mesh
+) -> Tracker | None:
+    """Chooses sentences and control words; None where fewer than two fairness words occur in the examples.
+
+    The regulariser's lexicon, rule, features and alignment, whether or not it is on, so that runs with and without it can be
+    compared. The control is a neutral word of about the same count there for each fairness word of the sentences.
+
+    Args:
+        sentences: how many, spread evenly over the examples that hold a fairness word.
+    """
+    lexicon = build_classes(load_lexicon(config.lexicon), model.tokenizer, config.word_rule)
+    holding = [example for example in examples if np.isin(example, lexicon.token_ids).any()]
+    chosen = [holding[i] for i in np.linspace(0, len(holding) - 1, min(sentences, len(holding))).astype(int)]
+    counts = token_counts(chosen, len(model.tokenizer))
+    if np.sum(counts[lexicon.token_ids] > 0) < 2:
+        return None
+    words = occurring(lexicon, counts, model.tokenizer)
+    sets = {"lexicon": words}
+    with suppress(ValueError):  # a small vocabulary has too few neutral words for a control
+        sets["control"] = frequency_matched(words, counts, 0, model.tokenizer)
+    classes = classes_of(np.concatenate([x.token_ids for x in sets.values()]), model.tokenizer)
+    slots = {name: classes.slot_of_token[x.token_ids] for name, x in sets.items()}
+    return Tracker(model, chosen, classes, slots, config.features, config.alignment, row_tokens, mesh)
+
+
+def track(tracker: Tracker, params: Params) -> dict[str, float]:
+    """Figures of the current parameters, without dropout: "lexicon_nc1", "control_nc1", …; undefined ones are left out."""
+    config = tracker.model.config
+    surveyed = survey(
+        config,
+        params,
+        tracker.examples,
+        tracker.classes,
+        features=(tracker.features,),
+        alignment=tracker.alignment,
+        row_tokens=tracker.row_tokens,
+        mesh=tracker.mesh,
+        groups=1,
+    )
+    (stats,) = surveyed[tracker.features]
+    rows = to_host(classifier(params)[0][tracker.classes.token_ids])
+    found: dict[str, float] = {}
+    for words, slots in tracker.slots.items():
+        figures = measure(ClassStats(*(leaf[slots] for leaf in stats)), rows[slots])
+        found |= {f"{words}_{name}": figures[name] for name in TRACKED if np.isfinite(figures[name])}
+    return found

@@ -1,0 +1,132 @@
+"""The measuring command as a user meets it: killed and resumed, two models, its files, its refusals."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ncfair_jax.collapse.measures import measure, similarities
+from ncfair_jax.collapse.model_measures import from_json
+from ncfair_jax.collapse.stored import load_stats
+from ncfair_jax.measurement import MeasureError, MeasureSettings, folder_names, split
+from tests import tiny_text
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("measure")
+    for seed in (3, 4):
+        tiny_text.write(folder, seed)
+    return folder
+
+
+def command(setting: Path, out: Path, *flags: str) -> list[str]:
+    script = str(ROOT / "launch" / "measure.py")
+    models = [f"--model={setting / name}" for name in ("model-3", "model-4")]
+    cache = f"--compilation_cache={setting / 'xla'}"
+    options = [f"--corpus={setting / 'text.txt'}", "--permutations=19", "--groups=6", "--held_out=0.2", "--layer=all"]
+    return [sys.executable, script, *models, *options, f"--out={out}", cache, *flags]
+
+
+ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+
+
+def run(*args: str) -> subprocess.CompletedProcess:
+    return subprocess.run(args, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def measured(setting) -> Path:
+    done = run(*command(setting, setting / "out"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    return setting / "out"
+
+
+def test_files_tables_and_figures(measured):
+    table = (measured / "table.md").read_text(encoding="utf-8")
+    for part in ("| lexicon | 10 | UNC3 |", "| full | 58 | NC4 |", "frequency-matched", "model-4 − model-3", "| 19 |"):
+        assert part in table
+    content = json.loads((measured / "model-3" / "measures.json").read_text(encoding="utf-8"))
+    assert (content["sentences"], content["held_out"]) == (164, 36)
+    assert set(content["depth"]["lexicon"]) == {"layer_0", "layer_1", "layer_2"}
+    assert "full" not in content["depth"]
+    assert len(content["lists"]) == 19
+    found = from_json(content)
+    stored = load_stats(measured / "model-3" / "stats.npz")
+    chosen = np.isin(stored.words, tiny_text.GENDER)
+    stats = type(stored.stats)(*(leaf[chosen] for leaf in stored.stats))
+    again = measure(stats, stored.classifier[chosen], stored.bias[chosen])
+    nc4 = {name for name in found.sets["lexicon"].figures if name.startswith("nc4") and name != "nc4_means"}
+    assert set(again) | nc4 == set(found.sets["lexicon"].figures)
+    for name, value in again.items():
+        assert found.sets["lexicon"].figures[name] == pytest.approx(value, rel=1e-5), name
+    with (measured / "model-3" / "words.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["word_set"] == "lexicon"]
+    assert {row["word"] for row in rows} == set(tiny_text.GENDER)
+    np.testing.assert_allclose([float(row["cosine"]) for row in rows], similarities(stats, stored.classifier[chosen]))
+    assert {path.name for path in (measured / "figures").glob("*.png")} == {
+        "by_layer.png",
+        "cosine_by_frequency.png",
+        "word_cosines.png",
+        "word_map_model-3.png",
+        "word_map_model-4.png",
+    }
+
+
+def test_killed_it_goes_on_bit_for_bit(setting, measured):
+    out = setting / "killed"
+    kills = 0
+    for waited_for in ("model-3/survey/group-001.npz", "model-4/survey/group-000.npz"):
+        process = subprocess.Popen(command(setting, out), env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+        while not (out / waited_for).exists() and process.poll() is None:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+    assert kills
+    assert run(*command(setting, out)).returncode == 0
+    for name in ("model-3/measures.json", "model-4/measures.json", "model-4/words.csv", "table.md"):
+        assert (out / name).read_bytes() == (measured / name).read_bytes(), name
+    for number in range(6):
+        name = f"model-4/survey/group-{number:03d}.npz"
+        with np.load(out / name) as one, np.load(measured / name) as other:
+            assert all(one[key].tobytes() == other[key].tobytes() for key in one.files)
+
+
+def test_refusals_are_one_line(setting, measured):
+    for flag, message in (
+        ("--groups=5", "measured with other settings: settings.groups"),
+        ("--word_sets=lexicon,common", "word set 'common'; choose from lexicon"),
+        ("--layer=first", "layer='first'; last, all, or a number"),
+        ("--held_out=1", "a share from 0 to below 1"),
+        ("--corpus=nowhere.txt", "nowhere.txt"),
+        ("--lexicon=age", "age"),
+        ("--model=nowhere/model", "nowhere/model"),
+    ):
+        new = setting / "refused" if "groups" not in flag else measured
+        done = run(*command(setting, new, flag))
+        assert done.returncode == 1
+        assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_settings_names_and_split():
+    with pytest.raises(MeasureError, match="transform follows the last layer"):
+        MeasureSettings(layer="2")
+    with pytest.raises(MeasureError, match="permutation test is of the lexicon"):
+        MeasureSettings(word_sets=("full",))
+    assert folder_names(["a/bert", "b/bert", "c/x", "d/bert"]) == ["bert", "bert-2", "x", "bert-3"]
+    examples = [np.array([number]) for number in range(20)]
+    collected, held_out = split(examples, 4, 0.4)
+    assert [int(x[0]) for x in held_out] == [3, 4, 8, 9, 13, 14, 18, 19]
+    assert len(collected) + len(held_out) == 20
+    assert split(examples, 4, 0.0)[1] == []
