@@ -77,7 +77,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """The task loss: a name in `objectives.OBJECTIVES` and the masking of masked-language modelling."""
+    """The task loss: a name in `objectives.METHODS` and the masking of masked-language modelling."""
 
     name: str = "mlm"
     mask_prob: float = 0.15

@@ -9,6 +9,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ncfair_jax.config import ConfigError, MeshConfig
+from ncfair_jax.data.pipeline import is_whole
 from ncfair_jax.optimizer import path_string
 
 BATCH_AXES = ("data", "fsdp")
@@ -99,7 +100,7 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     rows = NamedSharding(mesh, P(None, BATCH_AXES))
     everywhere = NamedSharding(mesh, P())
     return {
-        name: jax.make_array_from_process_local_data(everywhere if value.ndim == 0 else rows, value)
+        name: jax.make_array_from_process_local_data(everywhere if is_whole(name, value) else rows, value)
         for name, value in batch.items()
     }
 

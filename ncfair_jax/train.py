@@ -17,14 +17,13 @@ from jax.sharding import PartitionSpec as P
 
 from ncfair_jax.checkpoint import Checkpoints
 from ncfair_jax.config import ConfigError, RunConfig, differences, identity, to_dict, validate
-from ncfair_jax.data.corpus import load_examples
 from ncfair_jax.data.encoding import tokenizer_fingerprint
-from ncfair_jax.data.pipeline import Pipeline, PipelineConfig
+from ncfair_jax.data.pipeline import Examples, Pipeline, PipelineConfig
 from ncfair_jax.judge import comparison_table, judge
 from ncfair_jax.lexicons.classes import FairnessClasses, build_classes
 from ncfair_jax.lexicons.lexicon import load_lexicon
 from ncfair_jax.models.hf import Pretrained, load_pretrained, save_pretrained
-from ncfair_jax.objectives import OBJECTIVES, Objective, with_nc3
+from ncfair_jax.objectives import METHODS, Objective, with_nc3
 from ncfair_jax.objectives.base import Metrics
 from ncfair_jax.optimizer import make_optimizer
 from ncfair_jax.run_log import RunLog, write_json
@@ -35,6 +34,7 @@ from ncfair_jax.tracker import Tracker, make_tracker, track
 ROWS_PER_SHARD = 1  # rows are rounded up to a multiple of this on every device
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
+EXTRA = "method"  # parameters that only a method has: they train and are saved, and are not exported
 
 
 class WorkdirError(ValueError):
@@ -81,10 +81,7 @@ def train_and_evaluate(config: RunConfig, workdir: Path, before_folder: Path | N
         ConfigError, WorkdirError, ModelFolderError, CheckpointError, NonFiniteError: one line each.
     """
     validate(config)
-    if config.objective.name not in OBJECTIVES:  # here, since objectives read the config and not the other way round
-        raise ConfigError(
-            f"config.objective.name={config.objective.name!r}: choose from {', '.join(sorted(OBJECTIVES))}"
-        )
+    check_method(config)
     mesh = make_mesh(config.mesh)
     refuse_other_run(workdir, config)
     result_file = workdir / RESULT_FILE
@@ -104,6 +101,21 @@ def train_and_evaluate(config: RunConfig, workdir: Path, before_folder: Path | N
         save_pretrained(workdir / "export", trained, card=model_card(config, table))
         write_json(result_file, {"before": before, "after": after, "table": table})
     return {"before": before, "after": after, "table": table}
+
+
+def check_method(config: RunConfig) -> None:
+    """Refuses a method that does not exist or cannot do what the config asks.
+
+    Here and not in `validate`, since methods read the config and not the other way round.
+    """
+    name = config.objective.name
+    if name not in METHODS:
+        raise ConfigError(f"config.objective.name={name!r}: choose from {', '.join(sorted(METHODS))}")
+    if config.train.accumulation > 1 and not METHODS[name].accumulates:
+        raise ConfigError(
+            f"config.train.accumulation={config.train.accumulation}: {name} compares the examples of a batch with each other, "
+            "so splitting it would change the loss; set it to 1"
+        )
 
 
 def refuse_other_run(workdir: Path, config: RunConfig) -> None:
@@ -131,16 +143,20 @@ def prepare(config: RunConfig, mesh: Mesh) -> Run:
         remat=config.model.remat,
     )
     model = model._replace(config=with_runtime_choices(config, model))
-    examples, dev_examples = load_examples(config.data, model.tokenizer, config.seed)
+    method = METHODS[config.objective.name]
+    examples, dev_examples = method.examples(config, model)
     classes = nc3_classes(config, model)
     pipeline = make_pipeline(config, model, examples, classes, mesh)
-    dev = make_pipeline(config, model, dev_examples, classes, mesh) if dev_examples else None
+    dev = None if dev_examples is None else make_pipeline(config, model, dev_examples, classes, mesh)
     tracker = None
     if config.train.collapse_every:
-        shown, rows = dev_examples or examples, config.data.row_tokens
+        shown, rows = (dev_examples or examples).sequences, config.data.row_tokens
         tracker = make_tracker(model, config.nc3, shown, config.train.collapse_sentences, rows, mesh)
     total_steps = config.train.steps or int(np.ceil(config.train.epochs * pipeline.steps_per_epoch))
-    objective = OBJECTIVES[config.objective.name](model.config)
+    objective = method.objective(config, model, examples)
+    if method.extra_params is not None:
+        extra = method.extra_params(model.config, jax.random.key(config.seed))
+        model = model._replace(params=model.params | {EXTRA: jax.tree.map(np.asarray, extra)})
     if classes is not None:
         objective = with_nc3(objective, config.nc3, classes, model.config, pipeline.steps_per_epoch)
     tx, schedule = make_optimizer(config.optimizer, total_steps)
@@ -170,7 +186,7 @@ def nc3_classes(config: RunConfig, model: Pretrained) -> FairnessClasses | None:
 
 
 def make_pipeline(
-    config: RunConfig, model: Pretrained, examples: list[np.ndarray], classes: FairnessClasses | None, mesh: Mesh
+    config: RunConfig, model: Pretrained, examples: Examples, classes: FairnessClasses | None, mesh: Mesh
 ) -> Pipeline:
     """Packed, masked batches of the examples, their rows dividing over the mesh."""
     settings = PipelineConfig(
@@ -185,13 +201,15 @@ def make_pipeline(
         alignment=config.nc3.alignment,
         labels=config.nc3.labels,
     )
-    return Pipeline(
-        examples,
+    return examples.kind(
+        examples.sequences,
         settings,
         special_ids=model.tokenizer.all_special_ids,
         mask_token_id=model.tokenizer.mask_token_id,
         vocab_size=model.config.vocab_size,
         slot_of_token=None if classes is None else classes.slot_of_token,
+        views=examples.views,
+        **examples.arguments,
     )
 
 
@@ -223,7 +241,7 @@ def train(run: Run, workdir: Path) -> Pretrained:
     finally:
         checkpoints.close()
         log.close()
-    return run.model._replace(params=params)
+    return run.model._replace(params={name: value for name, value in params.items() if name != EXTRA})
 
 
 def start_state(run: Run) -> tuple[TrainState, Any]:
@@ -251,6 +269,8 @@ def loop(
         log.metrics(0, track(run.tracker, state.params))
     batches = run.pipeline.batches(start, run.total_steps, jax.process_index(), jax.process_count())
     for step, batch in enumerate(batches, start + 1):
+        if run.objective.refresh_due(step - 1):
+            state = refreshed(run, state, shardings)
         interval.count(batch)
         state, metrics = step_fn(state, put_batch(batch, run.mesh))
         interval.metrics.append(metrics)
@@ -278,6 +298,13 @@ def loop(
             log.say(f"stopped by SIGTERM at step {step}, saved; the same command goes on from there")
             raise Interrupted
     return state
+
+
+def refreshed(run: Run, state: TrainState, shardings: Any) -> TrainState:
+    """The state with what the objective keeps made anew from the parameters."""
+    assert run.objective.refresh is not None
+    carry = run.objective.refresh(state.params, state.carry)
+    return dataclasses.replace(state, carry=jax.device_put(carry, shardings.carry))
 
 
 class Interval:

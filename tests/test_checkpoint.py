@@ -6,7 +6,8 @@ import pytest
 
 from ncfair_jax.checkpoint import CheckpointError, Checkpoints, restore_params, save_params
 from ncfair_jax.config import ALIGNED, NC3Config, OptimizerConfig
-from ncfair_jax.objectives import OBJECTIVES, with_nc3
+from ncfair_jax.objectives import with_nc3
+from ncfair_jax.objectives.mlm import mlm_objective
 from ncfair_jax.optimizer import make_optimizer
 from ncfair_jax.state import init_state
 from tests import tiny
@@ -17,7 +18,7 @@ IDENTITY = {"config": {"seed": 1, "nc3": {"weight": 2.0}}, "corpus": "abc"}
 @pytest.fixture(scope="module")
 def state():
     nc3 = NC3Config(weight=1.0, **ALIGNED)
-    objective = with_nc3(OBJECTIVES["mlm"](tiny.MODEL), nc3, tiny.classes(), tiny.MODEL, 5)
+    objective = with_nc3(mlm_objective(tiny.MODEL), nc3, tiny.classes(), tiny.MODEL, 5)
     tx, _ = make_optimizer(OptimizerConfig(), 10)
     return jax.jit(lambda p: init_state(p, objective, tx, jax.random.key(7)))(tiny.params())
 

@@ -6,7 +6,8 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from ncfair_jax.config import ALIGNED, ConfigError, MeshConfig, NC3Config, OptimizerConfig
-from ncfair_jax.objectives import OBJECTIVES, with_nc3
+from ncfair_jax.objectives import with_nc3
+from ncfair_jax.objectives.mlm import mlm_objective
 from ncfair_jax.optimizer import make_optimizer
 from ncfair_jax.sharding import batch_shards, fit, make_mesh, put_batch, put_tree, state_shardings, to_host
 from ncfair_jax.state import init_state, make_train_step
@@ -34,7 +35,7 @@ def test_specs_lose_axes_that_do_not_divide():
 def test_moments_lie_where_their_parameters_lie():
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     tx, _ = make_optimizer(OptimizerConfig(), 10)
-    objective = OBJECTIVES["mlm"](tiny.MODEL)
+    objective = mlm_objective(tiny.MODEL)
     abstract = jax.eval_shape(lambda p: init_state(p, objective, tx, jax.random.key(0)), tiny.params())
     shardings = state_shardings(abstract, mesh)
     params = shardings.params
@@ -50,7 +51,7 @@ def three_steps(mesh_config, devices):
     # A large eps: with the usual one Adam turns the rounding noise of zero gradients (key biases) into whole steps.
     tx, _ = make_optimizer(OptimizerConfig(learning_rate=1e-2, eps=1e-2), 10)
     nc3 = NC3Config(weight=5.0, **ALIGNED)
-    objective = with_nc3(OBJECTIVES["mlm"](tiny.MODEL), nc3, tiny.classes(), tiny.MODEL, 5)
+    objective = with_nc3(mlm_objective(tiny.MODEL), nc3, tiny.classes(), tiny.MODEL, 5)
     rng = jax.random.key(0)
     abstract = jax.eval_shape(lambda p: init_state(p, objective, tx, rng), tiny.params())
     shardings = state_shardings(abstract, mesh)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ncfair_jax.config import ALIGNED, NC3Config, OptimizerConfig
-from ncfair_jax.objectives import OBJECTIVES, with_nc3
+from ncfair_jax.objectives import with_nc3
+from ncfair_jax.objectives.mlm import mlm_objective
 from ncfair_jax.optimizer import make_optimizer
 from ncfair_jax.state import init_state, make_train_step
 from tests import tiny
@@ -14,7 +15,7 @@ from tests import tiny
 
 def start(freeze=""):
     objective = with_nc3(
-        OBJECTIVES["mlm"](tiny.MODEL), NC3Config(weight=1.0, **ALIGNED), tiny.classes(), tiny.MODEL, steps_per_epoch=5
+        mlm_objective(tiny.MODEL), NC3Config(weight=1.0, **ALIGNED), tiny.classes(), tiny.MODEL, steps_per_epoch=5
     )
     tx, _ = make_optimizer(OptimizerConfig(learning_rate=3e-3, schedule="constant", freeze=freeze), 100)
     step = jax.jit(make_train_step(objective, tx))
@@ -72,7 +73,7 @@ def test_a_bad_step_changes_nothing_and_freezes_what_follows(poison):
 def test_one_compilation_per_shape():
     traces = []
     state, _ = start()
-    objective = OBJECTIVES["mlm"](tiny.MODEL)
+    objective = mlm_objective(tiny.MODEL)
     tx, _ = make_optimizer(OptimizerConfig(), 10)
     plain = make_train_step(objective, tx)
 

@@ -18,7 +18,8 @@ from ncfair_jax.data.pipeline import Pipeline, PipelineConfig
 from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.heads import init_params
-from ncfair_jax.objectives import OBJECTIVES, with_nc3
+from ncfair_jax.objectives import with_nc3
+from ncfair_jax.objectives.mlm import mlm_objective
 from ncfair_jax.optimizer import make_optimizer
 from ncfair_jax.state import init_state, make_train_step
 
@@ -132,7 +133,7 @@ def measure_length(model: ModelConfig, row_tokens: int, rows: int, steps: int, b
     """One row length; `bare` is FLOP/s of the bare product."""
     classes = synthetic_classes(model.vocab_size)
     pipeline = synthetic_pipeline(model, row_tokens, rows, classes)
-    objective = with_nc3(OBJECTIVES["mlm"](model), NC3Config(weight=100.0, **ALIGNED), classes, model, 1)  # type: ignore[arg-type]
+    objective = with_nc3(mlm_objective(model), NC3Config(weight=100.0, **ALIGNED), classes, model, 1)  # type: ignore[arg-type]
     tx, _ = make_optimizer(OptimizerConfig(), 1000)
     batch = pipeline.batch(0)
     put = jax.device_put(batch)

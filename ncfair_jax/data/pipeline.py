@@ -1,7 +1,10 @@
 """Training batches: packed, masked, of fixed shape, each a pure function of (seed, step).
 
+An example is one sequence, or several that belong together (`views`, such as a sentence and its counterfactual). What a
+method needs besides (other masks, places of words) is a subclass with its own `sequences` and `places`.
+
 Letters: A micro-batches of one update, R rows of the batch, T tokens a row, P masked positions a row, E examples,
-V vocabulary, K classes.
+S sequences, N tokens of all of them, V vocabulary, K classes.
 """
 
 import hashlib
@@ -9,6 +12,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
@@ -17,6 +22,25 @@ from ncfair_jax.data.masking import SHUFFLE_STREAM, mask_draws, mask_tokens
 from ncfair_jax.data.packing import FlatIndex, first_fit_decreasing, flat_index, round_up, scatter_rows
 
 Batch = dict[str, np.ndarray]
+WHOLE = "example_"  # arrays of this name belong to the examples and not to rows: every device and process has them all
+
+
+class Sequences(NamedTuple):
+    """The sequences of one batch, laid end to end.
+
+    Attributes:
+        lengths: i64[S].
+        original: i32[N], tokens before masking: what labels are.
+        tokens: i32[N], as the model sees them.
+        selected: bool[N], positions to predict.
+        classed: bool[N], tokens that may count as a class; a masked copy beside a clean one does not.
+    """
+
+    lengths: np.ndarray
+    original: np.ndarray
+    tokens: np.ndarray
+    selected: np.ndarray
+    classed: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -76,9 +100,10 @@ class Pipeline:
     """Batches of a corpus, ready for the train step.
 
     Args:
-        examples: encoded sentences, i32[L] each, with L <= config.row_tokens.
+        examples: encoded sequences, i32[L] each, with L <= config.row_tokens; those of one example follow each other.
         special_ids: ids never selected for prediction.
         slot_of_token: i32[V], class of each token, K for none; None: no classes (K = 0).
+        views: sequences of an example.
     Raises:
         ValueError: no examples, an example longer than a row, or a token id outside the vocabulary.
     """
@@ -92,6 +117,7 @@ class Pipeline:
         mask_token_id: int,
         vocab_size: int,
         slot_of_token: np.ndarray | None = None,
+        views: int = 1,
     ):
         if not len(examples):
             raise ValueError("the corpus holds no examples; check the corpus file and its filters")
@@ -108,7 +134,8 @@ class Pipeline:
                 f"token ids reach {self._tokens.max()}, the vocabulary has {vocab_size}: tokenizer and model differ"
             )
         self.config = config
-        self.num_examples = len(examples)
+        self.num_examples = len(examples) // views
+        self._views = views
         self.steps_per_epoch = -(-self.num_examples // config.batch_size)
         self._special = np.zeros(vocab_size, bool)
         self._special[list(special_ids)] = True
@@ -149,11 +176,46 @@ class Pipeline:
         """
         config = self.config
         ids = self.example_ids(step)
-        lengths = self._lengths[ids]
-        original = np.concatenate([self._tokens[self._starts[i] : self._starts[i] + self._lengths[i]] for i in ids])
-        masked = mask_tokens(
+        lengths, original, tokens, selected, classed = self.sequences(ids, step)
+        mask_counts = np.add.reduceat(selected, np.cumsum(lengths) - lengths, dtype=np.int64)
+        row_masks = masks_per_row(config.row_tokens, config.mask_prob)
+        while mask_counts.max() > row_masks:
+            row_masks *= 2
+        placement = first_fit_decreasing(lengths, config.row_tokens, mask_counts, row_masks)
+        index = flat_index(placement, lengths)
+        rows = round_up(placement.num_rows, math.lcm(config.row_multiple, config.accumulation))
+        class_tokens = original if config.labels == "original" else tokens
+        slots = np.where(classed, self._slot_of_token[class_tokens], self._no_class)
+        slots = aligned_slots(slots, index, self._no_class, config.alignment)
+        packed = {
+            "tokens": scatter_rows(tokens, index, rows, config.row_tokens),
+            "segment_ids": scatter_rows(index.segment, index, rows, config.row_tokens),
+            "positions": scatter_rows(index.position, index, rows, config.row_tokens),
+            "slots": scatter_rows(slots, index, rows, config.row_tokens, fill=self._no_class),
+            **masked_targets(original, selected, index, rows, row_masks),
+        }
+        extra = self.places(ids, index, rows)
+        packed |= {name: value for name, value in extra.items() if not name.startswith(WHOLE)}
+        batch = {name: split_rows(value, config.accumulation) for name, value in packed.items()}
+        batch |= {name: value[None] for name, value in extra.items() if name.startswith(WHOLE)}
+        batch["step"] = np.array(step, np.int32)
+        batch["num_examples"] = np.array(len(ids), np.int32)
+        return batch
+
+    def laid_end_to_end(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Lengths i64[S] and tokens i32[N] of the sequences of the examples."""
+        of_ids = (np.asarray(ids)[:, None] * self._views + np.arange(self._views)).ravel()
+        tokens = [self._tokens[self._starts[i] : self._starts[i] + self._lengths[i]] for i in of_ids]
+        return self._lengths[of_ids], np.concatenate(tokens)
+
+    def masked(self, ids: np.ndarray, step: int) -> Sequences:
+        """The sequences of the examples, masked for prediction by draws of (seed, step, sequence)."""
+        config = self.config
+        lengths, original = self.laid_end_to_end(ids)
+        of_ids = (np.asarray(ids)[:, None] * self._views + np.arange(self._views)).ravel()
+        found = mask_tokens(
             original,
-            mask_draws(config.seed, step, ids, lengths),
+            mask_draws(config.seed, step, of_ids, lengths),
             self._special,
             mask_token_id=self._mask_token_id,
             vocab_size=len(self._special),
@@ -161,26 +223,16 @@ class Pipeline:
             mask_frac=config.mask_frac,
             random_frac=config.random_frac,
         )
-        mask_counts = np.add.reduceat(masked.selected, np.cumsum(lengths) - lengths, dtype=np.int64)
-        row_masks = masks_per_row(config.row_tokens, config.mask_prob)
-        while mask_counts.max() > row_masks:
-            row_masks *= 2
-        placement = first_fit_decreasing(lengths, config.row_tokens, mask_counts, row_masks)
-        index = flat_index(placement, lengths)
-        rows = round_up(placement.num_rows, math.lcm(config.row_multiple, config.accumulation))
-        class_tokens = original if config.labels == "original" else masked.tokens
-        slots = aligned_slots(self._slot_of_token[class_tokens], index, self._no_class, config.alignment)
-        packed = {
-            "tokens": scatter_rows(masked.tokens, index, rows, config.row_tokens),
-            "segment_ids": scatter_rows(index.segment, index, rows, config.row_tokens),
-            "positions": scatter_rows(index.position, index, rows, config.row_tokens),
-            "slots": scatter_rows(slots, index, rows, config.row_tokens, fill=self._no_class),
-            **masked_targets(original, masked.selected, index, rows, row_masks),
-        }
-        batch = {name: split_rows(value, config.accumulation) for name, value in packed.items()}
-        batch["step"] = np.array(step, np.int32)
-        batch["num_examples"] = np.array(len(ids), np.int32)
-        return batch
+        return Sequences(lengths, original, found.tokens, found.selected, np.ones(len(original), bool))
+
+    def sequences(self, ids: np.ndarray, step: int) -> Sequences:
+        """What the batch holds of these examples: here, each sequence masked."""
+        return self.masked(ids, step)
+
+    def places(self, ids: np.ndarray, index: FlatIndex, rows: int) -> Batch:
+        """Further arrays of the batch: of the rows, [R, …], or, named "example_…", of the examples as a whole."""
+        del ids, index, rows
+        return {}
 
     def waste(self, batch: Mapping[str, np.ndarray]) -> float:
         """Fraction of the batch's token places that are pads."""
@@ -243,4 +295,24 @@ def process_rows(batch: Batch, process_index: int, process_count: int) -> Batch:
         )
     share = rows // process_count
     mine = slice(process_index * share, (process_index + 1) * share)
-    return {name: value[:, mine] if value.ndim else value for name, value in batch.items()}
+    return {name: value if is_whole(name, value) else value[:, mine] for name, value in batch.items()}
+
+
+def is_whole(name: str, value: np.ndarray) -> bool:
+    """Whether every process and device has all of an array of a batch."""
+    return value.ndim == 0 or name.startswith(WHOLE)
+
+
+class Examples(NamedTuple):
+    """What a method trains on.
+
+    Attributes:
+        sequences: encoded, those of one example after each other.
+        views: sequences of an example.
+        kind: the pipeline that makes batches of them, and its further arguments.
+    """
+
+    sequences: list[np.ndarray]
+    views: int = 1
+    kind: type[Pipeline] = Pipeline
+    arguments: Mapping[str, Any] = MappingProxyType({})

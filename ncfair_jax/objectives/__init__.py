@@ -1,12 +1,9 @@
-"""Task losses by name, and the NC3 regulariser that wraps any of them."""
+"""Methods by name, and the NC3 regulariser that wraps any of their losses."""
 
-from collections.abc import Callable
-
-from ncfair_jax.models.encoder import ModelConfig
-from ncfair_jax.objectives.base import Objective
-from ncfair_jax.objectives.mlm import mlm_objective
+from ncfair_jax.objectives.base import Method, Objective
+from ncfair_jax.objectives.mlm import MLM
 from ncfair_jax.objectives.nc3 import with_nc3
 
-OBJECTIVES: dict[str, Callable[[ModelConfig], Objective]] = {"mlm": mlm_objective}
+METHODS: dict[str, Method] = {"mlm": MLM}
 
-__all__ = ["OBJECTIVES", "Objective", "with_nc3"]
+__all__ = ["METHODS", "Method", "Objective", "with_nc3"]

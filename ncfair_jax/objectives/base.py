@@ -13,7 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from ncfair_jax.collapse import ClassStats, merge
-from ncfair_jax.models.encoder import Params
+from ncfair_jax.config import RunConfig
+from ncfair_jax.data.pipeline import Examples
+from ncfair_jax.models.encoder import ModelConfig, Params
+from ncfair_jax.models.hf import Pretrained
 
 Carry = Any
 Batch = dict[str, Array]
@@ -40,11 +43,36 @@ class Objective(NamedTuple):
         partial: (params, carry, micro-batch, rng) -> (Partial, hidden states [R, T, D]); rng None = no dropout. The hidden
             states are there for what wraps the objective, so that it needs no second forward pass.
         loss: (params, carry, Partial of the whole batch, step) -> (loss, (metrics, carry)).
+        refresh: (params, carry) -> carry, called outside the step where the loop comes to a step at which it is due: before
+            the first update and, where `refresh_every` is not 0, before every so many. Its result is part of the state.
     """
 
     init: Callable[[Params], Carry]
     partial: Callable[[Params, Carry, Batch, Key[Array, ""] | None], tuple[Partial, Float[Array, "R T D"]]]
     loss: Callable[[Params, Carry, Partial, Int[Array, ""]], tuple[Float[Array, ""], tuple[Metrics, Carry]]]
+    refresh: Callable[[Params, Carry], Carry] | None = None
+    refresh_every: int = 0
+
+    def refresh_due(self, step: int) -> bool:
+        """Whether `refresh` comes before the update that follows `step` updates."""
+        return self.refresh is not None and (step % self.refresh_every == 0 if self.refresh_every else step == 0)
+
+
+class Method(NamedTuple):
+    """What a name in the config stands for.
+
+    Attributes:
+        examples: (config, model) -> training and development examples; the latter None where the config sets none aside.
+        objective: (config, model, training examples) -> the loss.
+        extra_params: (model config, key) -> parameters that only the method has, kept under params["method"]: they train and
+            are saved, and are not exported. None: there are none.
+        accumulates: whether a batch may be split into micro-batches without changing the loss.
+    """
+
+    examples: Callable[[RunConfig, Pretrained], tuple[Examples, Examples | None]]
+    objective: Callable[[RunConfig, Pretrained, Examples], Objective]
+    extra_params: Callable[[ModelConfig, Key[Array, ""]], Params] | None = None
+    accumulates: bool = True
 
 
 def evaluate_objective(

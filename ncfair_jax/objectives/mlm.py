@@ -4,9 +4,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from ncfair_jax.config import RunConfig
+from ncfair_jax.data.corpus import load_examples
+from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
-from ncfair_jax.objectives.base import Batch, Metrics, Objective, Partial
+from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.objectives.base import Batch, Method, Metrics, Objective, Partial
 
 
 def mlm_objective(model: ModelConfig) -> Objective:
@@ -43,6 +47,19 @@ def mlm_objective(model: ModelConfig) -> Objective:
         return sums["loss"] / jnp.maximum(sums["masked"], 1), (metrics, carry)
 
     return Objective(init, partial, loss)
+
+
+def _examples(config: RunConfig, model: Pretrained) -> tuple[Examples, Examples | None]:
+    train, dev = load_examples(config.data, model.tokenizer, config.seed)
+    return Examples(train), Examples(dev) if dev else None
+
+
+def _objective(config: RunConfig, model: Pretrained, examples: Examples) -> Objective:
+    del config, examples
+    return mlm_objective(model.config)
+
+
+MLM = Method(_examples, _objective)
 
 
 def masked_sums(

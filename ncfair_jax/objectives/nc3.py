@@ -77,4 +77,11 @@ def with_nc3(
         }
         return task_loss + config.weight * value, (metrics, {"task": task, "nc3": jax.lax.stop_gradient(stats)})
 
-    return Objective(init, partial, loss)
+    def refresh(params: Params, carry: dict[str, Any]) -> dict[str, Any]:
+        assert objective.refresh is not None  # asked for only where it is due
+        return carry | {"task": objective.refresh(params, carry["task"])}
+
+    wrapped = Objective(init, partial, loss)
+    if objective.refresh is None:
+        return wrapped
+    return wrapped._replace(refresh=refresh, refresh_every=objective.refresh_every)
