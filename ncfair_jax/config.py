@@ -90,7 +90,8 @@ class NC3Config:
     """The plug-in regulariser `+ weight · std_c cos(class mean, classifier row)`; weight 0 leaves it out.
 
     Attributes:
-        lexicon: shipped name or JSON file of the fairness words.
+        lexicon: shipped name or JSON file of the fairness words; with ":random" or ":frequency-matched" after it, as many
+            neutral words of the training text instead: a control.
         word_rule: "whole_word" or "first_piece".
         features: "hidden" (last layer) or "transform" (what the classifier really multiplies).
         alignment: "same" (row t is the token at t) or "next" (the token at t + 1).
@@ -163,7 +164,7 @@ class TrainConfig:
         steps: updates in all; 0 = as many as the epochs need.
         log_every, save_every, dev_every: updates between two logs, checkpoints, development losses (0 = never).
         keep: newest checkpoints kept.
-        collapse_every: updates between two readings of NC1 to NC3 of the regulariser's words and of a control (0 = never).
+        collapse_every: updates between two readings of NC1 to NC3 of the words of nc3.lexicon and of a control (0 = never).
         collapse_sentences: training sentences (development sentences, if there are any) that they are read on.
         best: "" exports the last step; "dev_loss" keeps and exports the step of the lowest development loss.
     """

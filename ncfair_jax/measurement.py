@@ -7,6 +7,7 @@ and `stats.npz`, from which all figures can be computed again without the model.
 import csv
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -33,7 +34,7 @@ from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.lexicons.classes import FairnessClasses, build_classes, matched_lists, token_counts
 from ncfair_jax.lexicons.lexicon import load_lexicon
 from ncfair_jax.models.heads import classifier
-from ncfair_jax.models.hf import Pretrained, load_pretrained
+from ncfair_jax.models.hf import Pretrained, find_folder, load_pretrained
 from ncfair_jax.report import collapse_figures, collapse_table
 from ncfair_jax.run_log import write_json, write_text
 
@@ -248,6 +249,8 @@ def measure(models: Sequence[str], settings: MeasureSettings, out: Path, *, offl
     Returns:
         The tables as Markdown; also in out/table.md, beside a folder for each model and figures/.
     """
+    for path in models:  # a wrong name should not wait until the models before it are measured
+        find_folder(path, offline)
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     folders = [out / name for name in folder_names(models)]
     measured = [
@@ -265,12 +268,11 @@ def measure(models: Sequence[str], settings: MeasureSettings, out: Path, *, offl
 
 
 def folder_names(models: Sequence[str]) -> list[str]:
-    """The last part of each path, numbered where it is not the first of its name."""
-    names: list[str] = []
-    for path in models:
-        name = Path(path).name or "model"
-        number = sum(
-            known == name or (known.startswith(f"{name}-") and known[len(name) + 1 :].isdecimal()) for known in names
-        )
-        names.append(f"{name}-{number + 1}" if number else name)
+    """The last part of each path (of a run's export, the run's name), numbered where it is not the first of its name."""
+    parts = [Path(path).resolve().parent.name if Path(path).name == "export" else Path(path).name for path in models]
+    seen: Counter[str] = Counter()
+    names = []
+    for name in parts:
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
     return names

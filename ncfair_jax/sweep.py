@@ -2,7 +2,11 @@
 
 import copy
 import dataclasses
+import multiprocessing
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -10,39 +14,105 @@ from ml_collections import ConfigDict
 from ncfair_jax.config import ConfigError, RunConfig, freeze, short_hash, validate
 from ncfair_jax.data.generated import write_world
 from ncfair_jax.judge import arms_table
+from ncfair_jax.report.collapse_figures import draw_training
 from ncfair_jax.run_log import write_text
-from ncfair_jax.train import train_and_evaluate
+from ncfair_jax.train import Interrupted, train_and_evaluate
 
 PATHS = (("model", "path"), ("data", "path"), ("evals", "data"), ("evals", "collapse_text"))
 
 
-def run_arms(config: ConfigDict, workdir: Path) -> str:
+Runs = dict[tuple[str, int], tuple[RunConfig, Path]]  # by arm and seed, in the order to run
+
+
+class SweepError(ValueError):
+    """Runs that failed while others went on; one line."""
+
+
+def run_arms(config: ConfigDict, workdir: Path, jobs: int = 0, cache: str = "") -> str:
     """Runs every arm for every seed (what is finished is not run again) and returns the table, also in workdir/table.md.
 
     An arm is a nested dict of the fields it changes. In paths, "@world/x" is file x of the generated world and "@NAME" the
     exported model of arm NAME with the same seed. `config.run_arms` names the arms to run, in order.
 
+    Args:
+        jobs: 0 runs all in this process; otherwise each run is a process of its own, and so many seeds run side by side.
+        cache: folder of compiled programs for those processes; "" = none.
     Raises:
+        SweepError: if a process failed, when all that can run has run.
         ConfigError: for a field that an arm changes but the config lacks, or an "@NAME" that no earlier arm has. Every
             arm is checked before the first one starts.
     """
     seeds = [int(seed) for seed in str(config.seeds).split(",") if seed.strip()] or [config.seed]
     names = arm_names(config)
-    runs = {}
+    runs: Runs = {}
     for seed in seeds:
         for name in names:
             runs[name, seed] = arm_config(config, name, seed, workdir), arm_folder(workdir, name, seed)
     for run, _ in runs.values():
         validate(run)
-    if config.world.sentences and not (workdir / "world").exists() and jax.process_index() == 0:
+    # With jobs this process leaves the accelerator to the others until they are done, so it must not ask jax yet.
+    if config.world.sentences and not (workdir / "world").exists() and (jobs or jax.process_index() == 0):
         world = config.world
         write_world(workdir / "world", sentences=world.sentences, bias=world.bias, seed=world.seed)
+    if jobs:
+        run_in_processes(runs, workdir, jobs, cache)
     results = {key: train_and_evaluate(run, folder, before_folder(run, workdir)) for key, (run, folder) in runs.items()}
     folders = {name: [runs[name, seed][1] for seed in seeds] for name in names}
     table = arms_table(folders, {name: [results[name, seed] for seed in seeds] for name in names})
     if jax.process_index() == 0:
         write_text(workdir / "table.md", table + "\n")
+        if config.train.collapse_every:
+            first = seeds[0]
+            draw_training({name: runs[name, first][1] for name in names}, workdir / "figures")
     return table
+
+
+def run_in_processes(runs: Runs, workdir: Path, jobs: int, cache: str) -> None:
+    """One process for each run that is not finished; the arms of a seed in order, `jobs` seeds side by side.
+
+    SIGTERM to this process ends them with SIGTERM: they save and leave.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork of a process with jax's threads can hang
+    processes: list[Any] = []
+    stopping: list[bool] = []
+
+    def run_seed(seed: int) -> str:
+        for (name, its_seed), (run, folder) in runs.items():
+            if its_seed != seed or stopping:
+                continue
+            process = context.Process(target=run_alone, args=(run, folder, before_folder(run, workdir), cache))
+            processes.append(process)
+            process.start()
+            process.join()
+            if process.exitcode:
+                return f"{name}-seed{seed} (status {process.exitcode})"  # later arms may start from what it exports
+        return ""
+
+    def stop(*_: Any) -> None:
+        stopping.append(True)
+        for process in processes:
+            if process.is_alive():
+                process.terminate()
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        with ThreadPoolExecutor(jobs) as pool:
+            failed = [text for text in pool.map(run_seed, dict.fromkeys(seed for _, seed in runs)) if text]
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    if failed:
+        raise SweepError(f"these runs failed: {', '.join(failed)}; what they said stands above, the rest is kept")
+    if stopping:
+        raise Interrupted
+
+
+def run_alone(run: RunConfig, folder: Path, before: Path, cache: str) -> None:
+    """What the process of one run does."""
+    from ncfair_jax.launcher import one_line_errors, prepare_jax
+
+    with one_line_errors():
+        prepare_jax(cache)
+        train_and_evaluate(run, folder, before)
 
 
 def arm_names(config: ConfigDict) -> list[str]:

@@ -10,13 +10,13 @@ from jax.sharding import Mesh
 from ncfair_jax.collapse.class_stats import ClassStats
 from ncfair_jax.collapse.measures import measure
 from ncfair_jax.collapse.survey import survey
-from ncfair_jax.config import NC3Config
 from ncfair_jax.lexicons.classes import (
     FairnessClasses,
     build_classes,
     classes_of,
     frequency_matched,
     occurring,
+    split_control,
     token_counts,
 )
 from ncfair_jax.lexicons.lexicon import load_lexicon
@@ -40,36 +40,36 @@ class Tracker(NamedTuple):
     examples: list[np.ndarray]
     classes: FairnessClasses
     slots: dict[str, np.ndarray]
-    features: str
-    alignment: str
     row_tokens: int
     mesh: Mesh
 
 
 def make_tracker(
-    model: Pretrained, config: NC3Config, examples: Sequence[np.ndarray], sentences: int, row_tokens: int, mesh: Mesh
+    model: Pretrained, lexicon: str, examples: Sequence[np.ndarray], sentences: int, row_tokens: int, mesh: Mesh
 ) -> Tracker | None:
     """Chooses sentences and control words; None where fewer than two fairness words occur in the examples.
 
-    The regulariser's lexicon, rule, features and alignment, whether or not it is on, so that runs with and without it can be
-    compared. The control is a neutral word of about the same count there for each fairness word of the sentences.
+    Whole words, each token with the representation of its own that the classifier multiplies, whatever a regulariser looks
+    at: so all runs on a text can be compared. The control is a neutral word of about the same count in these sentences for
+    each of their fairness words.
 
     Args:
+        lexicon: shipped name or JSON file; a control named after it (`lexicons.classes.split_control`) is not looked at.
         sentences: how many, spread evenly over the examples that hold a fairness word.
     """
-    lexicon = build_classes(load_lexicon(config.lexicon), model.tokenizer, config.word_rule)
-    holding = [example for example in examples if np.isin(example, lexicon.token_ids).any()]
+    fairness = build_classes(load_lexicon(split_control(lexicon)[0]), model.tokenizer)
+    holding = [example for example in examples if np.isin(example, fairness.token_ids).any()]
     chosen = [holding[i] for i in np.linspace(0, len(holding) - 1, min(sentences, len(holding))).astype(int)]
     counts = token_counts(chosen, len(model.tokenizer))
-    if np.sum(counts[lexicon.token_ids] > 0) < 2:
+    if np.sum(counts[fairness.token_ids] > 0) < 2:
         return None
-    words = occurring(lexicon, counts, model.tokenizer)
+    words = occurring(fairness, counts, model.tokenizer)
     sets = {"lexicon": words}
     with suppress(ValueError):  # a small vocabulary has too few neutral words for a control
         sets["control"] = frequency_matched(words, counts, 0, model.tokenizer)
     classes = classes_of(np.concatenate([x.token_ids for x in sets.values()]), model.tokenizer)
     slots = {name: classes.slot_of_token[x.token_ids] for name, x in sets.items()}
-    return Tracker(model, chosen, classes, slots, config.features, config.alignment, row_tokens, mesh)
+    return Tracker(model, chosen, classes, slots, row_tokens, mesh)
 
 
 def track(tracker: Tracker, params: Params) -> dict[str, float]:
@@ -80,13 +80,12 @@ def track(tracker: Tracker, params: Params) -> dict[str, float]:
         params,
         tracker.examples,
         tracker.classes,
-        features=(tracker.features,),
-        alignment=tracker.alignment,
+        features=("transform",),
         row_tokens=tracker.row_tokens,
         mesh=tracker.mesh,
         groups=1,
     )
-    (stats,) = surveyed[tracker.features]
+    (stats,) = surveyed["transform"]
     rows = to_host(classifier(params)[0][tracker.classes.token_ids])
     found: dict[str, float] = {}
     for words, slots in tracker.slots.items():

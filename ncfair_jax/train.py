@@ -20,12 +20,12 @@ from ncfair_jax.config import ConfigError, RunConfig, differences, identity, to_
 from ncfair_jax.data.encoding import tokenizer_fingerprint
 from ncfair_jax.data.pipeline import Examples, Pipeline, PipelineConfig
 from ncfair_jax.judge import comparison_table, judge
-from ncfair_jax.lexicons.classes import FairnessClasses, build_classes
-from ncfair_jax.lexicons.lexicon import load_lexicon
+from ncfair_jax.lexicons.classes import FairnessClasses, lexicon_or_control, token_counts
 from ncfair_jax.models.hf import Pretrained, load_pretrained, save_pretrained
 from ncfair_jax.objectives import METHODS, Objective, with_nc3
 from ncfair_jax.objectives.base import Metrics
 from ncfair_jax.optimizer import make_optimizer
+from ncfair_jax.report.collapse_figures import draw_training
 from ncfair_jax.run_log import RunLog, write_json
 from ncfair_jax.sharding import batch_shards, make_mesh, put_batch, put_tree, state_shardings, to_host
 from ncfair_jax.state import TrainState, init_state, make_dev_loss, make_train_step
@@ -58,6 +58,7 @@ class Run(NamedTuple):
     config: RunConfig
     model: Pretrained
     objective: Objective
+    classes: FairnessClasses | None
     tx: optax.GradientTransformation
     schedule: optax.Schedule
     pipeline: Pipeline
@@ -99,6 +100,8 @@ def train_and_evaluate(config: RunConfig, workdir: Path, before_folder: Path | N
     table = comparison_table(before_folder, after_folder, before, after)
     if jax.process_index() == 0:
         save_pretrained(workdir / "export", trained, card=model_card(config, table))
+        if run.tracker is not None:
+            draw_training({config.name: workdir}, workdir / "figures")
         write_json(result_file, {"before": before, "after": after, "table": table})
     return {"before": before, "after": after, "table": table}
 
@@ -145,13 +148,13 @@ def prepare(config: RunConfig, mesh: Mesh) -> Run:
     model = model._replace(config=with_runtime_choices(config, model))
     method = METHODS[config.objective.name]
     examples, dev_examples = method.examples(config, model)
-    classes = nc3_classes(config, model)
+    classes = nc3_classes(config, model, examples)
     pipeline = make_pipeline(config, model, examples, classes, mesh)
     dev = None if dev_examples is None else make_pipeline(config, model, dev_examples, classes, mesh)
     tracker = None
     if config.train.collapse_every:
         shown, rows = (dev_examples or examples).sequences, config.data.row_tokens
-        tracker = make_tracker(model, config.nc3, shown, config.train.collapse_sentences, rows, mesh)
+        tracker = make_tracker(model, config.nc3.lexicon, shown, config.train.collapse_sentences, rows, mesh)
     total_steps = config.train.steps or int(np.ceil(config.train.epochs * pipeline.steps_per_epoch))
     objective = method.objective(config, model, examples)
     if method.extra_params is not None:
@@ -166,7 +169,7 @@ def prepare(config: RunConfig, mesh: Mesh) -> Run:
         "lexicon": classes.fingerprint if classes is not None else "",
         "tokenizer": tokenizer_fingerprint(model.tokenizer),
     }
-    return Run(config, model, objective, tx, schedule, pipeline, dev, tracker, total_steps, mesh, fingerprints)
+    return Run(config, model, objective, classes, tx, schedule, pipeline, dev, tracker, total_steps, mesh, fingerprints)
 
 
 def with_runtime_choices(config: RunConfig, model: Pretrained) -> Any:
@@ -178,11 +181,12 @@ def with_runtime_choices(config: RunConfig, model: Pretrained) -> Any:
     return dataclasses.replace(model.config, **changes)
 
 
-def nc3_classes(config: RunConfig, model: Pretrained) -> FairnessClasses | None:
+def nc3_classes(config: RunConfig, model: Pretrained, examples: Examples) -> FairnessClasses | None:
     """The regulariser's words, or None where its weight is 0."""
     if config.nc3.weight == 0:
         return None
-    return build_classes(load_lexicon(config.nc3.lexicon), model.tokenizer, config.nc3.word_rule)
+    counts = token_counts(examples.sequences, len(model.tokenizer))
+    return lexicon_or_control(config.nc3.lexicon, config.nc3.word_rule, model.tokenizer, counts, config.seed)
 
 
 def make_pipeline(

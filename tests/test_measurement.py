@@ -125,6 +125,7 @@ def test_settings_names_and_split():
     with pytest.raises(MeasureError, match="permutation test is of the lexicon"):
         MeasureSettings(word_sets=("full",))
     assert folder_names(["a/bert", "b/bert", "c/x", "d/bert"]) == ["bert", "bert-2", "x", "bert-3"]
+    assert folder_names(["runs/cda-seed0/export", "bert"]) == ["cda-seed0", "bert"]
     examples = [np.array([number]) for number in range(20)]
     collected, held_out = split(examples, 4, 0.4)
     assert [int(x[0]) for x in held_out] == [3, 4, 8, 9, 13, 14, 18, 19]

@@ -1,5 +1,8 @@
 """Arms: changes applied, references resolved, mistakes refused before anything runs; and tables by hand."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,8 +11,10 @@ from ml_collections import ConfigDict
 from ncfair_jax.config import ConfigError, base_config
 from ncfair_jax.judge import arms_table, flat, mean_sd
 from ncfair_jax.sweep import arm_config, before_folder
+from tests import tiny_text
 
 WORK = Path("work")
+ROOT = Path(__file__).parents[1]
 
 
 def sweep_config():
@@ -78,3 +83,54 @@ def test_table_has_a_row_a_figure_and_a_column_an_arm():
         "| NC3, transform features | 7 words | 0.4000 [0.3000, 0.5000] | 0.6000 ± 0.1414 | 0.9000 ± 0.0000 |" in table
     )
     assert flat(figures(0.4))["UNC3, transform features"] == (0.1, None, "7 words")
+
+
+CONFIG = """
+from ml_collections import ConfigDict
+from ncfair_jax.config import base_config
+
+def get_config(arg=None):
+    config = base_config("aligned")
+    config.name = "tiny"
+    config.model.path = {model!r}
+    config.data.corpus = "text"
+    config.data.path = {text!r}
+    config.data.max_tokens = config.data.row_tokens = 32
+    config.train.steps = 3
+    config.evals.collapse_text = {text!r}
+    config.arms = ConfigDict({{
+        "plain": {{"nc3": {{"weight": 0.0}}}},
+        "nc": {{"model": {{"path": "@plain"}}, "nc3": {{"weight": 1.0}}}},
+        "lost": {{"model": {{"path": {model!r} + "-lost"}}}},
+    }})
+    config.run_arms = "plain,nc"
+    config.seeds = "0,1"
+    return config
+"""
+
+
+def test_one_process_a_run_and_a_failure_leaves_the_others_alone(tmp_path):
+    model, text = tiny_text.write(tmp_path)
+    (tmp_path / "config.py").write_text(CONFIG.format(model=str(model), text=str(text)))
+    script = str(ROOT / "launch" / "sweep.py")
+    options = [f"--config={tmp_path / 'config.py'}", f"--workdir={tmp_path / 'work'}"]
+    command = [sys.executable, script, *options, f"--compilation_cache={tmp_path / 'xla'}", "--jobs=2"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+
+    def run(*flags):
+        return subprocess.run([*command, *flags], env=environment, capture_output=True, text=True, timeout=300)
+
+    failed = run("--config.run_arms=plain,lost")
+    assert failed.returncode == 1
+    assert "error: these runs failed: lost-seed0 (status 1), lost-seed1 (status 1)" in failed.stderr
+    assert "model-3-lost" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    finished = (tmp_path / "work" / "plain-seed1" / "result.json").stat().st_mtime_ns
+    done = run()
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "work" / "plain-seed1" / "result.json").stat().st_mtime_ns == finished
+    table = (tmp_path / "work" / "table.md").read_text(encoding="utf-8")
+    assert table.strip() in done.stdout
+    assert "| figure | n | start | plain | nc |" in table
+    assert " ± " in table
+    assert (tmp_path / "work" / "figures" / "over_steps.png").exists()

@@ -7,7 +7,6 @@ from jax.sharding import AxisType
 
 from ncfair_jax.collapse.measures import measure
 from ncfair_jax.collapse.survey import survey
-from ncfair_jax.config import NC3Config
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.lexicons.classes import build_classes, occurring, token_counts
 from ncfair_jax.lexicons.lexicon import load_lexicon
@@ -21,7 +20,7 @@ MESH = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=jax.d
 def test_figures_are_those_of_its_sentences():
     model = tiny_text.pretrained()
     examples = encode_sentences(tiny_text.sentences(100), model.tokenizer, 32)
-    tracker = make_tracker(model, NC3Config(), examples, 20, 32, MESH)
+    tracker = make_tracker(model, "gender", examples, 20, 32, MESH)
     assert tracker is not None
     assert len(tracker.examples) == 20
     lexicon = build_classes(load_lexicon("gender"), model.tokenizer)
@@ -41,4 +40,4 @@ def test_figures_are_those_of_its_sentences():
 def test_text_without_fairness_words_is_not_tracked():
     model = tiny_text.pretrained()
     examples = encode_sentences(["bara doste", "kivil lugan"], model.tokenizer, 32)
-    assert make_tracker(model, NC3Config(), examples, 20, 32, MESH) is None
+    assert make_tracker(model, "gender", examples, 20, 32, MESH) is None

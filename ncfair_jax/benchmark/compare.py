@@ -27,7 +27,7 @@ from ncfair_jax.evals.scorer import Request, mask_id
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.hf import Pretrained, load_pretrained
 from ncfair_jax.sharding import make_mesh
-from ncfair_jax.train import nc3_classes, prepare
+from ncfair_jax.train import prepare
 
 OURS, RELEASE, FAIR = "ncfair_jax", "torch_release", "torch_fair"
 LARGER = 10  # ours scores so many times the pairs that PyTorch scores, besides the same ones
@@ -130,7 +130,7 @@ def train_side_by_side(settings: Settings, batch_size: int, folder: Path) -> Res
     specs: dict[str, Result] = {OURS: {"kind": "our_training", "config": to_dict(config), "steps": total}}
     sentences = [unpack(prepared.pipeline.batch(step)) for step in range(total)]
     if settings.compare == "torch":
-        classes = nc3_classes(config, prepared.model)
+        classes = prepared.classes
         assert classes is not None  # the config has a weight
         stored = folder / f"sentences-{batch_size}.npz"
         save_ragged(stored, sentences)

@@ -22,7 +22,9 @@ from ncfair_jax.collapse.class_stats import ClassStats, merge, remove
 from ncfair_jax.collapse.measures import measure
 
 CONFIDENCE = 0.95
-OF_THE_SAMPLE = ("classes", "singletons", "pairs_skipped")  # figures without an interval: they describe no model
+# Figures without an interval: they describe no model.
+OF_THE_SAMPLE = ("classes", "singletons", "pairs_skipped", "nc4_rows", "nc4_bias_rows")
+FRACTIONS = ("nc4", "nc4_macro", "nc4_chance", "nc4_bias", "nc4_bias_macro", "nc4_bias_chance", "nc4_means")
 Interval = tuple[float, float]
 
 
@@ -34,7 +36,8 @@ class Measured(NamedTuple):
 
     def interval(self, name: str) -> Interval:
         """95% interval of a figure; NaN with fewer than two groups, and where it is undefined without some group."""
-        return jackknife(self.figures[name], self.without[name])
+        low, high = jackknife(self.figures[name], self.without[name])
+        return (max(low, 0.0), min(high, 1.0)) if name in FRACTIONS else (low, high)
 
     def intervals(self) -> dict[str, Interval]:
         """Of all figures but those that describe the sample."""

@@ -15,6 +15,7 @@ from ncfair_jax.lexicons.lexicon import SHIPPED, Lexicon, load_lexicon
 WORD_RULES = ("first_piece", "whole_word")
 # Marks of a piece that begins a word: byte-level BPE and SentencePiece. WordPiece marks the others, with ##.
 WORD_STARTS = ("Ġ", "▁")
+CONTROLS = ("random", "frequency-matched")
 SHARED = -1
 NEIGHBOURS = 20  # neutral words that a class of a matched list is drawn from
 
@@ -70,6 +71,43 @@ def build_classes(
             "use rule='first_piece' or a lexicon in the tokenizer's language"
         )
     return _make_classes(group_of_id, tokenizer)
+
+
+def lexicon_or_control(
+    name: str, rule: str, tokenizer: PreTrainedTokenizerBase, counts: np.ndarray, seed: int
+) -> FairnessClasses:
+    """Classes of a lexicon, or of a control that stands in for it: "gender", "gender:random", "gender:frequency-matched".
+
+    A control holds as many neutral whole words that occur in the text; the matched one about as frequent ones.
+
+    Args:
+        name: shipped name or JSON file, and the control after a colon.
+        counts: i64[V], occurrences of each token in the text.
+        seed: of the control.
+    Raises:
+        ValueError: for an unknown control.
+    """
+    lexicon, control = split_control(name)
+    classes = build_classes(load_lexicon(lexicon), tokenizer, rule)
+    if control == "random":
+        return random_classes(classes.num_classes, seed, tokenizer, exclude=np.flatnonzero(counts == 0).tolist())
+    if control == "frequency-matched":
+        return frequency_matched(classes, counts, seed, tokenizer)
+    return classes
+
+
+def split_control(name: str) -> tuple[str, str]:
+    """The lexicon and the control of a name such as "gender:random"; "" where it is the lexicon itself.
+
+    Raises:
+        ValueError: for an unknown control.
+    """
+    lexicon, colon, control = name.rpartition(":")
+    if not colon or "/" in control or "\\" in control:  # no colon, or that of a Windows drive
+        return name, ""
+    if control not in CONTROLS:
+        raise ValueError(f"lexicon {name!r}: unknown control {control!r}; choose from {', '.join(CONTROLS)}")
+    return lexicon, control
 
 
 def random_classes(

@@ -133,7 +133,7 @@ def load_pretrained(
     Raises:
         ModelFolderError: listing every problem found.
     """
-    folder = _find_folder(name_or_folder, offline)
+    folder = find_folder(name_or_folder, offline)
     config = _read_config(folder, activation_dtype, remat)
     params = _read_params(folder, config, head)
     return Pretrained(config, params, _read_tokenizer(folder, config))
@@ -173,7 +173,12 @@ def save_pretrained(folder: str | Path, pretrained: Pretrained, *, card: str = "
 # --- folders and the Hub
 
 
-def _find_folder(name_or_folder: str | Path, offline: bool) -> Path:
+def find_folder(name_or_folder: str | Path, offline: bool = False) -> Path:
+    """The folder of a model: itself, or that of a Hub name, fetched if need be.
+
+    Raises:
+        ModelFolderError: if there is none.
+    """
     name, folder = str(name_or_folder), Path(name_or_folder).expanduser()
     if folder.is_dir():
         return folder

@@ -57,16 +57,17 @@ def draw_all(models: Sequence[ModelMeasures], folders: Sequence[Path], out: Path
     return [save(figure, out / name) for name, figure in figures.items()]
 
 
-def draw_training(runs: Sequence[Path], out: Path) -> Path:
-    """Collapse over training steps of one or more workdirs; returns the PNG file."""
+def draw_training(workdirs: Mapping[str, Path], out: Path) -> Path:
+    """Collapse over the training steps of one or more runs, by their names; returns the PNG file."""
     out.mkdir(parents=True, exist_ok=True)
-    return save(over_steps({run.name: read_metrics(run) for run in runs}), out / "over_steps")
+    return save(over_steps({name: read_metrics(workdir) for name, workdir in workdirs.items()}), out / "over_steps")
 
 
 def save(figure: Any, path: Path) -> Path:
     """Writes path.pdf and path.png and lets go of the figure."""
-    for suffix in (".pdf", ".png"):
-        figure.savefig(path.with_name(path.name + suffix))
+    with plt.rc_context(STYLE):
+        for suffix in (".pdf", ".png"):
+            figure.savefig(path.with_name(path.name + suffix))
     plt.close(figure)
     return path.with_name(path.name + ".png")
 
@@ -152,10 +153,10 @@ def over_steps(runs: Mapping[str, Sequence[Row]]) -> Any:
         figure, panels = plt.subplots(1, len(NAMES), figsize=(WIDTH, 2.8), layout="constrained")
         for axes, (key, title) in zip(panels, NAMES.items(), strict=True):
             for number, (run, rows) in enumerate(runs.items()):
-                for words, line in (("lexicon", "-"), ("control", "--")):
+                for words, line, shown in (("lexicon", "-", "lexicon"), ("control", "--", "matched words")):
                     points = [(row["step"], row[f"{words}_{key}"]) for row in rows if f"{words}_{key}" in row]
                     if points:
-                        label = f"{run}, {words}"
+                        label = f"{run}, {shown}"
                         axes.plot(*zip(*points, strict=True), line, color=COLOURS[number % len(COLOURS)], label=label)
             axes.set_xlabel("step")
             axes.set_title(title, loc="left", fontsize=9)
@@ -190,8 +191,8 @@ def word_map(folder: Path, rows: Sequence[Row], title: str) -> Any:
         axes.set_xlabel(f"first direction, {100 * share[0]:.0f}% of the variance")
         axes.set_ylabel(f"second direction, {100 * share[1]:.0f}%")
         axes.set_title(title, loc="left", fontsize=9)
-        axes.legend(loc="best")
-        adjust_text(texts, x=places[:, 0], y=places[:, 1], ax=axes)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+        adjust_text(texts, x=places[:, 0], y=places[:, 1], ax=axes, expand=(1.2, 1.5))
     return figure
 
 

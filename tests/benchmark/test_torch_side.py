@@ -9,7 +9,6 @@ from ncfair_jax.benchmark import compare, ours
 from ncfair_jax.benchmark.padded import unpack
 from ncfair_jax.evals.scorer import Request
 from ncfair_jax.models.hf import load_pretrained
-from ncfair_jax.train import nc3_classes
 
 pytestmark = pytest.mark.parity
 STEPS = 4
@@ -23,7 +22,7 @@ def torch_settings(torch_side, training, folder, **changes):
     run = training.run
     fields = {
         "folder": folder,
-        "token_ids": nc3_classes(run.config, run.model).token_ids,
+        "token_ids": run.classes.token_ids,
         "mask_token_id": run.model.tokenizer.mask_token_id,
         "pad_token_id": 0,
         "weight": run.config.nc3.weight,

@@ -8,8 +8,10 @@ from ncfair_jax.lexicons.classes import (
     build_classes,
     frequency_matched,
     full_vocabulary,
+    lexicon_or_control,
     matched_lists,
     random_classes,
+    split_control,
     token_counts,
 )
 from ncfair_jax.lexicons.lexicon import load_lexicon, make_lexicon
@@ -223,3 +225,18 @@ def test_matched_lists_are_neutral_as_frequent_and_different(uncased):
     rare = np.where(np.arange(len(uncased)) < 1100, counts, 0)
     with pytest.raises(ValueError, match="give more text"):
         matched_lists(classes, rare, 5, 0, uncased)
+
+
+def test_controls_stand_in_for_a_lexicon_by_name(uncased):
+    counts = np.random.default_rng(0).zipf(1.3, len(uncased)).clip(max=10**6)
+    counts[20000:] = 0
+    classes = build_classes(load_lexicon("gender"), uncased)
+    assert lexicon_or_control("gender", "whole_word", uncased, counts, 0).fingerprint == classes.fingerprint
+    for control in ("random", "frequency-matched"):
+        found = lexicon_or_control(f"gender:{control}", "whole_word", uncased, counts, 0)
+        assert found.num_classes == classes.num_classes
+        assert not set(found.token_ids.tolist()) & set(classes.token_ids.tolist())
+    assert counts[lexicon_or_control("gender:random", "whole_word", uncased, counts, 0).token_ids].min() > 0
+    assert split_control("C:\\lexica\\mine.json") == ("C:\\lexica\\mine.json", "")
+    with pytest.raises(ValueError, match=r"'gender:common': unknown control 'common'; choose from random"):
+        lexicon_or_control("gender:common", "whole_word", uncased, counts, 0)

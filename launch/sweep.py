@@ -1,0 +1,32 @@
+"""Arms × seeds of one config: `python launch/sweep.py --config=configs/bec_minilm.py --workdir=W [--jobs=N] [--config.a.b=…]`.
+
+One process for each run, so that a crash of one leaves the others alone. The same command again goes on where it was killed;
+at its end stands one table with intervals and paired tests, also in W/table.md.
+"""
+
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Config file with arms and seeds; see configs/bec_minilm.py.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all runs.", required=True)
+JOBS = flags.DEFINE_integer("jobs", 1, "Seeds that run side by side.", lower_bound=1)
+CACHE = flags.DEFINE_string("compilation_cache", "~/.cache/ncfair_jax/xla", "Folder of compiled programs; '' = none.")
+
+
+def main(argv: list[str]) -> None:
+    from ncfair_jax import launcher
+    from ncfair_jax.sweep import run_arms
+
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
+    launcher.prepare_jax(CACHE.value)
+    print(run_arms(CONFIG.value, Path(WORKDIR.value), JOBS.value, CACHE.value))
+
+
+if __name__ == "__main__":
+    from ncfair_jax.launcher import one_line_errors, parse_flags
+
+    with one_line_errors():
+        app.run(main, flags_parser=parse_flags)
