@@ -132,7 +132,12 @@ def measure_model(
     text = read_examples(model, settings)
     words = choose_words(model, text, settings)
     main, features = feature_names(settings, model)
-    options: dict[str, Any] = {"alignment": settings.alignment, "row_tokens": text.row_tokens, "mesh": mesh}
+    options: dict[str, Any] = {
+        "alignment": settings.alignment,
+        "row_tokens": text.row_tokens,
+        "mesh": mesh,
+        "progress": jax.process_index() == 0,
+    }
     surveyed = survey(
         model.config,
         model.params,
@@ -247,15 +252,16 @@ def measure(models: Sequence[str], settings: MeasureSettings, out: Path, *, offl
     """Measures every model and compares them with the first, on all devices.
 
     Returns:
-        The tables as Markdown; also in out/table.md, beside a folder for each model and figures/.
+        The tables as Markdown; also in out/table.md, beside figures/ and a folder for each model (with one model: its files).
     """
     for path in models:  # a wrong name should not wait until the models before it are measured
         find_folder(path, offline)
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-    folders = [out / name for name in folder_names(models)]
+    names = folder_names(models)
+    folders = [out] if len(models) == 1 else [out / name for name in names]
     measured = [
-        dataclasses.replace(measure_model(path, settings, folder, mesh, offline), name=folder.name)
-        for path, folder in zip(models, folders, strict=True)
+        dataclasses.replace(measure_model(path, settings, folder, mesh, offline), name=name)
+        for path, folder, name in zip(models, folders, names, strict=True)
     ]
     text = collapse_table.comparison_table(measured)
     if settings.permutations:

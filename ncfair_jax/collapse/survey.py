@@ -6,7 +6,7 @@ killed survey goes on with the next group, bit for bit, and no more than one gro
 Letters: E examples, G groups, D hidden, K classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
+from rich.console import Console
+from rich.progress import track
 
 from ncfair_jax.collapse.agreement import Agreement, update_agreement
 from ncfair_jax.collapse.class_stats import ClassStats, all_reduce, merge, update
@@ -49,6 +51,7 @@ def survey(
     mesh: Mesh | None = None,
     groups: int = 20,
     folder: Path | None = None,
+    progress: bool = False,
 ) -> dict[str, Groups]:
     """Class moments of a corpus, at full float32 matmul precision.
 
@@ -65,6 +68,7 @@ def survey(
         groups: G; the corpus is cut into as many runs of consecutive examples, so that what belongs together (sentences
             of one article) mostly stays together.
         folder: where finished groups go and are found again; processes share it. None: all stay in memory.
+        progress: show a progress bar on stderr.
     Returns:
         By features, the moments of each group: `reduce(merge, ...)` gives those of the corpus, `jackknife.measure_groups`
         the figures. There are fewer than `groups` where there are fewer examples.
@@ -87,7 +91,7 @@ def survey(
     zeros = ClassStats.zeros(classes.num_classes, config.hidden_size)
     empty = replicate(dict.fromkeys(features, zeros), mesh)
     found: list[dict[str, ClassStats]] = []
-    for number in range(done, len(packed)):
+    for number in shown(range(done, len(packed)), "class moments", progress):
         stats = empty
         for batch in batches(packed[number], rows, mesh):
             with jax.default_matmul_precision("highest"):
@@ -123,6 +127,7 @@ def survey_nc4(
     batch_rows: int = 16,
     mesh: Mesh | None = None,
     groups: int = 20,
+    progress: bool = False,
 ) -> dict[str, dict[str, list[Agreement]]]:
     """NC4 of several word sets in one pass over examples that are not in their moments.
 
@@ -150,7 +155,7 @@ def survey_nc4(
         for name, word_set in word_sets.items()
     }
     found: dict[str, dict[str, list[Agreement]]] = {name: {"nc4": [], "nc4_bias": []} for name in word_sets}
-    for part in packed:
+    for part in shown(packed, "NC4", progress):
         counts = replicate(empty, mesh)
         for batch in batches(part, rows, mesh):
             with jax.default_matmul_precision("highest"):
@@ -159,6 +164,11 @@ def survey_nc4(
             for kind, agreement in kinds.items():
                 found[name][kind].append(agreement)
     return found
+
+
+def shown(parts: Sequence[Any], what: str, progress: bool) -> Iterable[Any]:
+    """The parts, with a progress bar on stderr if asked for."""
+    return track(parts, description=what, console=Console(stderr=True), disable=not progress)
 
 
 def group_runs(examples: int, groups: int) -> list[np.ndarray]:
