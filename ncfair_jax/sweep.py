@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from ncfair_jax.config import ConfigError, RunConfig, freeze, short_hash, validate
@@ -51,9 +52,11 @@ def run_arms(config: ConfigDict, workdir: Path, jobs: int = 0, cache: str = "") 
     for run, _ in runs.values():
         validate(run)
     # With jobs this process leaves the accelerator to the others until they are done, so it must not ask jax yet.
-    if config.world.sentences and not (workdir / "world").exists() and (jobs or jax.process_index() == 0):
+    if config.world.sentences and (jobs or jax.process_index() == 0) and not (workdir / "world").exists():
         world = config.world
         write_world(workdir / "world", sentences=world.sentences, bias=world.bias, seed=world.seed)
+    if not jobs and jax.process_count() > 1:
+        multihost_utils.sync_global_devices("world")  # the others read what process 0 wrote
     if jobs:
         run_in_processes(runs, workdir, jobs, cache)
     results = {key: train_and_evaluate(run, folder, before_folder(run, workdir)) for key, (run, folder) in runs.items()}
