@@ -21,7 +21,7 @@ from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.files import CorpusError, check_visible, stream_csv, stream_lines
 from ncfair_jax.data.packing import FlatIndex
 from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, Sequences
-from ncfair_jax.data.templates import template_pairs
+from ncfair_jax.data.templates import PAIRS, template_pairs
 from ncfair_jax.lexicons.lexicon import Lexicon, load_lexicon
 from ncfair_jax.models.hf import Pretrained
 
@@ -241,7 +241,8 @@ def _read_or_generate(config: RunConfig) -> list[tuple[str, ...]]:
         return read_pairs(source, hard)
     if hard:
         raise ConfigError("config.mabel.hard_negatives=True: the templates have none; name a CSV of 6 columns")
-    swapped = swapped_pairs(template_pairs(), load_lexicon(config.data.lexicon))
+    generated = template_pairs(min(config.data.max_examples or PAIRS, PAIRS))
+    swapped = swapped_pairs(generated, load_lexicon(config.data.lexicon))
     pairs: list[tuple[str, ...]] = [pair[:4] for pair in swapped]
     if not pairs:
         raise ConfigError(
