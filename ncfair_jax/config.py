@@ -112,6 +112,36 @@ class NC3Config:
     gradient: str = "both"
 
 
+@dataclass(frozen=True)
+class MabelConfig:
+    """Contrastive and alignment losses over entailment pairs and their gender-swapped copies; read by objective "mabel".
+
+    Attributes:
+        pairs: CSV file of pairs (launch/build_mabel.py makes one), or "templates" for generated pairs.
+        pooler: sentence embedding: "cls" ([CLS] and a two-layer MLP), "cls_before_pooler", "avg", "avg_top2" or
+            "avg_first_last".
+        contrastive: whether the contrastive loss is part of the task loss.
+        align_loss: "a1", "a2" or "a3"; "" = none.
+        softmax_temp: temperature of the contrastive loss and of a1.
+        align_temp: temperature of a3.
+        align_weight: of the alignment loss beside the contrastive one; either alone has weight 1.
+        mix: "sum" (contrastive + w · alignment, as released) or "convex" ((1 - w) · contrastive + w · alignment).
+        mlm_weight: of the masked-LM loss on the masked copies.
+        hard_negatives: use columns 5 and 6 of the pairs as negatives.
+    """
+
+    pairs: str = ""
+    pooler: str = "cls"
+    contrastive: bool = True
+    align_loss: str = "a1"
+    softmax_temp: float = 0.05
+    align_temp: float = 0.05
+    align_weight: float = 0.05
+    mix: str = "sum"
+    mlm_weight: float = 0.1
+    hard_negatives: bool = False
+
+
 PAPER = {
     "word_rule": "first_piece",
     "features": "hidden",
@@ -232,6 +262,7 @@ class RunConfig:
     model: ModelSource = field(default_factory=ModelSource)
     data: DataConfig = field(default_factory=DataConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    mabel: MabelConfig = field(default_factory=MabelConfig)
     nc3: NC3Config = field(default_factory=NC3Config)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -244,6 +275,9 @@ CHOICES = {
     "model.activation_dtype": ("float32", "bfloat16"),
     "data.corpus": ("gap", "text", "hub"),
     "data.counterfactual": ("none", "one_sided", "two_sided"),
+    "mabel.pooler": ("cls", "cls_before_pooler", "avg", "avg_top2", "avg_first_last"),
+    "mabel.align_loss": ("", "a1", "a2", "a3"),
+    "mabel.mix": ("sum", "convex"),
     "nc3.word_rule": ("whole_word", "first_piece"),
     "nc3.features": ("hidden", "transform"),
     "nc3.alignment": ("same", "next"),
@@ -256,6 +290,8 @@ CHOICES = {
 POSITIVE: tuple[str, ...] = (
     "data.max_tokens",
     "data.row_tokens",
+    "mabel.softmax_temp",
+    "mabel.align_temp",
     "train.batch_size",
     "train.accumulation",
     "train.log_every",
@@ -266,6 +302,7 @@ POSITIVE: tuple[str, ...] = (
     "train.keep",
 )
 NOT_NEGATIVE: tuple[str, ...] = (
+    "mabel.mlm_weight",
     "nc3.weight",
     "optimizer.weight_decay",
     "optimizer.clip_norm",
@@ -277,7 +314,7 @@ NOT_NEGATIVE: tuple[str, ...] = (
     "train.dev_every",
     "train.collapse_every",
 )
-FRACTIONS = ("objective.mask_prob", "objective.mask_frac", "objective.random_frac")
+FRACTIONS = ("objective.mask_prob", "objective.mask_frac", "objective.random_frac", "mabel.align_weight")
 
 
 def base_config(preset: str = "") -> ConfigDict:
@@ -387,6 +424,13 @@ def validate(config: RunConfig) -> None:
     for path in ("model.hidden_dropout", "model.attention_dropout"):
         rate = get(config, path)
         _require(rate == -1 or 0 <= rate < 1, config, path, "give a rate from 0 to below 1, or -1 for the model's own")
+    mabel = config.mabel
+    _require(
+        mabel.contrastive or mabel.align_loss != "" or mabel.mlm_weight > 0,
+        config,
+        "mabel.mlm_weight",
+        "with neither mabel.contrastive nor mabel.align_loss there is nothing to minimise",
+    )
     train = config.train
     _require(
         train.batch_size % train.accumulation == 0,

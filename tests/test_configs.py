@@ -35,3 +35,12 @@ def test_presets_set_the_regulariser(name):
         assert config.nc3.weight > 0
         assert {field: config.nc3[field] for field in fields} == fields
     assert get_config(name)("paper").nc3.weight == 100.0
+
+
+def test_mabel_presets():
+    paper, aligned = (get_config("mabel_nc")(preset) for preset in ("paper", "aligned"))
+    assert get_config("mabel_nc")() == aligned
+    assert (paper.nc3.weight, paper.nc3.labels, paper.train.batch_size) == (10.0, "original", 96)
+    assert {name: paper.nc3[name] for name in PRESETS["paper"]} == PRESETS["paper"] | {"labels": "original"}
+    assert {name: aligned.nc3[name] for name in PRESETS["aligned"]} == PRESETS["aligned"]
+    assert aligned.objective.name == "mabel" and aligned.mabel.pairs

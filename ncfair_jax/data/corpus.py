@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -15,6 +16,8 @@ from ncfair_jax.data.wikitext import heldout_text
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.masked_lm import FILE as WIKITEXT_FILE
 from ncfair_jax.lexicons.lexicon import load_lexicon
+
+T = TypeVar("T")
 
 GAP_FILE = "gap/gap_flipped.tsv"
 DEV_STREAM = 2  # key of the permutation that sets development sentences aside
@@ -71,16 +74,23 @@ def load_examples(
     The development sentences are drawn by `seed` before the swap, so that a sentence and its counterfactual lie on the same
     side; they get the same treatment as the training sentences.
     """
-    sentences = read_sentences(config)
-    if config.dev_examples >= len(sentences):
-        raise ConfigError(
-            f"config.data.dev_examples={config.dev_examples} leaves nothing of {len(sentences)} sentences to train on"
-        )
-    order = np.random.Generator(np.random.Philox(key=[seed, DEV_STREAM])).permutation(len(sentences))
-    aside = set(order[: config.dev_examples].tolist())
-    train = [sentence for i, sentence in enumerate(sentences) if i not in aside]
-    dev = [sentences[i] for i in sorted(aside)]
+    train, dev = set_aside(read_sentences(config), config.dev_examples, seed)
     return _encode(train, config, tokenizer), _encode(dev, config, tokenizer)
+
+
+def set_aside(items: Sequence[T], dev_examples: int, seed: int) -> tuple[list[T], list[T]]:
+    """Training and development items, the latter drawn by `seed`; both in the order of the corpus.
+
+    Raises:
+        ConfigError: if nothing is left to train on.
+    """
+    if dev_examples >= len(items):
+        raise ConfigError(
+            f"config.data.dev_examples={dev_examples} leaves nothing of {len(items)} examples to train on"
+        )
+    order = np.random.Generator(np.random.Philox(key=[seed, DEV_STREAM])).permutation(len(items))
+    aside = set(order[:dev_examples].tolist())
+    return [item for i, item in enumerate(items) if i not in aside], [items[i] for i in sorted(aside)]
 
 
 def _encode(sentences: Sequence[str], config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> list[np.ndarray]:

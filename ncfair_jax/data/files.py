@@ -1,6 +1,8 @@
 """Reading of corpus files, with errors that name file and line."""
 
+import csv
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -26,6 +28,46 @@ def read_lines(path: str | Path) -> list[str]:
     if not text.strip():
         raise CorpusError(f"{path}: the file is empty")
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+
+
+def stream_lines(path: str | Path) -> Iterator[str]:
+    """Lines of a UTF-8 file with their ends, one at a time: for files that would not fit in memory.
+
+    Raises:
+        CorpusError: the file is missing, or not UTF-8 (with the line of the first bad byte).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CorpusError(f"{path}: no such file; check the path of the corpus")
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise CorpusError(
+                    f"{path}:{number}: not UTF-8 (byte 0x{line[error.start]:02x}); convert the file"
+                ) from None
+
+
+def stream_csv(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+    """Records of a comma-separated UTF-8 file, its header first: the line on which each begins, and its cells.
+
+    Raises:
+        CorpusError: as `stream_lines`; an unclosed quote; or a record that has not as many cells as the header.
+    """
+    reader = csv.reader(stream_lines(path), strict=True)
+    columns = 0
+    line = 1
+    try:
+        for cells in reader:
+            columns = columns or len(cells)
+            if cells and len(cells) != columns:
+                raise CorpusError(f"{path}:{line}: {len(cells)} cells; the header has {columns}, comma separated")
+            if cells:  # blank lines have none
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise CorpusError(f"{path}:{line}: no comma-separated record ({error}); check the quotes") from None
 
 
 def check_visible(sentence: str, path: str | Path, line: int) -> None:

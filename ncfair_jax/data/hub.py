@@ -31,16 +31,26 @@ def read_hub(
     Raises:
         CorpusError: not available (saying what would have been fetched), no such split or column, or no text in it.
     """
-    what = f"data set {name!r}" + (f", subset {subset!r}" if subset else "") + f", split {split!r}"
-    rows = _load(name, subset, split, streaming, what)
-    texts = _texts(rows, text_field, what)
+    what = described(name, subset, split)
+    texts = _texts(load_rows(name, subset, split, streaming), text_field, what)
     found = list(islice(texts, max_examples or None))
     if not found:
         raise CorpusError(f"{what}: column {text_field!r} holds no text")
     return found
 
 
-def _load(name: str, subset: str, split: str, streaming: bool, what: str) -> Any:
+def described(name: str, subset: str, split: str) -> str:
+    """How messages name a data set."""
+    return f"data set {name!r}" + (f", subset {subset!r}" if subset else "") + f", split {split!r}"
+
+
+def load_rows(name: str, subset: str = "", split: str = "train", streaming: bool = False) -> Any:
+    """The rows of one split, as `datasets` has them; arguments as in `read_hub`.
+
+    Raises:
+        CorpusError: not available, or no such subset or split.
+    """
+    what = described(name, subset, split)
     try:
         return datasets.load_dataset(name, subset or None, split=split, streaming=streaming)
     except (ConnectionError, FileNotFoundError) as error:

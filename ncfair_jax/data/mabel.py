@@ -1,0 +1,284 @@
+"""Entailment pairs with gender-swapped copies, as MABEL (He et al. 2022) trains on: file, builder and batches.
+
+A pair is four sentences, or six: premise o0, hypothesis o1, their swapped copies a0 and a1, and, in six columns, a hard
+negative and its swapped copy. The file is comma separated with a header, its columns read by position.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ncfair_jax.config import ConfigError, RunConfig
+from ncfair_jax.data.cda import swap_words
+from ncfair_jax.data.corpus import set_aside
+from ncfair_jax.data.encoding import encode_sentences
+from ncfair_jax.data.files import CorpusError, check_visible, stream_csv, stream_lines
+from ncfair_jax.data.packing import FlatIndex
+from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, Sequences
+from ncfair_jax.data.templates import PAIRS, template_pairs
+from ncfair_jax.lexicons.lexicon import Lexicon, load_lexicon
+from ncfair_jax.models.hf import Pretrained
+
+HEADER = ("orig_sent0", "orig_sent1", "aug_sent0", "aug_sent1", "both")
+LAYOUTS = (4, 5, 6)
+BOTH_VALUES = frozenset(("0", "1", "0.0", "1.0", "true", "false"))
+TEMPLATES = "templates"
+FILTERS = ("any", "both", "none")
+# Names of the columns in the Hub's copies and in the files of SNLI and MNLI themselves; the first found counts.
+PREMISE, HYPOTHESIS, LABEL = ("premise", "sentence1"), ("hypothesis", "sentence2"), ("gold_label", "label")
+# Numbers as on the Hub; "-" and -1: the annotators did not agree.
+ENTAILMENT = ("entailment", "0")
+OTHER_LABELS = ("neutral", "contradiction", "-", "1", "2", "-1")
+
+
+class SwappedPair(NamedTuple):
+    """A pair and its swapped copy; `both`: whether premise and hypothesis both changed."""
+
+    premise: str
+    hypothesis: str
+    swapped_premise: str
+    swapped_hypothesis: str
+    both: bool
+
+
+# --- the file
+
+
+def read_pairs(path: str | Path, hard_negatives: bool = False) -> list[tuple[str, ...]]:
+    """Sentences (o0, o1, a0, a1) of each pair, in file order; with `hard_negatives` also columns 5 and 6.
+
+    Of five columns the last is `both` (0 or 1), which MABEL reads and does not use.
+
+    Raises:
+        CorpusError: naming the file and, where it can, the line: missing file, other than 4, 5 or 6 columns, a sentence
+            without a visible character, a `both` that is neither 0 nor 1, no pairs, or no hard negatives.
+    """
+    pairs = []
+    columns = 0
+    for line, cells in stream_csv(path):
+        if not columns:  # the header
+            columns = _checked_layout(len(cells), path, hard_negatives)
+            continue
+        if columns == 5 and cells[4].strip().lower() not in BOTH_VALUES:
+            raise CorpusError(f"{path}:{line}: column 5 holds {cells[4]!r}; of five columns it is `both`, 0 or 1")
+        sentences = tuple(cell.strip() for cell in cells[: 6 if hard_negatives else 4])
+        for sentence in sentences:
+            check_visible(sentence, path, line)
+        pairs.append(sentences)
+    if not pairs:
+        raise CorpusError(f"{path}: the file holds no pairs")
+    return pairs
+
+
+def write_pairs(path: str | Path, pairs: Iterable[SwappedPair]) -> int:
+    """Writes pairs in the five-column layout and returns their number; the file appears when it is complete."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    count = 0
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(HEADER)
+            for pair in pairs:
+                writer.writerow([*pair[:4], int(pair.both)])
+                count += 1
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return count
+
+
+def _checked_layout(columns: int, path: str | Path, hard_negatives: bool) -> int:
+    if columns not in LAYOUTS:
+        raise CorpusError(
+            f"{path}:1: {columns} columns; expected 4 ({', '.join(HEADER[:4])}), 5 (also {HEADER[4]}) or "
+            "6 (also two hard negatives), comma separated"
+        )
+    if hard_negatives and columns != 6:
+        raise CorpusError(f"{path}:1: {columns} columns; hard negatives need 6: the last two hold them and their swap")
+    return columns
+
+
+# --- the builder
+
+
+def build_pairs(sources: Sequence[str], out: str | Path, lexicon: Lexicon, keep: str = "any") -> int:
+    """Writes the pairs of SNLI, MNLI or the like with their swapped copies, and returns their number.
+
+    Args:
+        sources: Hub names or folders that `datasets` reads, or files .jsonl and .csv; in this order.
+        keep: see `swapped_pairs`.
+    Raises:
+        CorpusError: a source that cannot be read, or nothing is left.
+    """
+    pairs = swapped_pairs((pair for source in sources for pair in entailed_pairs(source)), lexicon, keep)
+    first = next(pairs, None)
+    if first is None:
+        raise CorpusError(f"{', '.join(sources)}: no entailed pair is left; use another filter or lexicon")
+    return write_pairs(out, chain([first], pairs))
+
+
+def swapped_pairs(pairs: Iterable[tuple[str, str]], lexicon: Lexicon, keep: str = "any") -> Iterator[SwappedPair]:
+    """Each distinct pair once, in order, with its swapped copy.
+
+    Args:
+        keep: pairs of which at least one sentence changed (`any`), both did (`both`), or all pairs (`none`: no filter).
+    Raises:
+        ValueError: unknown filter, or a lexicon without pairs.
+    """
+    if keep not in FILTERS:
+        raise ValueError(f"filter={keep!r}; choose from {sorted(FILTERS)}")
+    seen: set[tuple[str, str]] = set()
+    for pair in pairs:
+        if pair in seen:
+            continue
+        seen.add(pair)
+        premise, hypothesis = (swap_words(sentence, lexicon) for sentence in pair)
+        changed = (premise != pair[0]) + (hypothesis != pair[1])
+        if changed >= {"none": 0, "any": 1, "both": 2}[keep]:
+            yield SwappedPair(*pair, premise, hypothesis, changed == 2)
+
+
+def entailed_pairs(source: str) -> Iterator[tuple[str, str]]:
+    """(premise, hypothesis) of the rows labelled as entailment, in order; blank sentences are left out.
+
+    Args:
+        source: a file .jsonl or .csv with the columns of SNLI and MNLI, or what `datasets` loads (split `train`).
+    Raises:
+        CorpusError: unreadable, a column missing, a sentence that is no text, or an unknown label; with the line.
+    """
+    suffix = Path(source).suffix.lower()
+    rows = {".jsonl": _jsonl_rows, ".csv": _csv_rows}.get(suffix, _hub_rows)(source)
+    for where, row in rows:
+        label = str(_cell(row, LABEL, where)).strip().lower()
+        if label not in ENTAILMENT + OTHER_LABELS:
+            raise CorpusError(f"{where}: label {label!r}; expected one of {', '.join(ENTAILMENT + OTHER_LABELS)}")
+        if label not in ENTAILMENT:
+            continue
+        sentences = [_cell(row, names, where) for names in (PREMISE, HYPOTHESIS)]
+        if not all(isinstance(sentence, str) for sentence in sentences):
+            raise CorpusError(f"{where}: premise and hypothesis are {sentences!r}; expected text")
+        premise, hypothesis = (" ".join(sentence.split()) for sentence in sentences)
+        if premise and hypothesis:
+            yield premise, hypothesis
+
+
+def _cell(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> Any:
+    for name in names:
+        if name in row:
+            return row[name]
+    raise CorpusError(f"{where}: no column {' or '.join(map(repr, names))}; choose from {sorted(row)}")
+
+
+def _jsonl_rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for number, line in enumerate(stream_lines(path), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise CorpusError(f"{where}: not JSON ({error.msg}); expected one object a line") from None
+        if not isinstance(row, dict):
+            raise CorpusError(f"{where}: holds a {type(row).__name__}; expected one object a line")
+        yield where, row
+
+
+def _csv_rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    header: list[str] = []
+    for line, cells in stream_csv(path):
+        if header:
+            yield f"{path}:{line}", dict(zip(header, cells, strict=True))
+        else:
+            header = cells
+
+
+def _hub_rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    from ncfair_jax.data.hub import load_rows  # loading `datasets` takes a second that files need not wait
+
+    rows = load_rows(source)
+    names = {name: getattr(feature, "names", None) for name, feature in rows.features.items() if name in LABEL}
+    for number, row in enumerate(rows):
+        for name, of_number in names.items():
+            if of_number and row[name] is not None and row[name] >= 0:
+                row = row | {name: of_number[row[name]]}
+        yield f"data set {source!r}, row {number}", row
+
+
+# --- the batches
+
+
+def load_pair_examples(config: RunConfig, model: Pretrained) -> tuple[Examples, Examples | None]:
+    """Training and development pairs, encoded one sentence a sequence; development pairs are set aside whole.
+
+    Raises:
+        ConfigError, CorpusError: no pairs are named, they cannot be read, or they clash with the config.
+    """
+    data = config.data
+    if data.counterfactual != "none":
+        raise ConfigError(
+            f"config.data.counterfactual={data.counterfactual!r}: mabel's pairs bring their swapped copies; set it to 'none'"
+        )
+    pairs = _read_or_generate(config)[: data.max_examples or None]
+    train, dev = set_aside(pairs, data.dev_examples, config.seed)
+    return _encoded(train, config, model), _encoded(dev, config, model) if dev else None
+
+
+def _read_or_generate(config: RunConfig) -> list[tuple[str, ...]]:
+    source, hard = config.mabel.pairs, config.mabel.hard_negatives
+    if not source:
+        raise ConfigError(
+            "config.mabel.pairs is empty; name a CSV file of pairs (launch/build_mabel.py makes one) or 'templates'"
+        )
+    if source != TEMPLATES:
+        return read_pairs(source, hard)
+    if hard:
+        raise ConfigError("config.mabel.hard_negatives=True: the templates have none; name a CSV of 6 columns")
+    generated = template_pairs(min(config.data.max_examples or PAIRS, PAIRS))
+    swapped = swapped_pairs(generated, load_lexicon(config.data.lexicon))
+    pairs: list[tuple[str, ...]] = [pair[:4] for pair in swapped]
+    if not pairs:
+        raise ConfigError(
+            f"config.data.lexicon={config.data.lexicon!r}: the templates hold none of its words; name a CSV of pairs"
+        )
+    return pairs
+
+
+def _encoded(pairs: Sequence[tuple[str, ...]], config: RunConfig, model: Pretrained) -> Examples:
+    sentences = [sentence for pair in pairs for sentence in pair]
+    sequences = encode_sentences(sentences, model.tokenizer, config.data.max_tokens)
+    return Examples(sequences, views=len(pairs[0]), kind=MabelPipeline)
+
+
+class MabelPipeline(Pipeline):
+    """Pairs with all their sentences (V views) twice: as they are, and masked for prediction.
+
+    Only the clean sentences hold classes, so statistics of classes never see [MASK] or a random token. `example_cls`
+    i32[E, V, 2] says at which row and column of the batch each clean sentence's [CLS] lies.
+    """
+
+    def sequences(self, ids: np.ndarray, step: int) -> Sequences:
+        """The clean sequences of all pairs, then the masked ones, both in the order of the pairs and their views."""
+        masked = self.masked(ids, step)
+        tokens = len(masked.original)
+        return Sequences(
+            lengths=np.tile(masked.lengths, 2),
+            original=np.tile(masked.original, 2),
+            tokens=np.concatenate([masked.original, masked.tokens]),
+            selected=np.concatenate([np.zeros(tokens, bool), masked.selected]),
+            classed=np.arange(2 * tokens) < tokens,
+        )
+
+    def places(self, ids: np.ndarray, index: FlatIndex, rows: int) -> Batch:
+        """`example_cls`."""
+        del rows
+        first = np.flatnonzero(index.position == 0)[: len(ids) * self._views]
+        where = np.stack([index.row[first], index.column[first]], axis=-1)
+        return {"example_cls": where.reshape(len(ids), self._views, 2).astype(np.int32)}
