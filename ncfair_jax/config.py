@@ -163,6 +163,37 @@ PRESETS = {"paper": PAPER, "aligned": ALIGNED}
 
 
 @dataclass(frozen=True)
+class AseConfig:
+    """ASE: pronoun prediction, stereotype words made orthogonal to the gender direction, and elastic weights.
+
+    `data.path`, `data.counterfactual` (which sides of the flipped pairs) and `data.lexicon` (pairs of the flip and of the
+    gender direction) are read too.
+
+    Attributes:
+        source: "gap" (a GAP file, swapped for its other side), "winobias" (folder of WinoBias, development files only) or
+            "csv" (folder with original_data.csv and flipped_data.csv).
+        label_mode: "per_mask" (each mask its own pronoun) or "same" (a row for each pronoun, which labels all its masks).
+        stereotypes: words to neutralise: a JSON lexicon or a file of tab separated words; "" = the list of the package.
+        direction: "per_word" (mean difference of the pairs, each word encoded alone) or "joined" (one text a group).
+        sn_weight: of the neutralisation; 0 leaves it out.
+        sn_reduce: "sum" over the batch's stereotype tokens, or their "mean".
+        ewc_weight: of the squared distance from the initial parameters, weighted by their Fisher information; 0 leaves it out.
+        fisher_examples: training examples that the Fisher information is estimated on, evenly spread.
+        fisher_scale: "mean_one" (its mean over all parameters is 1) or "raw".
+    """
+
+    source: str = "gap"
+    label_mode: str = "per_mask"
+    stereotypes: str = ""
+    direction: str = "per_word"
+    sn_weight: float = 1.0
+    sn_reduce: str = "sum"
+    ewc_weight: float = 1.0
+    fisher_examples: int = 1000
+    fisher_scale: str = "mean_one"
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW with warm-up, a schedule and clipping of the global norm.
 
@@ -264,6 +295,7 @@ class RunConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     mabel: MabelConfig = field(default_factory=MabelConfig)
     nc3: NC3Config = field(default_factory=NC3Config)
+    ase: AseConfig = field(default_factory=AseConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -284,6 +316,11 @@ CHOICES = {
     "nc3.labels": ("original", "input"),
     "nc3.window": ("run", "epoch", "ema", "batch"),
     "nc3.gradient": ("classifier", "both"),
+    "ase.source": ("gap", "winobias", "csv"),
+    "ase.label_mode": ("per_mask", "same"),
+    "ase.direction": ("per_word", "joined"),
+    "ase.sn_reduce": ("sum", "mean"),
+    "ase.fisher_scale": ("mean_one", "raw"),
     "optimizer.schedule": ("linear", "cosine", "constant"),
     "train.best": ("", "dev_loss"),
 }
@@ -295,6 +332,7 @@ POSITIVE: tuple[str, ...] = (
     "train.batch_size",
     "train.accumulation",
     "train.log_every",
+    "ase.fisher_examples",
     "optimizer.learning_rate",
     "optimizer.eps",
     "train.save_every",
@@ -304,6 +342,8 @@ POSITIVE: tuple[str, ...] = (
 NOT_NEGATIVE: tuple[str, ...] = (
     "mabel.mlm_weight",
     "nc3.weight",
+    "ase.sn_weight",
+    "ase.ewc_weight",
     "optimizer.weight_decay",
     "optimizer.clip_norm",
     "optimizer.warmup_steps",

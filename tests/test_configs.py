@@ -9,7 +9,7 @@ from ncfair_jax.config import PRESETS, ConfigError, freeze, validate
 from ncfair_jax.sweep import arm_config, arm_names
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
-WITH_PRESETS = ("bert_nc", "roberta_nc", "bec_nc", "cda_nc")
+WITH_PRESETS = ("bert_nc", "roberta_nc", "bec_nc", "cda_nc", "ase_nc")
 
 
 def get_config(name: str):

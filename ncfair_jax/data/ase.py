@@ -1,0 +1,421 @@
+"""ASE's rows: contexts in which every gendered pronoun is masked, and their gender-flipped twins (Park et al. 2023).
+
+A row is `[CLS] context [SEP]` as literal text, [MASK] in the place of every pronoun, with the pronouns beside it. Original
+and flipped rows come in pairs: read from two CSV files, or built of plain sentences. Text and markers know no vocabulary:
+`encode_rows` puts a tokenizer's own special tokens in the markers' places.
+"""
+
+import csv
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from importlib import resources
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from ncfair_jax.config import ConfigError, RunConfig
+from ncfair_jax.data.cda import any_of, swap_words
+from ncfair_jax.data.corpus import DEV_STREAM, GAP_FILE
+from ncfair_jax.data.files import CorpusError, read_lines
+from ncfair_jax.data.gap import read_gap
+from ncfair_jax.data.packing import FlatIndex, Placement, flat_index, pack_for_inference, scatter_rows
+from ncfair_jax.data.pipeline import Batch, Pipeline, PipelineConfig, Sequences, masked_targets
+from ncfair_jax.evals.files import DataFolder
+from ncfair_jax.lexicons.lexicon import Lexicon, LexiconError, load_lexicon
+
+COLUMNS = ["text", "pronouns"]
+ORIGINAL_FILE, FLIPPED_FILE = "original_data.csv", "flipped_data.csv"
+WINOBIAS_FILE = "{side}_stereotyped_type{kind}.txt.dev"  # the test files judge; nothing here opens them
+NUMBERED = re.compile(r"\d+\s+(.*\S)\s*")
+PRONOUN = re.compile(r"\b(?:he|she|his|hers|her|him)\b")
+MASK = "[MASK]"
+# A blank before a marker goes with it, so that a vocabulary whose words begin with their blank makes no piece of it.
+MARKER = re.compile(r"\s*\[(CLS|SEP|MASK)\]")
+
+
+class Row(NamedTuple):
+    """One context.
+
+    Attributes:
+        text: begins with [CLS] and ends with [SEP].
+        pronouns: lower case; one for each [MASK] of the text in order, or one that stands for all of them.
+    """
+
+    text: str
+    pronouns: tuple[str, ...]
+
+
+Pair = tuple[Row, Row]  # original, flipped
+
+
+class EncodedRows(NamedTuple):
+    """Encoded rows, one array a row: ids with the pronouns in place i32[L]; bool[L] where they are masked, and where a
+    stereotype word is.
+    """
+
+    sequences: list[np.ndarray]
+    masked: list[np.ndarray]
+    marked: list[np.ndarray]
+
+
+def load_rows(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, stereotypes: Iterable[str]
+) -> tuple[EncodedRows, EncodedRows | None]:
+    """Training and development rows of a config; the latter None where `data.dev_examples` is 0.
+
+    `data.counterfactual` chooses sides of the pairs: originals (none), flipped (one_sided), or both, originals first. A pair
+    lies wholly in training or in development; repeated pairs, and repeated rows of a side, count once.
+
+    Raises:
+        ConfigError, CorpusError: one line, naming the file or the field.
+    """
+    data = config.data
+    pairs = list(dict.fromkeys(load_pairs(config)))[: data.max_examples or None]
+    if data.dev_examples >= len(pairs):
+        raise ConfigError(
+            f"config.data.dev_examples={data.dev_examples} leaves nothing of {len(pairs)} rows to train on"
+        )
+    order = np.random.Generator(np.random.Philox(key=[config.seed, DEV_STREAM])).permutation(len(pairs))
+    aside = set(order[: data.dev_examples].tolist())
+
+    def encoded(chosen: list[Pair]) -> EncodedRows:
+        rows = rows_of_pairs(chosen, data.counterfactual, config.ase.label_mode)
+        return encode_rows(rows, tokenizer, data.max_tokens, stereotypes)
+
+    train = encoded([pair for i, pair in enumerate(pairs) if i not in aside])
+    return train, encoded([pairs[i] for i in sorted(aside)]) if aside else None
+
+
+def load_pairs(config: RunConfig) -> list[Pair]:
+    """Original and flipped rows of the source that the config names, in file order.
+
+    Raises:
+        ConfigError: no path for a source that needs one.
+        CorpusError: a file that is missing or malformed, or no gendered pronoun in any sentence.
+    """
+    path, source = config.data.path, config.ase.source
+    if not path and source != "gap":
+        raise ConfigError(f"config.data.path is empty; name the folder of config.ase.source={source!r}")
+    if source == "csv":
+        return read_pairs(path)
+    if source == "winobias":
+        pairs = sentence_pairs(*read_winobias(path))
+    else:
+        sentences = read_gap(path or DataFolder(None).path(GAP_FILE))
+        lexicon = load_lexicon(config.data.lexicon)
+        pairs = sentence_pairs(sentences, [swap_words(sentence, lexicon) for sentence in sentences])
+    if not pairs:
+        raise CorpusError(f"{path}: no sentence has a gendered pronoun; give another corpus")
+    return pairs
+
+
+def mask_pronouns(sentence: str) -> Row:
+    """The row of one sentence: lower case, single blanks, every he, she, his, her, him and hers masked."""
+    text = " ".join(sentence.lower().split())
+    return Row(f"[CLS] {PRONOUN.sub(MASK, text)} [SEP]", tuple(PRONOUN.findall(text)))
+
+
+def sentence_pairs(originals: Sequence[str], flipped: Sequence[str]) -> list[Pair]:
+    """Rows of sentences and their counterfactuals; sentences without a gendered pronoun are left out."""
+    pairs = [(mask_pronouns(a), mask_pronouns(b)) for a, b in zip(originals, flipped, strict=True)]
+    return [(a, b) for a, b in pairs if a.pronouns and b.pronouns]
+
+
+def read_winobias(folder: str | Path) -> tuple[list[str], list[str]]:
+    """Pro- and anti-stereotyped sentences of WinoBias's development files (types 1 and 2), line by line each other's flip.
+
+    Raises:
+        CorpusError: a missing file, a line that is not `<number> sentence`, or files of different lengths.
+    """
+    sides: dict[str, list[str]] = {"pro": [], "anti": []}
+    for kind in (1, 2):
+        for side, sentences in sides.items():
+            path = Path(folder) / WINOBIAS_FILE.format(side=side, kind=kind)
+            for number, line in enumerate(read_lines(path), start=1):
+                match = NUMBERED.fullmatch(line)
+                if match is None:
+                    raise CorpusError(
+                        f"{path}:{number}: {line!r} is not a number and a sentence; get WinoBias's own file"
+                    )
+                sentences.append(re.sub(r"[\[\]]", "", match[1]))
+        if len(sides["pro"]) != len(sides["anti"]):
+            raise CorpusError(f"{folder}: pro and anti files of type {kind} differ in length; get WinoBias's own files")
+    return sides["pro"], sides["anti"]
+
+
+def read_pairs(folder: str | Path) -> list[Pair]:
+    """Pairs of original_data.csv and flipped_data.csv, row by row.
+
+    The published form has one row for each pronoun of a text, all of them masked. Where such neighbours are complete (as many
+    rows as masks) they become one row with a pronoun for each mask; otherwise a row's one pronoun stands for all its masks.
+
+    Raises:
+        CorpusError: as `read_rows`, or files of different lengths.
+    """
+    originals, flipped = (read_rows(Path(folder) / name) for name in (ORIGINAL_FILE, FLIPPED_FILE))
+    if len(originals) != len(flipped):
+        raise CorpusError(
+            f"{folder}: {ORIGINAL_FILE} has {len(originals)} rows, {FLIPPED_FILE} {len(flipped)}; row i must pair with row i"
+        )
+    return list(_merged(zip(originals, flipped, strict=True)))
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """Rows of a CSV file with the columns `text,pronouns`; several pronouns are separated by blanks.
+
+    Raises:
+        CorpusError: missing or undecodable file, other columns, no rows, a text without its markers, or a number of pronouns
+            that is neither one nor that of the masks.
+    """
+    reader = csv.reader(line + "\n" for line in read_lines(path))
+    if (header := next(reader)) != COLUMNS:
+        raise CorpusError(f"{path}:1: columns {header}; expected {COLUMNS}, separated by commas")
+    rows = []
+    for cells in reader:
+        where = f"{path}:{reader.line_num}"
+        if len(cells) != len(COLUMNS):
+            raise CorpusError(f"{where}: {len(cells)} columns; expected {COLUMNS}; quote a text that holds commas")
+        row = Row(cells[0].strip(), tuple(cells[1].lower().split()))
+        if not (row.text.startswith("[CLS]") and row.text.endswith("[SEP]") and MASK in row.text):
+            raise CorpusError(
+                f"{where}: text {row.text[:60]!r} must begin with [CLS], end with [SEP] and hold a [MASK]"
+            )
+        if len(row.pronouns) not in (1, row.text.count(MASK)):
+            raise CorpusError(
+                f"{where}: {len(row.pronouns)} pronouns for {row.text.count(MASK)} masks; give one, or one for each mask"
+            )
+        rows.append(row)
+    if not rows:
+        raise CorpusError(f"{path}: the file has a header and no rows")
+    return rows
+
+
+def _merged(pairs: Iterable[Pair]) -> Iterator[Pair]:
+    for texts, neighbours in groupby(pairs, key=lambda pair: (pair[0].text, pair[1].text)):
+        found = list(neighbours)
+        whole = tuple(
+            Row(text, tuple(pronoun for row in rows for pronoun in row.pronouns))
+            for text, rows in zip(texts, zip(*found, strict=True), strict=True)
+        )
+        if all(len(row.pronouns) == row.text.count(MASK) for row in whole):
+            yield whole[0], whole[1]
+        else:
+            yield from found
+
+
+def rows_of_pairs(pairs: Sequence[Pair], counterfactual: str, label_mode: str) -> list[Row]:
+    """The rows to train on; a row that occurs twice on its side, or that the flip leaves as it was, counts once.
+
+    Args:
+        counterfactual: "none", "one_sided" or "two_sided", as of the corpus.
+        label_mode: "per_mask", or "same": each pronoun of a row makes a row of its own, where it labels every mask.
+    """
+    originals = [] if counterfactual == "one_sided" else [a for a, _ in pairs]
+    flipped = [] if counterfactual == "none" else [b for a, b in pairs if counterfactual == "one_sided" or a != b]
+    rows = []
+    for side in (originals, flipped):
+        if label_mode == "same":
+            side = [Row(row.text, (pronoun,)) for row in side for pronoun in row.pronouns]
+        rows += list(dict.fromkeys(side))
+    return rows
+
+
+def load_stereotypes(path: str) -> tuple[str, ...]:
+    """Words whose gender is to be neutralised.
+
+    Args:
+        path: a JSON lexicon, all groups of which count; or a text file with a word in every cell, cells separated by tabs;
+            "" = the list of the package.
+    Raises:
+        LexiconError: a file that is missing or not a lexicon, or one without words.
+    """
+    if not path:
+        with resources.as_file(resources.files("ncfair_jax.lexicons") / "stereotypes.json") as shipped:
+            lexicon = load_lexicon(shipped)
+        return tuple(word for words in lexicon.words for word in words)
+    if path.endswith(".json"):
+        return tuple(word for words in load_lexicon(path).words for word in words)
+    try:
+        cells = [cell.strip() for line in read_lines(path) for cell in line.split("\t")]
+    except CorpusError as error:
+        raise LexiconError(f"config.ase.stereotypes: {error}") from None
+    return tuple(dict.fromkeys(cell for cell in cells if cell))
+
+
+def encode_rows(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_tokens: int, stereotypes: Iterable[str]
+) -> EncodedRows:
+    """Encodes rows, the markers being the tokenizer's own special tokens.
+
+    A row longer than `max_tokens` is cut at the end but keeps its last marker; one that so loses all its masks is left out.
+    Every piece of every stereotype word is marked, wherever the word stands between word boundaries, whatever its case.
+
+    Raises:
+        CorpusError: a pronoun that is not one token of the vocabulary, or nothing left.
+    """
+    marker_ids = {"CLS": tokenizer.cls_token_id, "SEP": tokenizer.sep_token_id, "MASK": tokenizer.mask_token_id}
+    label_ids = _label_ids({pronoun for row in rows for pronoun in row.pronouns}, tokenizer)
+    words = any_of(word.lower() for word in stereotypes) or "(?!)"  # no words: a pattern that matches nothing
+    listed = re.compile(rf"\b{words}\b", re.IGNORECASE)
+    split = [MARKER.split(row.text) for row in rows]  # text between markers at even places, the markers at odd ones
+    between = [text for parts in split for text in parts[::2]]
+    encoded = tokenizer(between, add_special_tokens=False, return_offsets_mapping=True)
+    texts = iter(zip(between, encoded["input_ids"], encoded["offset_mapping"], strict=True))
+    found = EncodedRows([], [], [])
+    for row, parts in zip(rows, split, strict=True):
+        labels = iter(row.pronouns if len(row.pronouns) > 1 else row.pronouns * len(parts))
+        ids: list[int] = []
+        masked: list[bool] = []
+        marked: list[bool] = []
+        for marker in [*parts[1::2], ""]:
+            text, pieces, offsets = next(texts)
+            spans = [match.span() for match in listed.finditer(text)]
+            ids += pieces
+            masked += [False] * len(pieces)
+            marked += [any(begin < end and stop > start for start, end in spans) for begin, stop in offsets]
+            if marker:
+                ids.append(label_ids[next(labels)] if marker == "MASK" else marker_ids[marker])
+                masked.append(marker == "MASK")
+                marked.append(False)
+        if len(ids) > max_tokens:
+            for values, last in ((ids, marker_ids["SEP"]), (masked, False), (marked, False)):
+                values[max_tokens - 1 :] = [last]
+        if any(masked):
+            found.sequences.append(np.array(ids, np.int32))
+            found.masked.append(np.array(masked))
+            found.marked.append(np.array(marked))
+    if not found.sequences:
+        raise CorpusError(f"no row has a masked pronoun within data.max_tokens={max_tokens}; raise it")
+    return found
+
+
+def _label_ids(pronouns: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    label_ids = {}
+    for pronoun in sorted(pronouns):
+        ids = tokenizer(" " + pronoun, add_special_tokens=False)["input_ids"]  # the form inside a sentence
+        if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+            raise CorpusError(
+                f"pronoun {pronoun!r} is not one token of this vocabulary; remove its rows or take another model"
+            )
+        label_ids[pronoun] = ids[0]
+    return label_ids
+
+
+class PronounPipeline(Pipeline):
+    """Batches of encoded rows: the masks are the rows' own, the same at every step.
+
+    A batch also has "marked" i32[A,R/A,T]: 1 at the pieces of stereotype words.
+
+    Args:
+        masked, marked: bool[L] a sequence, as of `EncodedRows`.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[np.ndarray],
+        config: PipelineConfig,
+        *,
+        masked: Sequence[np.ndarray],
+        marked: Sequence[np.ndarray],
+        **others: Any,
+    ):
+        super().__init__(examples, config, **others)
+        self._masked, self._marked = np.concatenate(masked), np.concatenate(marked)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """As of any corpus, and of which tokens are masked and marked."""
+        digest = hashlib.sha256(super().fingerprint.encode())
+        digest.update(self._masked.tobytes() + self._marked.tobytes())
+        return digest.hexdigest()[:16]
+
+    def sequences(self, ids: np.ndarray, step: int) -> Sequences:
+        """Every pronoun masked; a masked pronoun still counts as its class."""
+        del step
+        lengths, original = self.laid_end_to_end(ids)
+        masked = self._of_examples(self._masked, ids)
+        tokens = np.where(masked, np.int32(self._mask_token_id), original)
+        return Sequences(lengths, original, tokens, masked, np.ones(len(original), bool))
+
+    def places(self, ids: np.ndarray, index: FlatIndex, rows: int) -> Batch:
+        """Where the stereotype words are."""
+        return {"marked": scatter_rows(self._of_examples(self._marked, ids), index, rows, self.config.row_tokens)}
+
+    def _of_examples(self, flat: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        return np.concatenate([flat[self._starts[i] : self._starts[i] + self._lengths[i]] for i in ids])
+
+
+def direction_rows(lexicon: Lexicon, tokenizer: PreTrainedTokenizerBase, mode: str, max_tokens: int) -> Batch:
+    """The words of a lexicon's pairs as packed rows whose weighted sum of hidden states is the gender direction.
+
+    Args:
+        mode: "per_word": each word alone, its pieces averaged, pairs averaged; "joined": the words of a group one after
+            another in one text, pieces summed and divided by the number of pairs, as released.
+        max_tokens: what the model has positions for.
+    Returns:
+        tokens, segment_ids, positions i32[R,T]; weights f32[R,T]: positive for the second group, 0 at special tokens.
+    Raises:
+        LexiconError: a lexicon without pairs or of other than two groups, or a text that is too long.
+    """
+    if len(lexicon.groups) != 2 or not lexicon.pairs:
+        raise LexiconError(
+            f"lexicon {lexicon.attribute!r} has {len(lexicon.groups)} groups and {len(lexicon.pairs)} pairs; a direction needs "
+            "two groups and at least one pair"
+        )
+    first = {word.lower() for word in lexicon.words[0]}
+    oriented = [pair if pair[0] in first else pair[::-1] for pair in lexicon.pairs]
+    sides = [list(words) for words in zip(*oriented, strict=True)]
+    if mode == "joined":
+        sides = [[" ".join(words)] for words in sides]
+    pieces = [tokenizer([" " + text for text in side], add_special_tokens=False)["input_ids"] for side in sides]
+    sequences = [
+        np.array([tokenizer.cls_token_id, *ids, tokenizer.sep_token_id], np.int32) for side in pieces for ids in side
+    ]
+    longest = max(map(len, sequences))
+    if longest > max_tokens:
+        raise LexiconError(
+            f"lexicon {lexicon.attribute!r}: a text of {longest} tokens, the model has positions for {max_tokens}; use fewer "
+            "pairs or config.ase.direction='per_word'"
+        )
+    packed = pack_for_inference(sequences, min(max_tokens, max(longest, 64)))
+    weights = np.zeros(packed.tokens.shape, np.float32)
+    signs = [-1.0] * len(pieces[0]) + [1.0] * len(pieces[1])
+    for row, offset, sequence, sign in zip(packed.row, packed.offset, sequences, signs, strict=True):
+        share = len(sequence) - 2 if mode == "per_word" else 1
+        weights[row, offset + 1 : offset + len(sequence) - 1] = sign / (share * len(lexicon.pairs))
+    return {
+        "tokens": packed.tokens,
+        "segment_ids": packed.segment_ids,
+        "positions": packed.positions,
+        "weights": weights,
+    }
+
+
+def fisher_rows(
+    sequences: Sequence[np.ndarray], masked: Sequence[np.ndarray], number: int, mask_token_id: int
+) -> Batch:
+    """`number` of the examples (all, if there are fewer), evenly spread, masked, one in each row.
+
+    Returns:
+        tokens, segment_ids, positions i32[N,T]; masked_positions, masked_labels i32[N,P]; masked_weights f32[N,P].
+    """
+    count = min(number, len(sequences))
+    chosen = np.linspace(0, len(sequences) - 1, count).round().astype(int)
+    lengths = np.array([len(sequences[i]) for i in chosen], np.int64)
+    original = np.concatenate([sequences[i] for i in chosen])
+    selected = np.concatenate([masked[i] for i in chosen])
+    first = np.zeros(count, np.int64)
+    index = flat_index(Placement(np.arange(count), first, first + 1, count), lengths)
+    tokens = np.where(selected, np.int32(mask_token_id), original)
+    row_tokens, row_masks = int(lengths.max()), int(np.bincount(index.row, selected).max())
+    return {
+        "tokens": scatter_rows(tokens, index, count, row_tokens),
+        "segment_ids": scatter_rows(index.segment, index, count, row_tokens),
+        "positions": scatter_rows(index.position, index, count, row_tokens),
+        **masked_targets(original, selected, index, count, row_masks),
+    }
