@@ -111,6 +111,35 @@ class NC3Config:
     gradient: str = "both"
 
 
+@dataclass(frozen=True)
+class AdeptConfig:
+    """ADEPT and DPCE (`objectives.adept`): words of several groups, and neutral words that should not tell them apart.
+
+    Attributes:
+        algorithm: "adept" or "dpce".
+        lexicon: shipped name or JSON file of the groups' words.
+        groups: comma-separated names of the lexicon's groups to train on; "" = all.
+        neutral: text file with a neutral word a line; "" = the shipped list.
+        mode: which words' sentences are used: "final" (pairs of words with 30 sentences each, equally many of both), "raw"
+            (all), "reliability" (as final, but all sentences) or "quality" (equally many, however few).
+        debias_layer: layers that represent a word: "all" (embeddings included), "first" (embeddings) or "last".
+        rho: distance that counts as near: distances d weigh exp(-d² / 2 rho²).
+        alpha, beta: weights of the bias loss and of the retention loss.
+        retention: distance from the original hidden states: "mse" or "kl".
+    """
+
+    algorithm: str = "adept"
+    lexicon: str = "gender"
+    groups: str = ""
+    neutral: str = ""
+    mode: str = "final"
+    debias_layer: str = "all"
+    rho: float = 15.0
+    alpha: float = 0.3
+    beta: float = 0.7
+    retention: str = "mse"
+
+
 PAPER = {
     "word_rule": "first_piece",
     "features": "hidden",
@@ -231,6 +260,7 @@ class RunConfig:
     model: ModelSource = field(default_factory=ModelSource)
     data: DataConfig = field(default_factory=DataConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    adept: AdeptConfig = field(default_factory=AdeptConfig)
     nc3: NC3Config = field(default_factory=NC3Config)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -243,6 +273,10 @@ CHOICES = {
     "model.activation_dtype": ("float32", "bfloat16"),
     "data.corpus": ("gap", "text", "hub"),
     "data.counterfactual": ("none", "one_sided", "two_sided"),
+    "adept.algorithm": ("adept", "dpce"),
+    "adept.mode": ("final", "raw", "reliability", "quality"),
+    "adept.debias_layer": ("all", "first", "last"),
+    "adept.retention": ("mse", "kl"),
     "nc3.word_rule": ("whole_word", "first_piece"),
     "nc3.features": ("hidden", "transform"),
     "nc3.alignment": ("same", "next"),
@@ -260,12 +294,15 @@ POSITIVE: tuple[str, ...] = (
     "train.log_every",
     "optimizer.learning_rate",
     "optimizer.eps",
+    "adept.rho",
     "train.save_every",
     "train.collapse_sentences",
     "train.keep",
 )
 NOT_NEGATIVE: tuple[str, ...] = (
     "nc3.weight",
+    "adept.alpha",
+    "adept.beta",
     "optimizer.weight_decay",
     "optimizer.clip_norm",
     "optimizer.warmup_steps",

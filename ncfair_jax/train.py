@@ -352,13 +352,14 @@ def require_finite(run: Run, done: int, step: int, checkpoints: Checkpoints) -> 
 
 
 def development_loss(run: Run, state: TrainState, dev_fn: Any) -> float:
-    """Mean masked-LM loss (nats) over the development sentences, without dropout, masks fixed by the seed."""
+    """Mean of the method's own loss over the development examples, without dropout, masks fixed by the seed."""
     assert run.dev is not None  # validate() asks for development sentences
+    name = METHODS[run.config.objective.name].dev_metric
     total = count = 0.0
     for batch in run.dev.batches(0, run.dev.steps_per_epoch, jax.process_index(), jax.process_count()):
         metrics = jax.device_get(dev_fn(state, put_batch(batch, run.mesh)))
-        total += float(metrics["mlm_loss"][0])
-        count += float(metrics["mlm_loss"][1])
+        total += float(metrics[name][0])
+        count += float(metrics[name][1])
     return total / max(count, 1.0)
 
 

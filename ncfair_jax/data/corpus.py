@@ -1,6 +1,5 @@
 """From the corpus a config names to encoded training and development examples."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,10 +62,8 @@ def text_sentences(corpus: str, data: str | Path) -> list[str]:
     return [sentence for line in lines for sentence in split_sentences(line)]
 
 
-def load_examples(
-    config: DataConfig, tokenizer: PreTrainedTokenizerBase, seed: int
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Encoded training and development examples, i32[L] each.
+def load_sentences(config: DataConfig, seed: int) -> tuple[list[str], list[str]]:
+    """Training and development sentences, after the swap that the config asks for.
 
     The development sentences are drawn by `seed` before the swap, so that a sentence and its counterfactual lie on the same
     side; they get the same treatment as the training sentences.
@@ -80,10 +77,15 @@ def load_examples(
     aside = set(order[: config.dev_examples].tolist())
     train = [sentence for i, sentence in enumerate(sentences) if i not in aside]
     dev = [sentences[i] for i in sorted(aside)]
-    return _encode(train, config, tokenizer), _encode(dev, config, tokenizer)
+    if config.counterfactual == "none":
+        return train, dev
+    lexicon = load_lexicon(config.lexicon)
+    return counterfactual(train, lexicon, config.counterfactual), counterfactual(dev, lexicon, config.counterfactual)
 
 
-def _encode(sentences: Sequence[str], config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> list[np.ndarray]:
-    if config.counterfactual != "none":
-        sentences = counterfactual(sentences, load_lexicon(config.lexicon), config.counterfactual)
-    return encode_sentences(sentences, tokenizer, config.max_tokens)
+def load_examples(
+    config: DataConfig, tokenizer: PreTrainedTokenizerBase, seed: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Encoded training and development sentences of `load_sentences`, i32[L] each."""
+    train, dev = load_sentences(config, seed)
+    return encode_sentences(train, tokenizer, config.max_tokens), encode_sentences(dev, tokenizer, config.max_tokens)

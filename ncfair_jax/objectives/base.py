@@ -67,12 +67,14 @@ class Method(NamedTuple):
         extra_params: (model config, key) -> parameters that only the method has, kept under params["method"]: they train and
             are saved, and are not exported. None: there are none.
         accumulates: whether a batch may be split into micro-batches without changing the loss.
+        dev_metric: the metric whose mean over the development examples is the development loss.
     """
 
     examples: Callable[[RunConfig, Pretrained], tuple[Examples, Examples | None]]
     objective: Callable[[RunConfig, Pretrained, Examples], Objective]
     extra_params: Callable[[ModelConfig, Key[Array, ""]], Params] | None = None
     accumulates: bool = True
+    dev_metric: str = "mlm_loss"
 
 
 def evaluate_objective(
