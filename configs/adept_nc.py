@@ -7,6 +7,10 @@ Words of gender against a shipped list of neutral words, found in WikiText-2. Re
     --config.adept.lexicon=religion --config.adept.groups=judaism,christianity,islam --config.nc3.lexicon=religion
 
 DPCE: --config.adept.algorithm=dpce --config.adept.alpha=0.2 --config.adept.beta=0.8 --config.train.batch_size=8.
+Prefix tuning (40 learned keys and values a layer, everything else frozen):
+
+    --config.adept.prefix_tokens=40 --config.optimizer.freeze='^(embeddings|encoder|mlm)/' --config.optimizer.learning_rate=5e-4
+
 A batch has train.batch_size examples of each group and as many of neutral words; an epoch is what the smaller group fills.
 
 Model, text and benchmarks come from the Hugging Face Hub and public repositories; to stay local name folders with

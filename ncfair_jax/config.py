@@ -126,6 +126,8 @@ class AdeptConfig:
         rho: distance that counts as near: distances d weigh exp(-d² / 2 rho²).
         alpha, beta: weights of the bias loss and of the retention loss.
         retention: distance from the original hidden states: "mse" or "kl".
+        prefix_tokens: 0 tunes the whole model; more (40 in the paper) are learned keys and values in front of every layer's,
+            and the model itself must be frozen: optimizer.freeze='^(embeddings|encoder|mlm)/'.
     """
 
     algorithm: str = "adept"
@@ -138,6 +140,7 @@ class AdeptConfig:
     alpha: float = 0.3
     beta: float = 0.7
     retention: str = "mse"
+    prefix_tokens: int = 0
 
 
 PAPER = {
@@ -303,6 +306,7 @@ NOT_NEGATIVE: tuple[str, ...] = (
     "nc3.weight",
     "adept.alpha",
     "adept.beta",
+    "adept.prefix_tokens",
     "optimizer.weight_decay",
     "optimizer.clip_norm",
     "optimizer.warmup_steps",

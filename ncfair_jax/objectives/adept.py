@@ -5,6 +5,7 @@ sentences where the original model had them. Letters: K groups, B neutral words 
 L all layers, E words of a batch, W tokens of a word; R, T, D as everywhere.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
@@ -16,18 +17,20 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Key
 
-from ncfair_jax.config import RunConfig
+from ncfair_jax.config import ConfigError, RunConfig
 from ncfair_jax.data.adept import NEUTRAL, adept_examples, epoch_steps, sizes
 from ncfair_jax.data.packing import pack_for_inference, round_up
 from ncfair_jax.data.pipeline import Examples
-from ncfair_jax.models.encoder import ModelConfig, Params, encode
+from ncfair_jax.models.encoder import PREFIX, ModelConfig, Params, encode
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.objectives.base import Batch, Method, Metrics, Objective, Partial
+from ncfair_jax.objectives.base import EXTRA, Batch, Method, Metrics, Objective, Partial
+from ncfair_jax.optimizer import path_string
 from ncfair_jax.sharding import BATCH_AXES, put_tree
 
 Layers = Sequence[Float[Array, "R T D"]]
 LAYERS = {"all": slice(None), "first": slice(0, 1), "last": slice(-1, None)}
-BACKBONE = ("embeddings", "encoder")
+BACKBONE = ("embeddings", "encoder", PREFIX)
+FREEZE = "^(embeddings|encoder|mlm)/"
 PROTOTYPE_ROWS = 64  # rows of a forward pass for the prototypes
 
 
@@ -101,7 +104,8 @@ def adept_objective(config: RunConfig, model: ModelConfig, examples: Examples) -
     """alpha · bias loss + beta · retention loss, on batches of `AdeptPipeline`.
 
     The prototype of a group is the mean representation of its words over all training examples, made anew every epoch,
-    without dropout. The original model lies in the carry, and so in the checkpoints.
+    without dropout. The original model lies in the carry, and so in the checkpoints. With a prefix to tune it is the model
+    itself, without the prefix: that one is frozen.
 
     Metrics: "bias_loss" (bits for ADEPT), "retention_loss" (mean over the tokens of attribute sentences), "task_loss".
     """
@@ -111,17 +115,28 @@ def adept_objective(config: RunConfig, model: ModelConfig, examples: Examples) -
     num_layers = len(range(model.num_layers + 1)[chosen])
     prototypes_of = make_prototypes(model, examples, adept.debias_layer, config.data.row_tokens)
 
+    def backbone(params: Params) -> Params:
+        return {name: params[name] for name in BACKBONE if name in params}
+
+    def tuned(params: Params) -> Params:
+        if not adept.prefix_tokens:
+            return params
+        return jax.lax.stop_gradient(backbone(params)) | {PREFIX: params[EXTRA][PREFIX]}
+
     def init(params: Params) -> dict[str, Any]:
+        prototypes = jnp.zeros((int(keys.max()), num_layers, model.hidden_size))
+        if adept.prefix_tokens:
+            return {"prototypes": prototypes}
         # A copy of its own: the state is donated, and one buffer cannot be donated twice.
-        original = jax.tree.map(jnp.copy, {name: params[name] for name in BACKBONE})
-        return {"prototypes": jnp.zeros((int(keys.max()), num_layers, model.hidden_size)), "original": original}
+        return {"prototypes": prototypes, "original": jax.tree.map(jnp.copy, backbone(params))}
 
     def partial(
         params: Params, carry: dict[str, Any], batch: Batch, rng: Key[Array, ""] | None
     ) -> tuple[Partial, Float[Array, "R T D"]]:
         rows = (batch["tokens"], batch["segment_ids"], batch["positions"])
-        layers = encode(model, params, *rows, dropout_rng=rng, all_layers=True).all_layers
-        original = encode(model, carry["original"], *rows, all_layers=True).all_layers
+        frozen = jax.lax.stop_gradient(backbone(params)) if adept.prefix_tokens else carry["original"]
+        layers = encode(model, tuned(params), *rows, dropout_rng=rng, all_layers=True).all_layers
+        original = encode(model, frozen, *rows, all_layers=True).all_layers
         assert layers is not None and original is not None
         places = (batch["example_rows"], batch["example_columns"], batch["example_weights"])
         each = len(places[0]) // (len(carry["prototypes"]) + 1)
@@ -152,7 +167,7 @@ def adept_objective(config: RunConfig, model: ModelConfig, examples: Examples) -
         return value, (metrics, carry)
 
     def refresh(params: Params, carry: dict[str, Any]) -> dict[str, Any]:
-        return carry | {"prototypes": prototypes_of(params)}
+        return carry | {"prototypes": prototypes_of(tuned(params))}
 
     return Objective(init, partial, loss, refresh, epoch_steps(sizes(keys), config.train.batch_size))
 
@@ -197,7 +212,36 @@ def make_prototypes(
 
 
 def _objective(config: RunConfig, model: Pretrained, examples: Examples) -> Objective:
+    if config.adept.prefix_tokens:
+        check_prefix(config, model.params)
     return adept_objective(config, model.config, examples)
 
 
-ADEPT = Method(adept_examples, _objective, accumulates=False, dev_metric="task_loss")
+def check_prefix(config: RunConfig, params: Params) -> None:
+    """Refuses to tune a prefix of a model that would move, or that has one.
+
+    Raises:
+        ConfigError: naming what would move.
+    """
+    tokens, freeze = f"config.adept.prefix_tokens={config.adept.prefix_tokens}", config.optimizer.freeze
+    if PREFIX in params:
+        raise ConfigError(f"{tokens}: {config.model.path} has a prefix already; start from the model without it")
+    paths = [path_string(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    moving = [path for path in paths if not (freeze and re.search(freeze, path))]
+    if moving or re.search(freeze, f"{EXTRA}/{PREFIX}"):
+        fault = f"lets {moving[0]} move" if moving else "holds the prefix still"
+        raise ConfigError(
+            f"{tokens} trains the prefix alone, but config.optimizer.freeze={freeze!r} {fault}; set it to {FREEZE!r}"
+        )
+
+
+def prefix_params(config: RunConfig, model: ModelConfig, key: Key[Array, ""]) -> Params:
+    """A fresh prefix, N(0, initializer_range²) [layers, 2, P, H, C]; {} where none is asked for."""
+    if not config.adept.prefix_tokens:
+        return {}
+    channels = model.hidden_size // model.num_heads
+    shape = (model.num_layers, 2, config.adept.prefix_tokens, model.num_heads, channels)
+    return {PREFIX: model.initializer_range * jax.random.normal(key, shape)}
+
+
+ADEPT = Method(adept_examples, _objective, prefix_params, accumulates=False, dev_metric="task_loss")
