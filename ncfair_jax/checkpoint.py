@@ -1,5 +1,6 @@
 """Orbax checkpoints of the whole TrainState. The only file that imports orbax."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from ncfair_jax.config import differences
+from ncfair_jax.models.encoder import Params
 from ncfair_jax.state import TrainState
 
 
@@ -22,15 +24,17 @@ class Checkpoints:
     fingerprints of tokenizer, lexicon and corpus).
     """
 
-    def __init__(self, folder: Path, keep: int, best: str = ""):
+    def __init__(self, folder: Path, keep: int, best: str = "", left_out: Sequence[str] = ()):
         """Opens the folder, removing what a killed save left behind.
 
         Args:
             folder: made if it is not there.
             keep: newest checkpoints kept.
             best: name of a metric; the checkpoint with its lowest value is kept as well. "" = none.
+            left_out: top-level names of parameters that never move and so are not saved; `restore` takes them from `like`.
         """
         self.best = best
+        self.left_out = left_out
         policies: list[Any] = [checkpoint_managers.LatestN(keep)]
         if best:
             policies.append(checkpoint_managers.BestN(get_metric_fn=lambda metrics: metrics[best], reverse=True, n=1))
@@ -59,7 +63,7 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                params=ocp.args.StandardSave(state.params),
+                params=ocp.args.StandardSave(self._saved(state.params)),
                 state=ocp.args.StandardSave(rest),
                 identity=ocp.args.JsonSave(identity),
             ),
@@ -93,12 +97,16 @@ class Checkpoints:
             found = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
-                    params=ocp.args.StandardRestore(abstract.params), state=ocp.args.StandardRestore(rest)
+                    params=ocp.args.StandardRestore(self._saved(abstract.params)), state=ocp.args.StandardRestore(rest)
                 ),
             )
         except (OSError, ValueError, KeyError) as error:
             raise self._damaged(step, error) from error
-        return TrainState(params=found["params"], **found["state"])
+        unmoved = {name: like.params[name] for name in self.left_out}
+        return TrainState(params=unmoved | found["params"], **found["state"])
+
+    def _saved(self, params: Params) -> Params:
+        return {name: value for name, value in params.items() if name not in self.left_out}
 
     def _damaged(self, step: int, error: Exception) -> CheckpointError:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -142,6 +142,38 @@ class MabelConfig:
     hard_negatives: bool = False
 
 
+@dataclass(frozen=True)
+class AdeptConfig:
+    """ADEPT and DPCE (`objectives.adept`): words of several groups, and neutral words that should not tell them apart.
+
+    Attributes:
+        algorithm: "adept" or "dpce".
+        lexicon: shipped name or JSON file of the groups' words.
+        groups: comma-separated names of the lexicon's groups to train on; "" = all.
+        neutral: text file with a neutral word a line; "" = the shipped list.
+        mode: which words' sentences are used: "final" (pairs of words with 30 sentences each, equally many of both), "raw"
+            (all), "reliability" (as final, but all sentences) or "quality" (equally many, however few).
+        debias_layer: layers that represent a word: "all" (embeddings included), "first" (embeddings) or "last".
+        rho: distance that counts as near: distances d weigh exp(-d² / 2 rho²).
+        alpha, beta: weights of the bias loss and of the retention loss.
+        retention: distance from the original hidden states: "mse" or "kl".
+        prefix_tokens: 0 tunes the whole model; more (40 in the paper) are learned keys and values in front of every layer's,
+            and the model itself must be frozen: optimizer.freeze='^(embeddings|encoder|mlm)/'.
+    """
+
+    algorithm: str = "adept"
+    lexicon: str = "gender"
+    groups: str = ""
+    neutral: str = ""
+    mode: str = "final"
+    debias_layer: str = "all"
+    rho: float = 15.0
+    alpha: float = 0.3
+    beta: float = 0.7
+    retention: str = "mse"
+    prefix_tokens: int = 0
+
+
 PAPER = {
     "word_rule": "first_piece",
     "features": "hidden",
@@ -294,6 +326,7 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     mabel: MabelConfig = field(default_factory=MabelConfig)
+    adept: AdeptConfig = field(default_factory=AdeptConfig)
     nc3: NC3Config = field(default_factory=NC3Config)
     ase: AseConfig = field(default_factory=AseConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -310,6 +343,10 @@ CHOICES = {
     "mabel.pooler": ("cls", "cls_before_pooler", "avg", "avg_top2", "avg_first_last"),
     "mabel.align_loss": ("", "a1", "a2", "a3"),
     "mabel.mix": ("sum", "convex"),
+    "adept.algorithm": ("adept", "dpce"),
+    "adept.mode": ("final", "raw", "reliability", "quality"),
+    "adept.debias_layer": ("all", "first", "last"),
+    "adept.retention": ("mse", "kl"),
     "nc3.word_rule": ("whole_word", "first_piece"),
     "nc3.features": ("hidden", "transform"),
     "nc3.alignment": ("same", "next"),
@@ -335,6 +372,7 @@ POSITIVE: tuple[str, ...] = (
     "ase.fisher_examples",
     "optimizer.learning_rate",
     "optimizer.eps",
+    "adept.rho",
     "train.save_every",
     "train.collapse_sentences",
     "train.keep",
@@ -344,6 +382,9 @@ NOT_NEGATIVE: tuple[str, ...] = (
     "nc3.weight",
     "ase.sn_weight",
     "ase.ewc_weight",
+    "adept.alpha",
+    "adept.beta",
+    "adept.prefix_tokens",
     "optimizer.weight_decay",
     "optimizer.clip_norm",
     "optimizer.warmup_steps",

@@ -1,7 +1,9 @@
 """From a config to a judged, debiased, exported model: the one loop, read top to bottom."""
 
 import dataclasses
+import hashlib
 import json
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -21,10 +23,11 @@ from ncfair_jax.data.encoding import tokenizer_fingerprint
 from ncfair_jax.data.pipeline import Examples, Pipeline, PipelineConfig
 from ncfair_jax.judge import comparison_table, judge
 from ncfair_jax.lexicons.classes import FairnessClasses, lexicon_or_control, token_counts
+from ncfair_jax.models.encoder import PREFIX, Params
 from ncfair_jax.models.hf import Pretrained, load_pretrained, save_pretrained
 from ncfair_jax.objectives import METHODS, Objective, with_nc3
-from ncfair_jax.objectives.base import Metrics
-from ncfair_jax.optimizer import make_optimizer
+from ncfair_jax.objectives.base import EXTRA, Metrics
+from ncfair_jax.optimizer import make_optimizer, path_string
 from ncfair_jax.report.collapse_figures import draw_training
 from ncfair_jax.run_log import RunLog, write_json
 from ncfair_jax.sharding import batch_shards, make_mesh, put_batch, put_tree, state_shardings, to_host
@@ -34,7 +37,6 @@ from ncfair_jax.tracker import Tracker, make_tracker, track
 ROWS_PER_SHARD = 1  # rows are rounded up to a multiple of this on every device
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
-EXTRA = "method"  # parameters that only a method has: they train and are saved, and are not exported
 
 
 class WorkdirError(ValueError):
@@ -157,8 +159,8 @@ def prepare(config: RunConfig, mesh: Mesh) -> Run:
         tracker = make_tracker(model, config.nc3.lexicon, shown, config.train.collapse_sentences, rows, mesh)
     total_steps = config.train.steps or int(np.ceil(config.train.epochs * pipeline.steps_per_epoch))
     objective = method.objective(config, model, examples)
-    if method.extra_params is not None:
-        extra = method.extra_params(model.config, jax.random.key(config.seed))
+    make_extra = method.extra_params
+    if extra := make_extra(config, model.config, jax.random.key(config.seed)) if make_extra else {}:
         model = model._replace(params=model.params | {EXTRA: jax.tree.map(np.asarray, extra)})
     if classes is not None:
         objective = with_nc3(objective, config.nc3, classes, model.config, pipeline.steps_per_epoch)
@@ -169,7 +171,39 @@ def prepare(config: RunConfig, mesh: Mesh) -> Run:
         "lexicon": classes.fingerprint if classes is not None else "",
         "tokenizer": tokenizer_fingerprint(model.tokenizer),
     }
+    if names := not_saved(config, model.params):
+        fingerprints["frozen"] = params_fingerprint({name: model.params[name] for name in names})
     return Run(config, model, objective, classes, tx, schedule, pipeline, dev, tracker, total_steps, mesh, fingerprints)
+
+
+def not_saved(config: RunConfig, params: Params) -> tuple[str, ...]:
+    """Parts of the parameters that checkpoints leave out: frozen as a whole beside parameters that only the method has.
+
+    A run that freezes parts of a model and has no parameters besides saves it whole, for `launch/convert.py`.
+    """
+    if not config.optimizer.freeze or EXTRA not in params:
+        return ()
+    moving = {
+        path[0].key
+        for path, _ in jax.tree_util.tree_leaves_with_path(params)
+        if not re.search(config.optimizer.freeze, path_string(path))
+    }
+    return tuple(sorted(set(params) - moving))
+
+
+def params_fingerprint(params: Params) -> str:
+    """First 16 hex digits of a SHA-256 over all values, in the order of their paths."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def model_params(params: Params) -> Params:
+    """What the model is made of: not the method's own parameters, but for a prefix that it learned."""
+    own = {name: value for name, value in params.items() if name != EXTRA}
+    extra = params.get(EXTRA, {})
+    return own | {PREFIX: extra[PREFIX]} if PREFIX in extra else own
 
 
 def with_runtime_choices(config: RunConfig, model: Pretrained) -> Any:
@@ -226,7 +260,8 @@ def train(run: Run, workdir: Path) -> Pretrained:
     """
     config = run.config
     state, shardings = start_state(run)
-    checkpoints = Checkpoints(workdir / "checkpoints", config.train.keep, config.train.best)
+    left_out = not_saved(config, run.model.params)
+    checkpoints = Checkpoints(workdir / "checkpoints", config.train.keep, config.train.best, left_out)
     if (latest := checkpoints.latest()) is not None:
         state = checkpoints.restore(latest, state, run.identity)
     log = RunLog(workdir, run.total_steps, int(state.step), writes=jax.process_index() == 0)
@@ -245,7 +280,7 @@ def train(run: Run, workdir: Path) -> Pretrained:
     finally:
         checkpoints.close()
         log.close()
-    return run.model._replace(params={name: value for name, value in params.items() if name != EXTRA})
+    return run.model._replace(params=model_params(params))
 
 
 def start_state(run: Run) -> tuple[TrainState, Any]:
@@ -270,7 +305,7 @@ def loop(
     dev_loss: dict[str, float] = {}
     start = int(state.step)
     if run.tracker is not None and start == 0:
-        log.metrics(0, track(run.tracker, state.params))
+        log.metrics(0, track(run.tracker, model_params(state.params)))
     batches = run.pipeline.batches(start, run.total_steps, jax.process_index(), jax.process_count())
     for step, batch in enumerate(batches, start + 1):
         if run.objective.refresh_due(step - 1):
@@ -292,7 +327,7 @@ def loop(
             values |= dev_loss
         if wants_collapse:
             assert run.tracker is not None
-            values |= track(run.tracker, state.params)
+            values |= track(run.tracker, model_params(state.params))
         log.metrics(step, values)
         interval = Interval()
         if wants_save:
@@ -356,13 +391,14 @@ def require_finite(run: Run, done: int, step: int, checkpoints: Checkpoints) -> 
 
 
 def development_loss(run: Run, state: TrainState, dev_fn: Any) -> float:
-    """Mean masked-LM loss (nats) over the development sentences, without dropout, masks fixed by the seed."""
+    """Mean of the method's own loss over the development examples, without dropout, masks fixed by the seed."""
     assert run.dev is not None  # validate() asks for development sentences
+    name = METHODS[run.config.objective.name].dev_metric
     total = count = 0.0
     for batch in run.dev.batches(0, run.dev.steps_per_epoch, jax.process_index(), jax.process_count()):
         metrics = jax.device_get(dev_fn(state, put_batch(batch, run.mesh)))
-        total += float(metrics["mlm_loss"][0])
-        count += float(metrics["mlm_loss"][1])
+        total += float(metrics[name][0])
+        count += float(metrics[name][1])
     return total / max(count, 1.0)
 
 

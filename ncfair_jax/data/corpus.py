@@ -66,16 +66,17 @@ def text_sentences(corpus: str, data: str | Path) -> list[str]:
     return [sentence for line in lines for sentence in split_sentences(line)]
 
 
-def load_examples(
-    config: DataConfig, tokenizer: PreTrainedTokenizerBase, seed: int
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Encoded training and development examples, i32[L] each.
+def load_sentences(config: DataConfig, seed: int) -> tuple[list[str], list[str]]:
+    """Training and development sentences, after the swap that the config asks for.
 
     The development sentences are drawn by `seed` before the swap, so that a sentence and its counterfactual lie on the same
     side; they get the same treatment as the training sentences.
     """
     train, dev = set_aside(read_sentences(config), config.dev_examples, seed)
-    return _encode(train, config, tokenizer), _encode(dev, config, tokenizer)
+    if config.counterfactual == "none":
+        return train, dev
+    lexicon = load_lexicon(config.lexicon)
+    return counterfactual(train, lexicon, config.counterfactual), counterfactual(dev, lexicon, config.counterfactual)
 
 
 def set_aside(items: Sequence[T], dev_examples: int, seed: int) -> tuple[list[T], list[T]]:
@@ -93,7 +94,9 @@ def set_aside(items: Sequence[T], dev_examples: int, seed: int) -> tuple[list[T]
     return [item for i, item in enumerate(items) if i not in aside], [items[i] for i in sorted(aside)]
 
 
-def _encode(sentences: Sequence[str], config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> list[np.ndarray]:
-    if config.counterfactual != "none":
-        sentences = counterfactual(sentences, load_lexicon(config.lexicon), config.counterfactual)
-    return encode_sentences(sentences, tokenizer, config.max_tokens)
+def load_examples(
+    config: DataConfig, tokenizer: PreTrainedTokenizerBase, seed: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Encoded training and development sentences of `load_sentences`, i32[L] each."""
+    train, dev = load_sentences(config, seed)
+    return encode_sentences(train, tokenizer, config.max_tokens), encode_sentences(dev, tokenizer, config.max_tokens)

@@ -9,7 +9,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from ncfair_jax.models.dropout import dropout
 
 Heads = Float[Array, "R T H C"]
-Mask = Bool[Array, "R 1 T T"]
+Keys = Float[Array, "R S H C"]  # S = T, or a prefix longer
+Mask = Bool[Array, "R 1 T S"]
 
 
 def segment_mask(segment_ids: Int[Array, "R T"]) -> Mask:
@@ -19,8 +20,8 @@ def segment_mask(segment_ids: Int[Array, "R T"]) -> Mask:
 
 def attend(
     query: Heads,
-    key: Heads,
-    value: Heads,
+    key: Keys,
+    value: Keys,
     mask: Mask,
     *,
     dropout_rate: float = 0.0,
@@ -37,17 +38,17 @@ def attend(
     return IMPLEMENTATIONS[implementation](query, key, value, mask, dropout_rate, rng)
 
 
-def _xla(query: Heads, key: Heads, value: Heads, mask: Mask, rate: float, rng: Key[Array, ""] | None) -> Heads:
+def _xla(query: Heads, key: Keys, value: Keys, mask: Mask, rate: float, rng: Key[Array, ""] | None) -> Heads:
     # Heads first before the products: left to itself XLA's CPU backend picks a layout that costs the forward pass of an
     # attention block half again as much (CPU time of R=16, T=128, H=12, C=32: 40 against 60 ms; training equal).
-    query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))  # [R,H,T,C]
+    query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))  # [R,H,T,C], [R,H,S,C]
     scale = query.shape[-1] ** -0.5
     logits = jnp.einsum("rhtc,rhsc->rhts", query, key, preferred_element_type=jnp.float32) * scale
-    probs = jax.nn.softmax(jnp.where(mask, logits, -1e30), axis=-1).astype(value.dtype)  # [R,H,T,T]
+    probs = jax.nn.softmax(jnp.where(mask, logits, -1e30), axis=-1).astype(value.dtype)  # [R,H,T,S]
     return jnp.einsum("rhts,rhsc->rhtc", dropout(probs, rate, rng), value).transpose(0, 2, 1, 3)
 
 
-def _cudnn(query: Heads, key: Heads, value: Heads, mask: Mask, rate: float, rng: Key[Array, ""] | None) -> Heads:
+def _cudnn(query: Heads, key: Keys, value: Keys, mask: Mask, rate: float, rng: Key[Array, ""] | None) -> Heads:
     if rate > 0.0:
         raise ValueError(
             f"attention='cudnn' has no dropout, but attention_dropout={rate}; set it to 0 or use attention='xla'"
@@ -55,5 +56,5 @@ def _cudnn(query: Heads, key: Heads, value: Heads, mask: Mask, rate: float, rng:
     return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn")
 
 
-Implementation = Callable[[Heads, Heads, Heads, Mask, float, Key[Array, ""] | None], Heads]
+Implementation = Callable[[Heads, Keys, Keys, Mask, float, Key[Array, ""] | None], Heads]
 IMPLEMENTATIONS: dict[str, Implementation] = {"xla": _xla, "cudnn": _cudnn}

@@ -6,6 +6,7 @@ Outside this package a model is a ModelConfig and a nested dict of float32 array
     encoder/layer_3/attention/{query,key,value,output}/{kernel,bias}  encoder/layer_3/attention/norm/{scale,bias}
     encoder/layer_3/{intermediate,output}/{kernel,bias}  encoder/layer_3/norm/{scale,bias}
     mlm/transform/{kernel,bias}  mlm/norm/{scale,bias}  mlm/bias
+    prefix    (only where one was learned: keys and values [layers, 2, P, H, C] that every token of a layer attends to)
 
 Sources: Devlin et al. 2019 (arXiv:1810.04805), Liu et al. 2019 (arXiv:1907.11692); equal to `BertForMaskedLM` and
 `RobertaForMaskedLM` of transformers (tests/models/test_parity.py).
@@ -23,6 +24,8 @@ from ncfair_jax.models.attention import IMPLEMENTATIONS, Mask, attend, segment_m
 from ncfair_jax.models.dropout import dropout
 
 Params = dict[str, Any]
+PREFIX = "prefix"
+PREFIX_DROPOUT = 0.1  # of the elements of a learned prefix, drawn for each row
 CHOICES = {
     "model_type": ("bert", "roberta"),
     "activation_dtype": ("float32", "bfloat16"),
@@ -175,12 +178,16 @@ class Attention(Module):
     """Self-attention, output projection, dropout, residual, LayerNorm."""
 
     @nn.compact
-    def __call__(self, x: Array, mask: Mask) -> Array:
+    def __call__(self, x: Array, mask: Mask, prefix: Float[Array, "2 P H C"] | None) -> Array:
         config = self.config
         heads = (*x.shape[:2], config.num_heads, -1)  # [R,T,H,C]
         query, key, value = (
             dense(config, config.hidden_size, name)(x).reshape(heads) for name in ("query", "key", "value")
         )
+        if prefix is not None:
+            learned = jnp.broadcast_to(prefix[None], (len(x), *prefix.shape))  # [R,2,P,H,C]
+            learned = dropout(learned, PREFIX_DROPOUT, self.dropout_key()).astype(key.dtype)
+            key, value = (jnp.concatenate([learned[:, i], own], axis=1) for i, own in enumerate((key, value)))
         context = attend(
             query,
             key,
@@ -197,9 +204,9 @@ class Layer(Module):
     """Attention block and feed-forward block, each normalised after its residual sum."""
 
     @nn.compact
-    def __call__(self, x: Array, mask: Mask) -> Array:
+    def __call__(self, x: Array, mask: Mask, prefix: Float[Array, "2 P H C"] | None) -> Array:
         config = self.config
-        x = Attention(config, self.train, name="attention")(x, mask)
+        x = Attention(config, self.train, name="attention")(x, mask, prefix)
         inner = gelu(dense(config, config.intermediate_size, "intermediate")(x))
         return self.norm(x + self.drop(dense(config, config.hidden_size, "output")(inner)))
 
@@ -208,11 +215,12 @@ class Layers(Module):
     """The stack; returns the output of every layer."""
 
     @nn.compact
-    def __call__(self, x: Array, mask: Mask) -> tuple[Array, ...]:
+    def __call__(self, x: Array, mask: Mask, prefix: Float[Array, "L 2 P H C"] | None) -> tuple[Array, ...]:
         layer = nn.remat(Layer) if self.config.remat else Layer
         outputs = [x]
         for index in range(self.config.num_layers):
-            outputs.append(layer(self.config, self.train, name=f"layer_{index}")(outputs[-1], mask))
+            learned = None if prefix is None else prefix[index]
+            outputs.append(layer(self.config, self.train, name=f"layer_{index}")(outputs[-1], mask, learned))
         return tuple(outputs)
 
 
@@ -220,9 +228,14 @@ class Encoder(Module):
     """Embeddings and layers. Public use is through `encode`."""
 
     @nn.compact
-    def __call__(self, tokens: Array, segment_ids: Array, positions: Array, token_types: Array) -> tuple[Array, ...]:
+    def __call__(
+        self, tokens: Array, segment_ids: Array, positions: Array, token_types: Array, prefix: Array | None = None
+    ) -> tuple[Array, ...]:
         x = Embeddings(self.config, self.train, name="embeddings")(tokens, positions, token_types)
-        return Layers(self.config, self.train, name="encoder")(x, segment_mask(segment_ids))
+        mask = segment_mask(segment_ids)
+        if prefix is not None:
+            mask = jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (prefix.shape[2], 0)), constant_values=True)
+        return Layers(self.config, self.train, name="encoder")(x, mask, prefix)
 
 
 def encode(
@@ -239,7 +252,8 @@ def encode(
     """Hidden states of packed rows.
 
     Args:
-        params: the tree of the module docstring; the head's part is not looked at.
+        params: the tree of the module docstring; the head's part is not looked at. A prefix takes no position: the
+            tokens keep theirs, and hidden states are those of tokens only.
         segment_ids: which segment of its row a token belongs to; 0 = pad. Attention stays inside a segment, so a
             token that must not be attended to (a hole of an attention mask) gets 0.
         positions: 0 at the first token of each segment; RoBERTa's offset is added here.
@@ -254,5 +268,6 @@ def encode(
         token_types = jnp.zeros_like(tokens)
     rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
     module = Encoder(config, train=dropout_rng is not None)
-    layers: Any = module.apply({"params": params}, tokens, segment_ids, positions, token_types, rngs=rngs)
+    inputs = (tokens, segment_ids, positions, token_types, params.get(PREFIX))
+    layers: Any = module.apply({"params": params}, *inputs, rngs=rngs)
     return EncoderOutput(layers[-1], layers if all_layers else None)

@@ -22,10 +22,10 @@ from huggingface_hub import constants as hub_constants
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ncfair_jax.models.encoder import ModelConfig, Params
+from ncfair_jax.models.encoder import PREFIX, ModelConfig, Params
 from ncfair_jax.models.heads import init_params
 
 
@@ -91,9 +91,10 @@ _DTYPES = {"F16": np.float16, "BF16": ml_dtypes.bfloat16, "F32": np.float32}
 _SAVE_DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
 _WEIGHTS, _INDEX, _CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+_PREFIX = "prefix.safetensors"
 _TOKENIZER_FILES = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"))
 _HUB_FILES = (
-    _CONFIG, "model*.safetensors", _INDEX, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    _CONFIG, "model*.safetensors", _INDEX, _PREFIX, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt",
 )  # fmt: skip
 _CONVERT = (
@@ -129,20 +130,21 @@ def load_pretrained(
         activation_dtype, remat: go into the ModelConfig.
         offline: take Hub names from the local cache only (the environment variable HF_HUB_OFFLINE=1 does the same).
     Returns:
-        Config, float32 parameters, fast tokenizer.
+        Config, float32 parameters, fast tokenizer. A prefix.safetensors of the folder becomes params["prefix"].
     Raises:
         ModelFolderError: listing every problem found.
     """
     folder = find_folder(name_or_folder, offline)
     config = _read_config(folder, activation_dtype, remat)
-    params = _read_params(folder, config, head)
+    params = _read_params(folder, config, head) | _read_prefix(folder, config)
     return Pretrained(config, params, _read_tokenizer(folder, config))
 
 
 def save_pretrained(folder: str | Path, pretrained: Pretrained, *, card: str = "", dtype: str = "float32") -> None:
     """Writes a folder that `AutoModelForMaskedLM.from_pretrained` and `load_pretrained` read; weights in `dtype`.
 
-    The folder appears under its name only when complete. A model folder already there is replaced; any other
+    A learned prefix goes into prefix.safetensors beside the model, which transformers reads without it; `load_pretrained`
+    takes both. The folder appears under its name only when complete. A model folder already there is replaced; any other
     non-empty folder is refused.
 
     Args:
@@ -162,6 +164,8 @@ def save_pretrained(folder: str | Path, pretrained: Pretrained, *, card: str = "
         new.mkdir()
         (new / _CONFIG).write_text(json.dumps(_hub_config(pretrained, dtype), indent=2) + "\n")
         save_file(_to_tensors(pretrained, _SAVE_DTYPES[dtype]), new / _WEIGHTS, metadata={"format": "pt"})
+        if PREFIX in pretrained.params:
+            save_file({PREFIX: np.asarray(pretrained.params[PREFIX])}, new / _PREFIX)
         _write_tokenizer(new, pretrained.tokenizer)
         if card:
             (new / "README.md").write_text(card)
@@ -418,6 +422,23 @@ def _read_params(folder: Path, config: ModelConfig, head: str) -> Params:
         for name, path in table.items():
             flat[path] = jnp.asarray(_reorient(path, stored[name].read()))
     return unflatten_dict(flat)
+
+
+def _read_prefix(folder: Path, config: ModelConfig) -> Params:
+    path = folder / _PREFIX
+    if not path.is_file():
+        return {}
+    try:
+        table = load_file(path)[PREFIX]
+    except (SafetensorError, KeyError) as error:
+        raise ModelFolderError(f"{path} holds no tensor {PREFIX!r} ({error}); export it again or remove it") from error
+    heads = config.hidden_size // config.num_heads
+    if table.ndim != 5 or (*table.shape[:2], *table.shape[3:]) != (config.num_layers, 2, config.num_heads, heads):
+        raise ModelFolderError(
+            f"{path} has shape {list(table.shape)}, config.json says [{config.num_layers}, 2, tokens, {config.num_heads}, "
+            f"{heads}]; it belongs to another model: remove it"
+        )
+    return {PREFIX: jnp.asarray(table, jnp.float32)}
 
 
 def _key_problems(table: dict[str, tuple[str, ...]], stored: dict[str, _Stored]) -> list[str]:

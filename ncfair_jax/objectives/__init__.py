@@ -1,11 +1,12 @@
 """Methods by name, and the NC3 regulariser that wraps any of their losses."""
 
+from ncfair_jax.objectives.adept import ADEPT
 from ncfair_jax.objectives.ase import ASE
 from ncfair_jax.objectives.base import Method, Objective
 from ncfair_jax.objectives.mabel import MABEL
 from ncfair_jax.objectives.mlm import MLM
 from ncfair_jax.objectives.nc3 import with_nc3
 
-METHODS: dict[str, Method] = {"ase": ASE, "mabel": MABEL, "mlm": MLM}
+METHODS: dict[str, Method] = {"adept": ADEPT, "ase": ASE, "mabel": MABEL, "mlm": MLM}
 
 __all__ = ["METHODS", "Method", "Objective", "with_nc3"]

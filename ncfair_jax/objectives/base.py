@@ -20,6 +20,7 @@ from ncfair_jax.models.hf import Pretrained
 
 Carry = Any
 Batch = dict[str, Array]
+EXTRA = "method"  # where in the parameters those lie that only a method has
 Metrics = dict[str, tuple[Array, Array]]  # name -> (sum, count); divide once, at the end
 
 
@@ -64,15 +65,17 @@ class Method(NamedTuple):
     Attributes:
         examples: (config, model) -> training and development examples; the latter None where the config sets none aside.
         objective: (config, model, training examples) -> the loss.
-        extra_params: (model config, key) -> parameters that only the method has, kept under params["method"]: they train and
-            are saved, and are not exported. None: there are none.
+        extra_params: (config, model config, key) -> parameters that only the method has, kept under params["method"]: they
+            train and are saved, and are not exported, but for a "prefix". None or {}: there are none.
         accumulates: whether a batch may be split into micro-batches without changing the loss.
+        dev_metric: the metric whose mean over the development examples is the development loss.
     """
 
     examples: Callable[[RunConfig, Pretrained], tuple[Examples, Examples | None]]
     objective: Callable[[RunConfig, Pretrained, Examples], Objective]
-    extra_params: Callable[[ModelConfig, Key[Array, ""]], Params] | None = None
+    extra_params: Callable[[RunConfig, ModelConfig, Key[Array, ""]], Params] | None = None
     accumulates: bool = True
+    dev_metric: str = "mlm_loss"
 
 
 def evaluate_objective(

@@ -20,7 +20,7 @@ from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.models.encoder import ModelConfig, Params, encode, per_feature
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.objectives.base import Batch, Method, Metrics, Objective, Partial
+from ncfair_jax.objectives.base import EXTRA, Batch, Method, Metrics, Objective, Partial
 from ncfair_jax.objectives.mlm import masked_sums
 
 SMALLEST_NORM = 1e-8
@@ -174,9 +174,9 @@ def mabel_objective(model: ModelConfig, config: MabelConfig) -> Objective:
         layers = output.all_layers or (hidden,)
         views = sentence_states(config.pooler, layers, batch["segment_ids"], batch["example_cls"])
         if config.pooler == "cls":
-            views = mlp(params["method"], views)
+            views = mlp(params[EXTRA], views)
         # A batch is one micro-batch (the method does not accumulate), so these losses of it are its sums.
-        return Partial(sums | pair_losses(config, params["method"], views)), hidden
+        return Partial(sums | pair_losses(config, params[EXTRA], views)), hidden
 
     def loss(
         params: Params, carry: tuple[()], total: Partial, step: Int[Array, ""]
@@ -196,8 +196,9 @@ def mabel_objective(model: ModelConfig, config: MabelConfig) -> Objective:
     return Objective(init, partial, loss)
 
 
-def _extra_params(model: ModelConfig, rng: Key[Array, ""]) -> Params:
+def _extra_params(config: RunConfig, model: ModelConfig, rng: Key[Array, ""]) -> Params:
     """The MLP (`dense1`, `dense2`) and the projection of a3, N(0, initializer_range²) and 0; unused ones stay as they are."""
+    del config
     size = model.hidden_size
 
     def layer(key: Key[Array, ""]) -> dict[str, Any]:

@@ -207,3 +207,32 @@ def test_choices_are_refused_by_name():
 def test_config_is_hashable():
     assert len({tiny.MODEL, dataclasses.replace(tiny.MODEL), DROPPING}) == 2
     assert isinstance(tiny.MODEL, ModelConfig)
+
+
+def test_a_prefix_of_a_tokens_keys_and_values_stands_for_the_token():
+    """Tokens 2 and 3 of a sentence see token 1 in the prefix as they see it in the sentence, at their own positions."""
+    params = tiny.params()
+    tokens, segments, positions = rows([7, 11, 23], tokens=3)
+    layers = encode(tiny.MODEL, params, tokens, segments, positions, all_layers=True).all_layers
+    prefix = []
+    for index, hidden in enumerate(layers[:-1]):
+        attention = params["encoder"][f"layer_{index}"]["attention"]
+        both = [hidden[0, 0] @ attention[name]["kernel"] + attention[name]["bias"] for name in ("key", "value")]
+        prefix.append(jnp.stack(both).reshape(2, 1, tiny.MODEL.num_heads, -1))
+    rest = [x[:, 1:] for x in (tokens, segments, positions)]
+    found = encode(tiny.MODEL, params | {"prefix": jnp.stack(prefix)}, *rest).hidden_states
+    np.testing.assert_allclose(found, layers[-1][:, 1:], atol=2e-6)
+    without = encode(tiny.MODEL, params, *rest).hidden_states
+    assert np.abs(np.asarray(without - found)).max() > 1e-3
+
+
+def test_a_prefix_is_dropped_in_part_and_shared_by_the_segments_of_a_row():
+    params = tiny.params()
+    params["prefix"] = jax.random.normal(jax.random.key(1), (2, 2, 3, tiny.MODEL.num_heads, 8))
+    packed = hidden([7, 11, 23], [9, 9], params=params)
+    np.testing.assert_allclose(packed[0, 3:5], hidden([9, 9], params=params)[0, :2], atol=2e-6)
+    rng = jax.random.key(0)  # the model itself has no dropout
+    remat = dataclasses.replace(tiny.MODEL, remat=True)
+    dropped = hidden([7, 11, 23], params=params, dropout_rng=rng)
+    assert np.abs(np.asarray(dropped - hidden([7, 11, 23], params=params)))[0, :3].max() > 1e-3
+    np.testing.assert_allclose(dropped, hidden([7, 11, 23], config=remat, params=params, dropout_rng=rng), atol=1e-6)

@@ -143,7 +143,7 @@ def pipeline(views: int = 4, **settings) -> MabelPipeline:
 
 
 def parameters() -> dict:
-    return tiny.params() | {"method": MABEL.extra_params(tiny.MODEL, jax.random.key(5))}
+    return tiny.params() | {"method": MABEL.extra_params(RunConfig(), tiny.MODEL, jax.random.key(5))}
 
 
 def dense(layer, x):
