@@ -8,7 +8,7 @@ pronouns as labels (there: squares of gradients summed over all sentences so far
 file), scaled to mean 1; and the direction compares words encoded alone (there: two long texts of all words).
 """
 
-from functools import partial as bind
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -86,9 +86,9 @@ def ase_objective(model: ModelConfig, config: AseConfig, inputs: AseInputs) -> O
     def refresh(params: Params, carry: dict[str, Any]) -> dict[str, Any]:
         made: dict[str, Any] = {}
         if neutralises:
-            made["direction"] = jax.jit(bind(gender_direction, model))(params, inputs.direction)
+            made["direction"] = gender_direction(model, params, inputs.direction)
         if consolidates:
-            fisher = jax.jit(bind(fisher_diagonal, model))(params, inputs.fisher)
+            fisher = fisher_diagonal(model, params, inputs.fisher)
             # Copied: the step gives its state's buffers away, and no buffer can be given away twice.
             made["anchor"] = jax.tree.map(jnp.copy, params)
             made["fisher"] = mean_one(fisher) if config.fisher_scale == "mean_one" else fisher
@@ -115,6 +115,7 @@ def ewc_penalty(params: Params, anchor: Params, fisher: Params) -> Float[Array, 
     return sum(jax.tree.leaves(terms), start=jnp.zeros(()))
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def gender_direction(model: ModelConfig, params: Params, rows: Batch) -> Float[Array, " D"]:
     """Unit vector of the weighted sum of the last layer's hidden states, without dropout; from the first to the second group.
 
@@ -126,6 +127,7 @@ def gender_direction(model: ModelConfig, params: Params, rows: Batch) -> Float[A
     return total / jnp.maximum(jnp.linalg.norm(total), 1e-12)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def fisher_diagonal(model: ModelConfig, params: Params, rows: Batch) -> Params:
     """Diagonal of the empirical Fisher information: mean over examples of the squared gradient of an example's loss.
 
