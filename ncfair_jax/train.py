@@ -195,7 +195,7 @@ def params_fingerprint(params: Params) -> str:
     """First 16 hex digits of a SHA-256 over all values, in the order of their paths."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(params):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
+        digest.update(np.ascontiguousarray(leaf).data)
     return digest.hexdigest()[:16]
 
 

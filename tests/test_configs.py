@@ -44,3 +44,15 @@ def test_mabel_presets():
     assert {name: paper.nc3[name] for name in PRESETS["paper"]} == PRESETS["paper"] | {"labels": "original"}
     assert {name: aligned.nc3[name] for name in PRESETS["aligned"]} == PRESETS["aligned"]
     assert aligned.objective.name == "mabel" and aligned.mabel.pairs
+
+
+def test_adept_presets():
+    paper, aligned = (get_config("adept_nc")(preset) for preset in ("paper", "aligned"))
+    assert (paper.nc3.weight, paper.adept.rho, aligned.adept.rho) == (5.0, 10.0, 15.0)
+    own = {"labels": "original", "window": "epoch"}  # nothing is masked, and the release forgets the means every epoch
+    assert {field: paper.nc3[field] for field in PRESETS["paper"]} == PRESETS["paper"] | own
+    assert {field: aligned.nc3[field] for field in PRESETS["aligned"]} == PRESETS["aligned"]
+    prefix = get_config("adept_nc")()
+    prefix.adept.prefix_tokens = 40
+    prefix.optimizer.freeze = "^(embeddings|encoder|mlm)/"
+    validate(freeze(prefix))
