@@ -141,7 +141,7 @@ def cosine_by_frequency(tables: Mapping[str, Sequence[Row]]) -> Any:
             )
             axes.set_xscale("log")
             axes.set_xlabel("times in the text")
-            axes.set_title(name, loc="left", fontsize=9)
+            axes.set_title(name, loc="left", fontsize=9 if len(tables) < 3 else 7)
         panels[0][0].set_ylabel("cosine of class mean\nand classifier row")
         figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2, markerscale=2)
     return figure
