@@ -93,6 +93,8 @@ def batches(packed: PackedRows, rows: int, mesh: Mesh | None) -> Iterator[Rows]:
 
 
 def rows_of_batch(packed: Sequence[PackedRows], batch_rows: int, mesh: Mesh | None) -> int:
-    """R: `batch_rows` rounded up to the devices, or as many as the largest part has. One program for all parts."""
+    """R, one for all parts, so one program: the largest part cut evenly into as few batches as `batch_rows` allows."""
     devices = 1 if mesh is None else mesh.size
-    return min(round_up(batch_rows, devices), max(len(part.tokens) for part in packed))
+    largest = max(len(part.tokens) for part in packed)
+    batches = -(-largest // round_up(batch_rows, devices))
+    return round_up(-(-largest // batches), devices)
