@@ -80,7 +80,10 @@ def succeed(*args, **kwargs) -> None:
 
 
 def metrics(workdir: Path) -> list[dict]:
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    """Lines of the steps; that of step 0, before any update, must be there, once, and is checked here."""
+    before, *lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert before["step"] == 0 and before["lexicon_unc3"] > 0 and "loss" not in before
+    return lines
 
 
 def saved_state(workdir: Path, step: int) -> dict[str, np.ndarray]:
