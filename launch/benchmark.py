@@ -16,9 +16,7 @@ STEPS = flags.DEFINE_integer("steps", 2, "Optimizer steps in a turn.")
 NC3_STEPS = flags.DEFINE_integer("nc3_steps", 20, "Alternating steps for the cost of NC3.")
 PAIRS = flags.DEFINE_integer("pairs", 40, "CrowS-Pairs pairs of both sides; ours also scores ten times as many.")
 COMPARE = flags.DEFINE_enum("compare", "torch", ["torch", "none"], "none: ncfair_jax alone, without PyTorch.")
-PRESET = flags.DEFINE_string(
-    "preset", "", "Time only the train step of this size: tiny, minilm, bert-base, bert-large."
-)
+PRESET = flags.DEFINE_string("preset", "", "Time only the train step of: tiny, minilm, bert-base, bert-large.")
 DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Activations of the preset.")
 ATTENTION = flags.DEFINE_string("attention", "xla", "Attention of the preset; cudnn has no attention dropout.")
 TOKENS = flags.DEFINE_list("tokens", ["128"], "Row lengths of the preset.")
@@ -35,14 +33,8 @@ def main(argv: list[str]) -> None:
     from ncfair_jax.benchmark.contestants import sizes
 
     if PRESET.value:
-        result = accelerator.measure(
-            PRESET.value,
-            dtype=DTYPE.value,
-            attention=ATTENTION.value,
-            row_tokens=sizes("tokens", TOKENS.value),
-            rows=ROWS.value,
-            matmul=MATMUL.value,
-        )
+        shape = {"row_tokens": sizes("tokens", TOKENS.value), "rows": ROWS.value, "matmul": MATMUL.value}
+        result = accelerator.measure(PRESET.value, dtype=DTYPE.value, attention=ATTENTION.value, **shape)
         print(tables.accelerator_table(result))
     elif COLLAPSE.value:
         result = collapse.run(MODEL.value, DATA.value)
