@@ -29,10 +29,9 @@ from ncfair_jax.data.pipeline import Batch as HostBatch
 from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.lexicons.lexicon import load_lexicon
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
-from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.objectives.base import Batch, Method, Metrics, Objective, Partial
-from ncfair_jax.objectives.mlm import masked_sums, mlm_objective
+from ncfair_jax.objectives.mlm import head_sums, mlm_objective
 
 
 class AseInputs(NamedTuple):
@@ -143,9 +142,7 @@ def fisher_diagonal(model: ModelConfig, params: Params, rows: Batch) -> Params:
     def loss(params: Params, row: Batch) -> Float[Array, ""]:
         row = {name: value[None] for name, value in row.items()}
         hidden = encode(model, params, row["tokens"], row["segment_ids"], row["positions"]).hidden_states
-        at_masks = jnp.take_along_axis(hidden, row["masked_positions"][..., None], axis=1)  # [1, P, D]
-        logits = mlm_logits(model, params, mlm_transform(model, params, at_masks))  # [1, P, V]
-        sums = masked_sums(logits, row["masked_labels"], row["masked_weights"])
+        sums = head_sums(model, params, hidden, row)
         return sums["loss"] / sums["masked"]
 
     def add(total: Params, row: Batch) -> tuple[Params, None]:

@@ -18,10 +18,9 @@ from ncfair_jax.config import MabelConfig, RunConfig
 from ncfair_jax.data.mabel import load_pair_examples
 from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.models.encoder import ModelConfig, Params, encode, per_feature
-from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.objectives.base import EXTRA, Batch, Method, Metrics, Objective, Partial
-from ncfair_jax.objectives.mlm import masked_sums
+from ncfair_jax.objectives.mlm import head_sums
 
 SMALLEST_NORM = 1e-8
 HARD_BONUS = 0.1  # added to the logit of a premise and its own hard negative
@@ -168,9 +167,7 @@ def mabel_objective(model: ModelConfig, config: MabelConfig) -> Objective:
             all_layers=config.pooler in TWO_LAYERS,
         )
         hidden = output.hidden_states
-        at_masks = jnp.take_along_axis(hidden, batch["masked_positions"][..., None], axis=1)  # [R, P, D]
-        logits = mlm_logits(model, params, mlm_transform(model, params, at_masks))  # [R, P, V]
-        sums = masked_sums(logits, batch["masked_labels"], batch["masked_weights"])
+        sums = head_sums(model, params, hidden, batch)
         layers = output.all_layers or (hidden,)
         views = sentence_states(config.pooler, layers, batch["segment_ids"], batch["example_cls"])
         if config.pooler == "cls":

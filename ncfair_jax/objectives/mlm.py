@@ -31,9 +31,7 @@ def mlm_objective(model: ModelConfig) -> Objective:
         hidden = encode(
             model, params, batch["tokens"], batch["segment_ids"], batch["positions"], dropout_rng=rng
         ).hidden_states
-        at_masks = jnp.take_along_axis(hidden, batch["masked_positions"][..., None], axis=1)  # [R, P, D]
-        logits = mlm_logits(model, params, mlm_transform(model, params, at_masks))  # [R, P, V]
-        return Partial(masked_sums(logits, batch["masked_labels"], batch["masked_weights"])), hidden
+        return Partial(head_sums(model, params, hidden, batch)), hidden
 
     def loss(
         params: Params, carry: tuple[()], total: Partial, step: Int[Array, ""]
@@ -60,6 +58,15 @@ def _objective(config: RunConfig, model: Pretrained, examples: Examples) -> Obje
 
 
 MLM = Method(_examples, _objective)
+
+
+def head_sums(
+    model: ModelConfig, params: Params, hidden: Float[Array, "R T D"], batch: Batch
+) -> dict[str, Float[Array, ""]]:
+    """`masked_sums` of the head at the batch's masked positions, the only ones projected onto the vocabulary."""
+    at_masks = jnp.take_along_axis(hidden, batch["masked_positions"][..., None], axis=1)  # [R, P, D]
+    logits = mlm_logits(model, params, mlm_transform(model, params, at_masks))  # [R, P, V]
+    return masked_sums(logits, batch["masked_labels"], batch["masked_weights"])
 
 
 def masked_sums(
