@@ -21,7 +21,7 @@ from ncfair_jax.lexicons.classes import build_classes
 from ncfair_jax.lexicons.lexicon import load_lexicon
 from ncfair_jax.models.heads import classifier
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.run_log import write_json
+from ncfair_jax.run_log import finite, write_json
 
 FIGURES_FILE = "figures.json"
 ROW_TOKENS = 128
@@ -80,11 +80,6 @@ def collapse_figures(model: Pretrained, config: EvalConfig, mesh: Mesh) -> dict[
             for name, value in measured.figures.items()
         }
     return found
-
-
-def finite(value: float) -> float | None:
-    """The number, or None (JSON's null) if it is none."""
-    return float(value) if math.isfinite(value) else None
 
 
 def comparison_table(before_folder: Path, after_folder: Path, before: Figures, after: Figures) -> str:

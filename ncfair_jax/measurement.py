@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from ncfair_jax.collapse.agreement import Agreement
-from ncfair_jax.collapse.class_stats import ClassStats, merge
+from ncfair_jax.collapse.class_stats import ClassStats, merge, take
 from ncfair_jax.collapse.forward import layer_names
 from ncfair_jax.collapse.jackknife import measure_groups
 from ncfair_jax.collapse.model_measures import ModelMeasures, from_json, to_json
@@ -149,8 +149,9 @@ def measure_model(
         **options,
     )
     weight, bias = (np.asarray(x) for x in classifier(model.params))
+    total: ClassStats = jax.tree.map(np.asarray, reduce(merge, surveyed[main]))
     groups = {name: select(surveyed[main], words.union, chosen) for name, chosen in words.sets.items()}
-    agreements = nc4_of_sets(model, text, words, groups, main, options)
+    agreements = nc4_of_sets(model, text, words, total, options | {"features": main, "groups": len(surveyed[main])})
     sets = {
         name: measure_groups(groups[name], weight[x.token_ids], bias[x.token_ids], agreements.get(name))
         for name, x in words.sets.items()
@@ -164,7 +165,6 @@ def measure_model(
         for name, x in words.sets.items()
         if name != EVERYTHING and len(features) > 1
     }
-    total: ClassStats = jax.tree.map(np.asarray, reduce(merge, surveyed[main]))
     lists = figures_of_lists(total, weight[words.union.token_ids], words.union.slot_of_token[words.lists])
     counts = {name: x.num_classes for name, x in words.sets.items()}
     found = ModelMeasures(path, counts, len(text.collected), len(text.held_out), sets, depth, lists)
@@ -196,18 +196,17 @@ def choose_words(model: Pretrained, text: Text, settings: MeasureSettings) -> Wo
 
 
 def nc4_of_sets(
-    model: Pretrained, text: Text, words: Words, groups: dict[str, StoredGroups], features: str, options: dict[str, Any]
+    model: Pretrained, text: Text, words: Words, total: ClassStats, options: dict[str, Any]
 ) -> dict[str, dict[str, list[Agreement]]]:
     """NC4's counts of each set on the held-out examples; nothing where there are none."""
     if not text.held_out:
         return {}
     weight, bias = (np.asarray(x) for x in classifier(model.params))
     held = {
-        name: HeldOut(x, reduce(merge, groups[name]), weight[x.token_ids], bias[x.token_ids])
+        name: HeldOut(x, take(total, words.union.slot_of_token[x.token_ids]), weight[x.token_ids], bias[x.token_ids])
         for name, x in words.sets.items()
     }
-    parts = len(next(iter(groups.values())))
-    return survey_nc4(model.config, model.params, text.held_out, held, features=features, groups=parts, **options)
+    return survey_nc4(model.config, model.params, text.held_out, held, **options)
 
 
 def select(groups: Groups, union: FairnessClasses, words: FairnessClasses) -> StoredGroups:
@@ -223,7 +222,7 @@ def write_words(path: Path, words: Words, total: ClassStats, weight: np.ndarray)
         writer.writeheader()
         for name, x in words.sets.items():
             slots = words.union.slot_of_token[x.token_ids]
-            for row in word_table(x, ClassStats(*(leaf[slots] for leaf in total)), weight[x.token_ids]):
+            for row in word_table(x, take(total, slots), weight[x.token_ids]):
                 writer.writerow({"word_set": name} | row)
     path.with_name(path.name + ".tmp").replace(path)
 

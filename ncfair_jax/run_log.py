@@ -1,6 +1,7 @@
 """What a run says while it runs: metrics.jsonl, TensorBoard, one progress bar. The only file that prints during a run."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -87,3 +88,8 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes strict JSON (no NaN), whole or not at all."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def finite(value: float) -> float | None:
+    """The number, or None (JSON's null) if it is none."""
+    return float(value) if math.isfinite(value) else None

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from ncfair_jax.collapse.class_stats import ClassStats
+from ncfair_jax.collapse.class_stats import take
 from ncfair_jax.collapse.measures import measure
 from ncfair_jax.collapse.survey import survey
 from ncfair_jax.lexicons.classes import (
@@ -89,6 +89,6 @@ def track(tracker: Tracker, params: Params) -> dict[str, float]:
     rows = to_host(classifier(params)[0][tracker.classes.token_ids])
     found: dict[str, float] = {}
     for words, slots in tracker.slots.items():
-        figures = measure(ClassStats(*(leaf[slots] for leaf in stats)), rows[slots])
+        figures = measure(take(stats, slots), rows[slots])
         found |= {f"{words}_{name}": figures[name] for name in TRACKED if np.isfinite(figures[name])}
     return found

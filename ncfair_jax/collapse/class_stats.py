@@ -96,6 +96,11 @@ def merge(a: ClassStats, b: ClassStats) -> ClassStats:
     return ClassStats(count, mean, m2)
 
 
+def take(stats: ClassStats, slots: np.ndarray) -> ClassStats:
+    """Moments of some of the classes, i64[C] slots, in that order."""
+    return ClassStats(*(leaf[slots] for leaf in stats))
+
+
 def remove(whole: ClassStats, part: ClassStats) -> ClassStats:
     """Moments of the rows of `whole` without those of `part`, which it must hold: the inverse of `merge`, up to rounding.
 

@@ -1,10 +1,10 @@
 """All figures of one model on one text, and their JSON."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from ncfair_jax.collapse.jackknife import Measured
+from ncfair_jax.run_log import finite
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def to_json(measures: ModelMeasures, settings: dict[str, Any]) -> dict[str, Any]
             name: {layer: _figures(measured) for layer, measured in layers.items()}
             for name, layers in measures.depth.items()
         },
-        "lists": [{name: _finite(value) for name, value in figures.items()} for figures in measures.lists],
+        "lists": [{name: finite(value) for name, value in figures.items()} for figures in measures.lists],
     }
 
 
@@ -66,9 +66,9 @@ def _figures(measured: Measured) -> dict[str, dict[str, Any]]:
     intervals = measured.intervals()
     return {
         name: {
-            "value": _finite(value),
-            "interval": [_finite(x) for x in intervals[name]] if name in intervals else None,
-            "without_each_group": [_finite(x) for x in measured.without[name]],
+            "value": finite(value),
+            "interval": [finite(x) for x in intervals[name]] if name in intervals else None,
+            "without_each_group": [finite(x) for x in measured.without[name]],
         }
         for name, value in measured.figures.items()
     }
@@ -79,10 +79,6 @@ def _measured(figures: dict[str, dict[str, Any]]) -> Measured:
         {name: _number(entry["value"]) for name, entry in figures.items()},
         {name: [_number(x) for x in entry["without_each_group"]] for name, entry in figures.items()},
     )
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _number(value: float | None) -> float:

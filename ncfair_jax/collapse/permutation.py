@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ncfair_jax.collapse.class_stats import ClassStats
+from ncfair_jax.collapse.class_stats import ClassStats, take
 from ncfair_jax.collapse.jackknife import OF_THE_SAMPLE
 from ncfair_jax.collapse.measures import measure
 
@@ -37,7 +37,7 @@ def figures_of_lists(
     """
     host: ClassStats = jax.tree.map(np.asarray, stats)
     rows = np.asarray(classifier)
-    return [measure(ClassStats(*(leaf[chosen] for leaf in host)), rows[chosen]) for chosen in np.asarray(lists)]
+    return [measure(take(host, chosen), rows[chosen]) for chosen in np.asarray(lists)]
 
 
 def permutation_test(
