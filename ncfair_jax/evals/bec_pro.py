@@ -20,7 +20,8 @@ import numpy as np
 from jax.sharding import Mesh
 from scipy import stats
 
-from ncfair_jax.evals.files import DataError
+from ncfair_jax.evals.benchmark import Benchmark, Headline
+from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.results import Result, Table, read_rows
 from ncfair_jax.evals.scorer import Request, mask_id, score
 from ncfair_jax.evals.significance import Figures, Sample, cluster_sums, ratio, summarise_sample
@@ -39,6 +40,12 @@ EXAMPLE_COLUMNS: dict[str, type] = {
     "profession": str,
     "group": str,
     "pair": str,
+}
+_BEC_PRO = "CC BY 4.0 (Bartl et al. 2020, marionbartl/gender-bias-BERT)"
+SOURCES = {  # name in tables, licence
+    "bec_pro": ("BEC-Pro", _BEC_PRO),
+    "bec_pro_de": ("BEC-Pro German", _BEC_PRO),
+    "bec_pro_eec": ("EEC", "research use, see the corpus's own terms (Kiritchenko and Mohammad 2018)"),
 }
 GENDERS = ("female", "male")
 MASK = "[MASK]"  # as the files write it, whatever the model's own mask token
@@ -288,3 +295,23 @@ def wilcoxon(differences: np.ndarray) -> dict[str, float | int | None]:
         "r": float(abs(z) / np.sqrt(len(differences))),
         "n_pairs": len(differences),
     }
+
+
+def benchmark(name: str) -> Benchmark:
+    """The English or German BEC-Pro, or the EEC, by its name in FILES."""
+
+    def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
+        return evaluate(pretrained, read_rows_of(data.path(FILES[name])), mesh=mesh, progress=progress)
+
+    label, licence = SOURCES[name]
+    return Benchmark(
+        run,
+        samples,
+        COLUMNS,
+        EXAMPLE_COLUMNS,
+        (
+            Headline(f"{label} female − male", (("difference", "overall"),), 0.0, ("n",)),
+            Headline(f"{label} mean |association|", (("mean_abs_association",),), None, ("n",)),
+        ),
+        licence,
+    )

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from ncfair_jax.evals.files import DataError
+from ncfair_jax.evals.benchmark import Benchmark, Headline
+from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.results import Result, Table, read_rows
 from ncfair_jax.evals.scorer import Request, mask_id, score
 from ncfair_jax.evals.significance import Sample, cluster_sums, ratio, summarise
@@ -221,3 +222,23 @@ def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
 def counts(sums: np.ndarray) -> dict[str, int]:
     """Neutral pairs and scored pairs."""
     return {"neutral": int(sums[1]), "n": int(sums[0])}
+
+
+def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
+    """`evaluate` on the pairs of a data folder; the selector names a bias type."""
+    pairs = select(read_pairs(data.path(FILE)), selector)
+    return evaluate(pretrained, pairs, mesh=mesh, progress=progress)
+
+
+BENCHMARK = Benchmark(
+    run,
+    samples,
+    COLUMNS,
+    EXAMPLE_COLUMNS,
+    (
+        Headline("CrowS-Pairs gender, %", (("modified_mean", "gender", "metric_score"),), 50.0),
+        Headline("CrowS-Pairs all, %", (("modified_mean", "overall", "metric_score"),), 50.0),
+    ),
+    "CC BY-SA 4.0 (Nangia et al. 2020, nyu-mll/crows-pairs)",
+    takes_selector=True,
+)

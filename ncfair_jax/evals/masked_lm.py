@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.gap import split_sentences
 from ncfair_jax.data.wikitext import heldout_text
+from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.crows_pairs import one_mask_each
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.results import Result, Table
@@ -126,3 +127,23 @@ def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
 def counts(sums: np.ndarray) -> dict[str, int]:
     """Masked positions, and sentences of the pseudo-perplexity."""
     return {"n_positions": int(sums[2]), "n_sentences": int(sums[5])}
+
+
+def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
+    """`evaluate` on the held-out text of a data folder."""
+    return evaluate(pretrained, load_paragraphs(data), mesh=mesh, progress=progress)
+
+
+BENCHMARK = Benchmark(
+    run,
+    samples,
+    COLUMNS,
+    EXAMPLE_COLUMNS,
+    (
+        Headline("Held-out top-1 accuracy", (("top1",),), None, ("n_positions",)),
+        Headline("Held-out loss, nats", (("loss",),), None, ("n_positions",)),
+        Headline("Pseudo-perplexity", (("pseudo_perplexity",),), None, ("n_sentences",)),
+    ),
+    "CC BY-SA (WikiText-2, Merity et al. 2016)",
+    content_warning="",
+)

@@ -2,9 +2,9 @@
 
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,51 +12,10 @@ from huggingface_hub.constants import HF_HUB_OFFLINE
 from jax.sharding import Mesh
 
 from ncfair_jax.evals import bec_pro, crows_pairs, masked_lm, stereoset
+from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.files import DataFolder
-from ncfair_jax.evals.results import Result, Table, write_result
+from ncfair_jax.evals.results import write_result
 from ncfair_jax.models.hf import Pretrained
-
-STEREOTYPES = (
-    "Quotes or scores sentences that express harmful stereotypes; they were collected to measure models, and are neither "
-    "true nor anybody's opinion here."
-)
-
-
-class Headline(NamedTuple):
-    """A figure worth a line in a table.
-
-    Attributes:
-        name: with its unit or its unbiased value.
-        path: names leading to it in the metrics; the first path that is defined counts.
-        unbiased: where the figure measures bias, the value of an unbiased model.
-        n: path of its number of examples; () = n of the benchmark.
-    """
-
-    name: str
-    paths: tuple[tuple[str, ...], ...]
-    unbiased: float | None = None
-    n: tuple[str, ...] = ()
-
-
-class Benchmark(NamedTuple):
-    """What the registry knows of a benchmark.
-
-    Attributes:
-        run: (pretrained, data, selector, mesh, progress) -> Result; the selector is what follows a colon in the name.
-        samples: table of scores and examples -> nested dict of `significance.Sample`, shaped as the metrics.
-        columns, example_columns: types of NAME.csv and NAME_examples.csv.
-        licence, content_warning: of the benchmark's data.
-        takes_selector: whether a name may be followed by a colon and a selector.
-    """
-
-    run: Callable[[Pretrained, DataFolder, str, Mesh | None, bool], Result]
-    samples: Callable[[Table], dict[str, Any]]
-    columns: Mapping[str, type]
-    example_columns: Mapping[str, type]
-    headlines: tuple[Headline, ...]
-    licence: str
-    content_warning: str = STEREOTYPES
-    takes_selector: bool = False
 
 
 class EvaluationError(ValueError):
@@ -67,102 +26,11 @@ class EvaluationError(ValueError):
         super().__init__("; ".join(f"{name} failed: {error}" for name, error in failures.items()))
 
 
-def _run_crows_pairs(
-    pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool
-) -> Result:
-    pairs = crows_pairs.select(crows_pairs.read_pairs(data.path(crows_pairs.FILE)), selector)
-    return crows_pairs.evaluate(pretrained, pairs, mesh=mesh, progress=progress)
-
-
-def _run_stereoset(
-    pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool
-) -> Result:
-    return stereoset.evaluate(pretrained, stereoset.load_examples(data), mesh=mesh, progress=progress)
-
-
-def _run_bec_pro(name: str) -> Callable[[Pretrained, DataFolder, str, Mesh | None, bool], Result]:
-    def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
-        rows = bec_pro.read_rows_of(data.path(bec_pro.FILES[name]))
-        return bec_pro.evaluate(pretrained, rows, mesh=mesh, progress=progress)
-
-    return run
-
-
-def _run_masked_lm(
-    pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool
-) -> Result:
-    return masked_lm.evaluate(pretrained, masked_lm.load_paragraphs(data), mesh=mesh, progress=progress)
-
-
-def _stereoset_headlines() -> tuple[Headline, ...]:
-    def headline(label: str, figure: str, unbiased: float | None) -> Headline:
-        # The test part where there is one.
-        return Headline(
-            label, (("gender", "test", figure), ("overall", "test", figure), ("overall", "all", figure)), unbiased
-        )
-
-    return (
-        headline("StereoSet SS, %", "ss", 50.0),
-        headline("StereoSet LM, %", "lm", None),
-        headline("StereoSet ICAT, %", "icat", None),
-    )
-
-
-def _bec_pro_benchmark(name: str, label: str, licence: str) -> Benchmark:
-    return Benchmark(
-        _run_bec_pro(name),
-        bec_pro.samples,
-        bec_pro.COLUMNS,
-        bec_pro.EXAMPLE_COLUMNS,
-        (
-            Headline(f"{label} female − male", (("difference", "overall"),), 0.0, ("n",)),
-            Headline(f"{label} mean |association|", (("mean_abs_association",),), None, ("n",)),
-        ),
-        licence,
-    )
-
-
 BENCHMARKS: dict[str, Benchmark] = {
-    "crows_pairs": Benchmark(
-        _run_crows_pairs,
-        crows_pairs.samples,
-        crows_pairs.COLUMNS,
-        crows_pairs.EXAMPLE_COLUMNS,
-        (
-            Headline("CrowS-Pairs gender, %", (("modified_mean", "gender", "metric_score"),), 50.0),
-            Headline("CrowS-Pairs all, %", (("modified_mean", "overall", "metric_score"),), 50.0),
-        ),
-        "CC BY-SA 4.0 (Nangia et al. 2020, nyu-mll/crows-pairs)",
-        takes_selector=True,
-    ),
-    "stereoset": Benchmark(
-        _run_stereoset,
-        stereoset.samples,
-        stereoset.COLUMNS,
-        stereoset.EXAMPLE_COLUMNS,
-        _stereoset_headlines(),
-        "CC BY-SA 4.0 (Nadeem et al. 2021, moinnadeem/StereoSet)",
-    ),
-    "bec_pro": _bec_pro_benchmark("bec_pro", "BEC-Pro", "CC BY 4.0 (Bartl et al. 2020, marionbartl/gender-bias-BERT)"),
-    "bec_pro_de": _bec_pro_benchmark(
-        "bec_pro_de", "BEC-Pro German", "CC BY 4.0 (Bartl et al. 2020, marionbartl/gender-bias-BERT)"
-    ),
-    "bec_pro_eec": _bec_pro_benchmark(
-        "bec_pro_eec", "EEC", "research use, see the corpus's own terms (Kiritchenko and Mohammad 2018)"
-    ),
-    "masked_lm": Benchmark(
-        _run_masked_lm,
-        masked_lm.samples,
-        masked_lm.COLUMNS,
-        masked_lm.EXAMPLE_COLUMNS,
-        (
-            Headline("Held-out top-1 accuracy", (("top1",),), None, ("n_positions",)),
-            Headline("Held-out loss, nats", (("loss",),), None, ("n_positions",)),
-            Headline("Pseudo-perplexity", (("pseudo_perplexity",),), None, ("n_sentences",)),
-        ),
-        "CC BY-SA (WikiText-2, Merity et al. 2016)",
-        content_warning="",
-    ),
+    "crows_pairs": crows_pairs.BENCHMARK,
+    "stereoset": stereoset.BENCHMARK,
+    **{name: bec_pro.benchmark(name) for name in bec_pro.FILES},
+    "masked_lm": masked_lm.BENCHMARK,
 }
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
+from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.results import Result, Table, read_json
 from ncfair_jax.evals.scorer import Request, mask_id, score
@@ -275,3 +276,29 @@ def icat(lm: np.ndarray, ss: np.ndarray) -> np.ndarray:
 def counts(sums: np.ndarray) -> dict[str, int]:
     """Examples and target terms."""
     return {"n": int(sums[5]), "n_terms": int(sums[2])}
+
+
+def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
+    """`evaluate` on the examples of a data folder."""
+    return evaluate(pretrained, load_examples(data), mesh=mesh, progress=progress)
+
+
+def _headline(label: str, figure: str, unbiased: float | None) -> Headline:
+    # The test part where there is one.
+    return Headline(
+        label, (("gender", "test", figure), ("overall", "test", figure), ("overall", "all", figure)), unbiased
+    )
+
+
+BENCHMARK = Benchmark(
+    run,
+    samples,
+    COLUMNS,
+    EXAMPLE_COLUMNS,
+    (
+        _headline("StereoSet SS, %", "ss", 50.0),
+        _headline("StereoSet LM, %", "lm", None),
+        _headline("StereoSet ICAT, %", "icat", None),
+    ),
+    "CC BY-SA 4.0 (Nadeem et al. 2021, moinnadeem/StereoSet)",
+)

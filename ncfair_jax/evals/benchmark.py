@@ -1,0 +1,55 @@
+"""What a benchmark is: how it is run, what its tables hold, and which of its figures are worth a line.
+
+Each benchmark's file ends with its `BENCHMARK`; the registry lists them by name.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from jax.sharding import Mesh
+
+from ncfair_jax.evals.files import DataFolder
+from ncfair_jax.evals.results import Result, Table
+from ncfair_jax.models.hf import Pretrained
+
+STEREOTYPES = (
+    "Quotes or scores sentences that express harmful stereotypes; they were collected to measure models, and are neither "
+    "true nor anybody's opinion here."
+)
+
+
+class Headline(NamedTuple):
+    """A figure worth a line in a table.
+
+    Attributes:
+        name: with its unit or its unbiased value.
+        path: names leading to it in the metrics; the first path that is defined counts.
+        unbiased: where the figure measures bias, the value of an unbiased model.
+        n: path of its number of examples; () = n of the benchmark.
+    """
+
+    name: str
+    paths: tuple[tuple[str, ...], ...]
+    unbiased: float | None = None
+    n: tuple[str, ...] = ()
+
+
+class Benchmark(NamedTuple):
+    """What the registry knows of a benchmark.
+
+    Attributes:
+        run: (pretrained, data, selector, mesh, progress) -> Result; the selector is what follows a colon in the name.
+        samples: table of scores and examples -> nested dict of `significance.Sample`, shaped as the metrics.
+        columns, example_columns: types of NAME.csv and NAME_examples.csv.
+        licence, content_warning: of the benchmark's data.
+        takes_selector: whether a name may be followed by a colon and a selector.
+    """
+
+    run: Callable[[Pretrained, DataFolder, str, Mesh | None, bool], Result]
+    samples: Callable[[Table], dict[str, Any]]
+    columns: Mapping[str, type]
+    example_columns: Mapping[str, type]
+    headlines: tuple[Headline, ...]
+    licence: str
+    content_warning: str = STEREOTYPES
+    takes_selector: bool = False
