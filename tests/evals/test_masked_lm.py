@@ -75,6 +75,17 @@ def test_figures_are_those_of_plain_passes(kind):
     assert low < high
 
 
+def test_the_selector_leaves_out_the_pseudo_perplexity_only(tmp_path, monkeypatch):
+    model = plain.pretrained(tiny_hub.KINDS[0])
+    monkeypatch.setattr(masked_lm, "load_paragraphs", lambda data: PARAGRAPHS)
+    data = DataFolder(tmp_path)
+    whole, part = (masked_lm.run(model, data, selector, None, False).metrics for selector in ("", "masked"))
+    assert (part["pseudo_perplexity"], part["n_sentences"], part["n_positions"]) == (None, 0, whole["n_positions"])
+    assert part["loss"] == pytest.approx(whole["loss"], rel=1e-5)  # packed otherwise
+    with pytest.raises(ValueError, match="masked_lm:all is unknown; choose masked_lm or masked_lm:masked"):
+        masked_lm.run(model, data, "all", None, False)
+
+
 def test_the_held_out_text_is_the_first_quarter_of_wikitext(shared):
     paragraphs = masked_lm.load_paragraphs(DataFolder(shared("data")))
     assert len(paragraphs) == 545

@@ -1,0 +1,99 @@
+"""Methods with and without NC3 on a small adapted MiniLM, three seeds: the README's table of methods.
+
+    python launch/sweep.py --config=configs/methods_minilm.py --workdir=runs/methods --jobs=3 \
+        --config.model.path=../shared/models/minilm6-mlm-adapted --config.data.path=../shared/data/gap/gap_flipped.tsv \
+        --config.evals.data=../shared/data
+
+36 runs of 100 updates of 16 sentences (MABEL: 16 pairs) and their judging: about three hours of CPU time, resumable. BEC and
+CDA train on GAP (flipped; both versions), MABEL on pairs generated from templates. Arms of each method: `none` (no NC3),
+`paper` and `aligned` (the regulariser's presets), and `control` (`aligned` with equally frequent neutral words in the place of
+the fairness words). `:search` runs the weights of `aligned` on development data instead, one seed.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ncfair_jax.config import PRESETS, base_config, parse_arg
+
+GAP = "../shared/data/gap/gap_flipped.tsv"
+METHODS: dict[str, dict[str, Any]] = {
+    "bec": {},
+    "cda": {"data": {"counterfactual": "two_sided"}},
+    "mabel": {
+        "objective": {"name": "mabel"},
+        "mabel": {"pairs": "templates"},
+        "optimizer": {"learning_rate": 5e-5},
+    },
+}
+ASE = {
+    "objective": {"name": "ase"},
+    "data": {"counterfactual": "two_sided", "max_tokens": 164, "row_tokens": 192},
+    "train": {"batch_size": 6},
+}
+ADEPT = {
+    "objective": {"name": "adept"},
+    "data": {"max_examples": 2000},
+    "adept": {"mode": "quality"},
+    "optimizer": {"learning_rate": 5e-5},
+    "train": {"batch_size": 4},
+}
+PAPER_WEIGHTS = {"bec": 100.0, "cda": 100.0, "mabel": 10.0}  # as released
+ALIGNED_WEIGHTS = {"bec": 100.0, "cda": 100.0, "mabel": 10.0}
+SEARCHED = (1.0, 10.0, 100.0)
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """The sweep, or with `:search` the search of the weight.
+
+    Raises:
+        ConfigError: for another argument.
+    """
+    search = "search" in parse_arg(arg, ("search",))
+    config = base_config()
+    config.name = "methods_minilm"
+    config.model.path = "../shared/models/minilm6-mlm-adapted"
+    config.data.corpus = "gap"
+    config.data.path = GAP
+    config.train.batch_size = 16
+    config.train.steps = 100
+    config.train.save_every = 50
+    config.train.keep = 1
+    config.train.collapse_every = 0
+    config.evals.data = "../shared/data"
+    config.evals.benchmarks = (
+        "stereoset,masked_lm:masked" if search else "stereoset,crows_pairs:gender,bec_pro,masked_lm:masked"
+    )
+    config.evals.collapse_text = "wikitext2"
+    config.seeds = "0" if search else "0,1,2"
+    config.arms = ConfigDict(search_arms() if search else arms())
+    config.run_arms = ",".join(config.arms)
+    return config
+
+
+def arms() -> dict[str, dict[str, Any]]:
+    """Every method with every form of the regulariser."""
+    found = {}
+    for method, changes in METHODS.items():
+        aligned = PRESETS["aligned"] | {"weight": ALIGNED_WEIGHTS[method]}
+        found[f"{method}_none"] = changes
+        found[f"{method}_paper"] = changes | {"nc3": released(method)}
+        found[f"{method}_aligned"] = changes | {"nc3": aligned}
+        found[f"{method}_control"] = changes | {"nc3": aligned | {"lexicon": "gender:frequency-matched"}}
+    return found
+
+
+def released(method: str) -> dict[str, Any]:
+    """The released loss and weight; MABEL's classes are those of the clean sentences."""
+    labels = {"labels": "original"} if method == "mabel" else {}
+    return PRESETS["paper"] | labels | {"weight": PAPER_WEIGHTS[method]}
+
+
+def search_arms() -> dict[str, dict[str, Any]]:
+    """`aligned` with each weight, of the methods whose weight is not BEC's."""
+    methods = METHODS | {"ase": ASE, "adept": ADEPT}
+    return {
+        f"{method}_{weight:g}": methods[method] | {"nc3": PRESETS["aligned"] | {"weight": weight}}
+        for method in ("mabel", "cda", "ase", "adept")
+        for weight in SEARCHED
+    }
