@@ -103,10 +103,10 @@ def run_in_processes(runs: Runs, workdir: Path, jobs: int, cache: str) -> None:
             failed = [text for text in pool.map(run_seed, dict.fromkeys(seed for _, seed in runs)) if text]
     finally:
         signal.signal(signal.SIGTERM, previous)
+    if stopping:
+        raise Interrupted  # runs that SIGTERM ended have not failed
     if failed:
         raise SweepError(f"these runs failed: {', '.join(failed)}; what they said stands above, the rest is kept")
-    if stopping:
-        raise Interrupted
 
 
 def run_alone(run: RunConfig, folder: Path, before: Path, cache: str) -> None:
