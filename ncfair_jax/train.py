@@ -332,7 +332,7 @@ def loop(
         interval = Interval()
         if wants_save:
             checkpoints.save(step, state, run.identity, dev_loss)
-        if stop and not last:
+        if stop:
             checkpoints.wait()
             log.say(f"stopped by SIGTERM at step {step}, saved; the same command goes on from there")
             raise Interrupted
