@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from huggingface_hub.constants import HF_HUB_OFFLINE
 
+from ncfair_jax.evals import seat_tests
+
 TIMEOUT_S = 60
 
 
@@ -54,6 +56,10 @@ SOURCES: dict[str, Source] = {
         f"{_RAW}/pytorch/examples/main/word_language_model/data/wikitext-2/test.txt",
         "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0",
     ),
+    **{
+        f"seat/{name}.jsonl": Source(f"{seat_tests.ADDRESS}/{name}.jsonl", sha256)
+        for name, sha256 in seat_tests.SHA256.items()
+    },
 }
 
 

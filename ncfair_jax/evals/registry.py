@@ -11,7 +11,7 @@ import numpy as np
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from jax.sharding import Mesh
 
-from ncfair_jax.evals import bec_pro, crows_pairs, masked_lm, stereoset
+from ncfair_jax.evals import bec_pro, crows_pairs, masked_lm, seat, stereoset
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.results import write_result
@@ -30,6 +30,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "crows_pairs": crows_pairs.BENCHMARK,
     "stereoset": stereoset.BENCHMARK,
     **{name: bec_pro.benchmark(name) for name in bec_pro.FILES},
+    "seat": seat.BENCHMARK,
     "masked_lm": masked_lm.BENCHMARK,
 }
 

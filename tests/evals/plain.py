@@ -42,6 +42,20 @@ def _log_probs(config: ModelConfig, params: Params, row: jax.Array, attended: ja
     return jax.nn.log_softmax(mlm_logits(config, params, mlm_transform(config, params, hidden)))
 
 
+def hidden_states(pretrained: Pretrained, tokens: np.ndarray) -> np.ndarray:
+    """Last layer f32[L,D] of one sequence in a row of its own."""
+    padding = (0, LENGTH - len(tokens))
+    row, attended = (
+        np.pad(part, padding)[None] for part in (np.asarray(tokens, np.int32), np.ones(len(tokens), np.int32))
+    )
+    return np.asarray(_hidden_states(pretrained.config, pretrained.params, row, attended))[: len(tokens)]
+
+
+@partial(jax.jit, static_argnums=0)
+def _hidden_states(config: ModelConfig, params: Params, row: jax.Array, attended: jax.Array) -> jax.Array:
+    return encode(config, params, row, attended, jax.numpy.arange(LENGTH)[None]).hidden_states[0]
+
+
 def write_crows_pairs(path: Path) -> None:
     """Four pairs of two bias types in the published columns."""
     rows = [

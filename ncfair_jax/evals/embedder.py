@@ -1,0 +1,150 @@
+"""The engine of benchmarks about sentence vectors: one vector per sequence, from the encoder's last layer.
+
+As in the scorer, equal sequences are embedded once and sequences are packed several to a row, with segment masks to keep
+them apart; one jitted function per row length pools every segment of a row on the device.
+
+Letters: R rows of a batch, T tokens a row, S segments a row, L tokens of a sequence, D hidden, E sequences.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
+from rich.console import Console
+from rich.progress import track
+
+from ncfair_jax.data.packing import PackedRows, pack_for_inference, round_up
+from ncfair_jax.evals.scorer import ACCELERATOR_BATCH_TOKENS, CPU_BATCH_TOKENS, SHORTEST_ROW
+from ncfair_jax.models.encoder import ModelConfig, Params, encode
+from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.sharding import put_tree, replicate
+
+POOLS = ("mean", "cls")
+
+
+class EmbedderError(ValueError):
+    """A sequence that this model cannot embed; the message names it."""
+
+
+def embed(
+    pretrained: Pretrained,
+    sequences: Sequence[np.ndarray],
+    *,
+    pool: str = "mean",
+    mesh: Mesh | None = None,
+    progress: bool = False,
+    batch_tokens: int | None = None,
+) -> Float[np.ndarray, "E D"]:
+    """Vectors f32[E,D] of token sequences i32[L], special tokens included, in their order.
+
+    float32 at the highest matmul precision, whatever precision the model trains in.
+
+    Args:
+        pool: "mean" over all positions of a sequence, special tokens included, or "cls", its first position.
+        mesh: shard the rows over all its devices; with several processes every one calls with the same sequences and gets
+            all vectors.
+        progress: show a progress bar on stderr.
+        batch_tokens: R·T per device; bounds the memory. None: a default for the backend.
+    Raises:
+        ValueError: for an unknown pool.
+        EmbedderError: for an empty sequence, one longer than the model takes, or an id beyond its vocabulary.
+    """
+    if pool not in POOLS:
+        raise ValueError(f"pool={pool!r}; choose from {POOLS}")
+    config = dataclasses.replace(pretrained.config, activation_dtype="float32", attention="xla", remat=False)
+    for number, tokens in enumerate(sequences):
+        _check(number, tokens, config)
+    index: dict[bytes, int] = {}
+    place = [index.setdefault(np.asarray(tokens, np.int32).tobytes(), len(index)) for tokens in sequences]
+    distinct = [np.frombuffer(key, np.int32) for key in index]
+    buckets: dict[int, list[int]] = {}  # by row length, a power of two
+    for number, tokens in enumerate(distinct):
+        buckets.setdefault(1 << (max(len(tokens), SHORTEST_ROW) - 1).bit_length(), []).append(number)
+    vectors = np.zeros((len(distinct), config.hidden_size), np.float32)
+    params = replicate(pretrained.params, mesh)
+    with jax.default_matmul_precision("highest"):
+        for row_tokens, members in sorted(buckets.items()):
+            packed = pack_for_inference([distinct[i] for i in members], row_tokens)
+            vectors[members] = _embed_rows(config, params, pool, packed, mesh, batch_tokens, progress)
+    return vectors[place]
+
+
+def _embed_rows(
+    config: ModelConfig,
+    params: Params,
+    pool: str,
+    packed: PackedRows,
+    mesh: Mesh | None,
+    batch_tokens: int | None,
+    progress: bool,
+) -> np.ndarray:
+    """Vectors f32[sequences,D] of one bucket, batch by batch."""
+    num_rows, row_tokens = packed.tokens.shape
+    devices = 1 if mesh is None else mesh.size
+    default = CPU_BATCH_TOKENS if jax.default_backend() == "cpu" else ACCELERATOR_BATCH_TOKENS
+    per_device = min((batch_tokens or default) // row_tokens, 2 ** (-(-num_rows // devices) - 1).bit_length())
+    batch_rows = max(1, per_device) * devices
+    padding = ((0, -num_rows % batch_rows), (0, 0))
+    rows = {name: np.pad(getattr(packed, name), padding) for name in ("tokens", "segment_ids", "positions")}
+    segments = round_up(int(packed.segment_ids.max()), 4)  # one for all batches, so one compilation
+    everywhere = None if mesh is None else NamedSharding(mesh, P())
+    starts: Sequence[int] = range(0, num_rows, batch_rows)
+    shown = track(
+        starts, description=f"embedding, rows of {row_tokens}", console=Console(stderr=True), disable=not progress
+    )
+    results, pending = [], None
+    for start in shown:
+        batch = {name: value[start : start + batch_rows] for name, value in rows.items()}
+        ahead = _embed_batch(config, pool, segments, everywhere, params, _put(batch, mesh))
+        if pending is not None:  # the device computes this batch while the last one is fetched
+            results.append(np.asarray(pending))
+        pending = ahead
+    results.append(np.asarray(pending))
+    number = packed.segment_ids[packed.row, packed.offset] - 1  # of every sequence, in its row
+    return np.concatenate(results)[packed.row, number]
+
+
+def _put(batch: dict[str, np.ndarray], mesh: Mesh | None) -> dict[str, Array]:
+    if mesh is None:
+        return jax.device_put(batch)
+    return put_tree(batch, dict.fromkeys(batch, NamedSharding(mesh, P(mesh.axis_names))))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _embed_batch(
+    config: ModelConfig,
+    pool: str,
+    segments: int,
+    everywhere: NamedSharding | None,
+    params: Params,
+    batch: dict[str, Array],
+) -> Float[Array, "R S D"]:
+    """Pooled vectors of every segment of packed rows; 0 where a row has fewer."""
+    hidden = encode(config, params, batch["tokens"], batch["segment_ids"], batch["positions"]).hidden_states
+    numbers = 1 + jnp.arange(segments)
+    inside = batch["segment_ids"][:, None, :] == numbers[None, :, None]  # [R,S,T]
+    if pool == "cls":
+        inside &= batch["positions"][:, None, :] == 0
+    weights = inside.astype(hidden.dtype)
+    weights /= jnp.maximum(weights.sum(-1, keepdims=True), 1)
+    vectors = jnp.einsum("rst,rtd->rsd", weights, hidden)
+    return vectors if everywhere is None else jax.lax.with_sharding_constraint(vectors, everywhere)
+
+
+def _check(number: int, tokens: np.ndarray, config: ModelConfig) -> None:
+    if not 0 < len(tokens) <= config.max_tokens:
+        raise EmbedderError(
+            f"sequence {number} has {len(tokens)} tokens, but the model takes 1 to {config.max_tokens}; "
+            "shorten it or leave it out"
+        )
+    if np.min(tokens) < 0 or np.max(tokens) >= config.vocab_size:
+        raise EmbedderError(
+            f"sequence {number} has ids from {np.min(tokens)} to {np.max(tokens)}, outside the vocabulary of "
+            f"{config.vocab_size}; was it made with the model's own tokenizer?"
+        )

@@ -1,0 +1,69 @@
+"""Vectors of packed rows are those of one sequence at a time; shapes, meshes and errors."""
+
+import jax
+import numpy as np
+import pytest
+
+from ncfair_jax.evals import embedder
+from ncfair_jax.evals.embedder import EmbedderError, embed
+from tests.evals import plain
+
+
+def sequences(model, count, seed=0):
+    """Random sequences of 3 to 20 ids below the special ones of either family, the first also last."""
+    rng = np.random.default_rng(seed)
+    made = [rng.integers(5, model.config.vocab_size - 4, rng.integers(3, 21)).astype(np.int32) for _ in range(count)]
+    return [*made, made[0]]
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize("pool", ["mean", "cls"])
+def test_packed_equals_one_at_a_time(kind, pool):
+    model = plain.pretrained(kind)
+    given = sequences(model, 30)
+    found = embed(model, given, pool=pool, batch_tokens=128)
+    for tokens, vector in zip(given, found, strict=True):
+        hidden = plain.hidden_states(model, tokens)
+        np.testing.assert_allclose(vector, hidden.mean(0) if pool == "mean" else hidden[0], atol=1e-5)
+    assert found.dtype == np.float32
+    assert not np.allclose(found[0], found[1])
+
+
+def test_eight_devices_equal_one():
+    model = plain.pretrained("bert")
+    given = sequences(model, 40)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    np.testing.assert_allclose(embed(model, given, mesh=mesh), embed(model, given), atol=1e-5)
+
+
+def test_batches_of_a_bucket_share_one_compilation(monkeypatch):
+    model = plain.pretrained("bert")
+    traced, encode = [], embedder.encode
+    monkeypatch.setattr(embedder, "encode", lambda *args: traced.append(args[2].shape) or encode(*args))
+    jax.clear_caches()
+    embed(model, sequences(model, 60), batch_tokens=192)
+    assert traced == [(3, 64)]
+
+
+def test_no_sequences_no_vectors():
+    model = plain.pretrained("bert")
+    assert embed(model, []).shape == (0, model.config.hidden_size)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (np.full(41, 6), "41 tokens"),
+        (np.zeros(0), "0 tokens"),
+        (np.array([1, 99]), "to 99"),
+        (np.array([-1]), "from -1"),
+    ],
+)
+def test_sequences_that_cannot_be_embedded_are_named(tokens, message):
+    with pytest.raises(EmbedderError, match=f"sequence 1 has.*{message}"):
+        embed(plain.pretrained("bert"), [np.array([5, 6]), tokens.astype(np.int32)])
+
+
+def test_an_unknown_pool_is_refused():
+    with pytest.raises(ValueError, match="choose from"):
+        embed(plain.pretrained("bert"), [], pool="max")
