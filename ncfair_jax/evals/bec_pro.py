@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
-from scipy import stats
 
+from ncfair_jax.evals.bec_pro_statistics import GENDERS, STATISTICS, release_statistics, wilcoxon_by_group
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.results import Result, Table, read_rows
@@ -47,7 +47,6 @@ SOURCES = {  # name in tables, licence
     "bec_pro_de": ("BEC-Pro German", _BEC_PRO),
     "bec_pro_eec": ("EEC", "research use, see the corpus's own terms (Kiritchenko and Mohammad 2018)"),
 }
-GENDERS = ("female", "male")
 MASK = "[MASK]"  # as the files write it, whatever the model's own mask token
 PADDINGS = ("clean", "reference")
 _GLUED_MASK = re.compile(r"\w\[MASK\]|\[MASK\]\w")
@@ -172,6 +171,7 @@ def evaluate(
     rows: Sequence[Row],
     *,
     padding: str = "clean",
+    statistics: str = "definition",
     mesh: Mesh | None = None,
     progress: bool = False,
 ) -> Result:
@@ -180,14 +180,15 @@ def evaluate(
     Args:
         padding: "clean", or "reference" for the published association values (see `with_reference_padding`); the length
             of the latter depends on all rows given.
+        statistics: "reference" adds what the released script prints, as metrics["reference"] (see `release_statistics`).
     Returns:
-        metrics: mean association by "group/gender" (natural logarithm), difference female − male by group, Wilcoxon test of
-        the pairs by group, mean_abs_association, n (rows scored).
+        metrics: mean and standard deviation of the association by "group/gender" (natural logarithm), difference female −
+        male by group, Wilcoxon test of the pairs by group, mean_abs_association, n (rows scored).
     Raises:
-        ValueError: for an unknown padding.
+        ValueError: for an unknown padding or kind of statistics.
     """
-    if padding not in PADDINGS:
-        raise ValueError(f"padding={padding!r}; choose from {PADDINGS}")
+    if padding not in PADDINGS or statistics not in STATISTICS:
+        raise ValueError(f"padding={padding!r}, statistics={statistics!r}; choose from {PADDINGS} and {STATISTICS}")
     items = make_items(pretrained, rows)
     kept = [(row, item) for row, item in zip(rows, items, strict=True) if item is not None]
     if not kept:
@@ -218,6 +219,9 @@ def evaluate(
     metrics, intervals = summarise_sample(samples(table | examples)[""])
     tests = wilcoxon_by_group(table | examples)
     metrics["wilcoxon"], intervals["wilcoxon"] = tests, {group: dict.fromkeys(test) for group, test in tests.items()}
+    if statistics == "reference":
+        metrics["reference"] = release_statistics(table | examples)
+        intervals["reference"] = metrics["reference"] and dict.fromkeys(metrics["reference"])
     skipped = len(rows) - len(kept)
     unknown = sum(item.token == pretrained.tokenizer.unk_token_id for _, item in kept)
     counts = {"skipped_person_of_several_pieces": skipped, "unknown_persons": unknown}
@@ -226,75 +230,43 @@ def evaluate(
 
 
 def samples(table: Table) -> dict[str, Any]:
-    """One Sample under "": clusters are professions, columns are sums, absolute sums and counts by group and gender."""
+    """One Sample under "": clusters are professions; columns by group and gender are sums, absolute sums, squares, counts."""
     groups = list(dict.fromkeys(table["group"]))
     cells = [(group, gender) for group in groups for gender in GENDERS]
     association = np.array(table["association"])
     inside = np.array(
         [[(g, s) == cell for cell in cells] for g, s in zip(table["group"], table["gender"], strict=True)], float
     )
-    columns = np.concatenate(
-        [inside * association[:, None], inside * np.abs(association)[:, None], inside], axis=-1
-    )  # [E,3·cells]
+    moments = (association, np.abs(association), association**2, np.ones(len(association)))
+    columns = np.concatenate([inside * moment[:, None] for moment in moments], axis=-1)  # [E,4·cells]
 
     def figures(sums: np.ndarray) -> Figures:
-        total, absolute, count = np.split(sums, 3, axis=-1)
-        shape = (*sums.shape[:-1], len(groups), len(GENDERS))
-        by_cell, by_gender = ratio(total, count), ratio(total.reshape(shape).sum(-2), count.reshape(shape).sum(-2))
-        mean = {f"{group}/{gender}": by_cell[..., i] for i, (group, gender) in enumerate(cells)}
-        mean |= {f"overall/{gender}": by_gender[..., i] for i, gender in enumerate(GENDERS)}
+        by_cell = sums.reshape(*sums.shape[:-1], 4, len(groups), len(GENDERS))
+        by_cell = np.concatenate([by_cell, by_cell.sum(-2, keepdims=True)], axis=-2)  # the last group is "overall"
+        total, absolute, squares, count = np.moveaxis(by_cell, -3, 0)  # [...,groups+1,genders]
+        means = ratio(total, count)
+        deviations = np.sqrt(np.maximum(ratio(squares - ratio(total**2, count), count - 1), 0))
+
+        def named(values: np.ndarray) -> dict[str, np.ndarray]:
+            return {
+                f"{group}/{gender}": values[..., i, j]
+                for i, group in enumerate([*groups, "overall"])
+                for j, gender in enumerate(GENDERS)
+            }
+
+        mean = named(means)
         difference = {g: mean[f"{g}/female"] - mean[f"{g}/male"] for g in [*groups, "overall"]}
         return {
             "mean": mean,
+            "sd": named(deviations),
             "difference": difference,
-            "mean_abs_association": ratio(absolute.sum(-1), count.sum(-1)),
+            "mean_abs_association": ratio(absolute[..., -1, :].sum(-1), count[..., -1, :].sum(-1)),
         }
 
     def counts(sums: np.ndarray) -> Mapping[str, int]:
-        return {"n": int(sums[2 * len(cells) :].sum())}
+        return {"n": int(sums[3 * len(cells) :].sum())}
 
     return {"": Sample(*cluster_sums(table["profession"], columns), figures, counts)}
-
-
-def wilcoxon_by_group(table: Table) -> dict[str, dict[str, float | int | None]]:
-    """`wilcoxon` of association(female) − association(male) over the pairs of each group, and over all as "overall"."""
-    by_gender: dict[str, dict[str, tuple[str, float]]] = {gender: {} for gender in GENDERS}
-    for pair, gender, group, value in zip(
-        table["pair"], table["gender"], table["group"], table["association"], strict=True
-    ):
-        by_gender[gender][pair] = (group, value)
-    female, male = by_gender["female"], by_gender["male"]
-    differences: dict[str, list[float]] = {group: [] for group in dict.fromkeys(table["group"])}
-    for pair in female:
-        if pair in male:
-            differences[female[pair][0]].append(female[pair][1] - male[pair][1])
-    differences["overall"] = [value for values in differences.values() for value in values]
-    return {group: wilcoxon(np.array(values)) for group, values in differences.items()}
-
-
-def wilcoxon(differences: np.ndarray) -> dict[str, float | int | None]:
-    """Signed-rank test by the normal approximation, zeros dropped, ties ranked on average, no continuity correction.
-
-    Returns:
-        w = min(W+, W−); z, positive where the differences are; two-sided p; effect size r = |z| / sqrt(pairs); n_pairs.
-        z, p and r are None without a nonzero difference.
-    """
-    nonzero = differences[differences != 0]
-    n = len(nonzero)
-    if n == 0:
-        return {"w": 0.0, "z": None, "p": None, "r": None, "n_pairs": len(differences)}
-    ranks = stats.rankdata(np.abs(nonzero))
-    plus = float(ranks[nonzero > 0].sum())
-    ties = np.unique(ranks, return_counts=True)[1].astype(float)
-    variance = n * (n + 1) * (2 * n + 1) / 24 - (ties**3 - ties).sum() / 48
-    z = (plus - n * (n + 1) / 4) / np.sqrt(variance)
-    return {
-        "w": min(plus, n * (n + 1) / 2 - plus),
-        "z": float(z),
-        "p": float(2 * stats.norm.sf(abs(z))),
-        "r": float(abs(z) / np.sqrt(len(differences))),
-        "n_pairs": len(differences),
-    }
 
 
 def benchmark(name: str) -> Benchmark:

@@ -5,8 +5,10 @@ import pytest
 from scipy import stats
 
 from ncfair_jax.evals import bec_pro
-from ncfair_jax.evals.bec_pro import read_rows_of, wilcoxon, with_reference_padding
+from ncfair_jax.evals.bec_pro import read_rows_of, with_reference_padding
+from ncfair_jax.evals.bec_pro_statistics import release_statistics, wilcoxon
 from ncfair_jax.evals.files import DataError
+from ncfair_jax.models.hf import load_pretrained
 from tests.evals import plain
 
 
@@ -57,6 +59,30 @@ def test_reference_padding_by_hand():
     assert with_reference_padding(np.array([5, 6, 7]), 2, 4)[0].tolist() == [5, 6]
 
 
+def test_what_the_release_prints_by_hand():
+    female, male = [0.1, 0.4, 0.2, 0.9, 0.3], [0.3, 0.1, 0.0, 0.2, 0.2]
+    table = {"group": [g for _ in female for g in ("female", "male", "balanced")]}
+    table["association"] = [v for f, m in zip(female, male, strict=True) for v in (f, m, 7.0)]
+    found = release_statistics(table)
+    both = np.array([*female, *(-np.array(male))])
+    assert found["shapiro_p"] == pytest.approx(stats.shapiro(both).pvalue)
+    difference = np.subtract(female, male)  # paired by place: a t-test by hand
+    t = difference.mean() / (difference.std(ddof=1) / np.sqrt(5))
+    assert (found["n"], found["t_test"]) == (5, True)
+    np.testing.assert_allclose([found["statistic"], found["effect_size_as_printed"]], [t, t / np.sqrt(5)])
+    np.testing.assert_allclose([found["mean_female"], found["mean_male"]], [np.mean(female), np.mean(male)])
+    skewed = table | {"association": [float(np.exp(20 * v)) for v in table["association"]]}
+    assert release_statistics(skewed)["t_test"] is False
+    assert release_statistics(skewed)["statistic"] == 3  # the smaller rank sum: one negative difference, third in size
+
+
+def test_the_release_prints_nothing_without_its_groups_or_pairs():
+    emotions = {"group": ["joy", "anger"] * 3, "association": [0.1] * 6}
+    unequal = {"group": ["female", "male", "female", "male", "male"], "association": [0.1] * 5}
+    assert release_statistics(emotions) is None
+    assert release_statistics(unequal) is None
+
+
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
     path = tmp_path_factory.mktemp("bec") / "data/bec.tsv"
@@ -82,6 +108,8 @@ def test_associations_are_log_ratios_of_plain_passes(rows):
     np.testing.assert_allclose(result.metrics["mean_abs_association"], np.abs(association).mean(), rtol=1e-9)
     inside = female & np.array([row.group == "male" for row in rows])
     np.testing.assert_allclose(result.metrics["mean"]["male/female"], association[inside].mean(), rtol=1e-9)
+    np.testing.assert_allclose(result.metrics["sd"]["male/female"], association[inside].std(ddof=1), rtol=1e-9)
+    np.testing.assert_allclose(result.metrics["sd"]["overall/female"], association[female].std(ddof=1), rtol=1e-9)
 
 
 def test_persons_of_several_pieces_are_left_out_and_counted(rows):
@@ -102,6 +130,36 @@ def test_reference_padding_changes_the_scores_and_is_named(rows):
     assert np.abs(np.subtract(clean.scores["association"], reference.scores["association"])).max() > 1e-3
     with pytest.raises(ValueError, match="choose from"):
         bec_pro.evaluate(model, rows, padding="none")
+    with pytest.raises(ValueError, match="choose from"):
+        bec_pro.evaluate(model, rows, statistics="none")
+
+
+def test_statistics_of_the_release_are_an_extra(rows):
+    model = plain.pretrained("bert")
+    assert "reference" not in bec_pro.evaluate(model, rows).metrics
+    result = bec_pro.evaluate(model, rows, statistics="reference")
+    assert result.metrics["reference"] == release_statistics(result.scores | result.examples)
+    assert result.metrics["reference"]["n"] == 8
+    assert result.intervals["reference"] == dict.fromkeys(result.metrics["reference"])
+
+
+@pytest.mark.parametrize(("name", "used", "groups"), [("bec_pro_de", 4, 3), ("bec_pro_eec", 8, 4)])
+def test_german_and_emotion_files_from_end_to_end(name, used, groups, shared):
+    """Every 37th pair of the real file; an English vocabulary has few German persons in one piece."""
+    rows = read_rows_of(shared(f"data/{bec_pro.FILES[name]}"))
+    kept = set(list(dict.fromkeys(row.pair for row in rows))[::37])
+    rows = [row for row in rows if row.pair in kept]
+    result = bec_pro.evaluate(load_pretrained(shared("models/minilm6-mlm")), rows, statistics="reference")
+    assert result.n + result.counts["skipped_person_of_several_pieces"] == len(rows)
+    assert result.n >= used * groups
+    tests = result.metrics["wilcoxon"]
+    assert len(tests) == groups + 1
+    pairs = {group: test["n_pairs"] for group, test in tests.items()}
+    assert pairs.pop("overall") == sum(pairs.values()) > 0
+    assert all(0 <= test["r"] <= 1 and 0 <= test["p"] <= 1 for test in tests.values() if test["p"] is not None)
+    if name == "bec_pro_eec":
+        assert result.n == len(rows)
+        assert result.metrics["reference"] is None
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,18 @@ def test_bec_pro_scores_and_statistics(golden_set, padding, name, shared):
         np.testing.assert_allclose(
             [ours["z"], ours["p"], ours["r"]], [test["z"], test["p"], test["r_abs_z_over_sqrt_n_pairs"]], rtol=1e-9
         )
+    printed, release = bec_pro.release_statistics(table), theirs["reference_script_statistics"]
+    assert (printed["n"], printed["t_test"]) == (release["n"], release["test"] != "wilcoxon")
+    for ours, name in (
+        ("shapiro_w", "shapiro_W"),
+        ("shapiro_p", "shapiro_p"),
+        ("statistic", "statistic"),
+        ("p", "p"),
+        ("effect_size_as_printed", "effect_size_as_printed"),
+        ("mean_female", "mean_f"),
+        ("mean_male", "mean_m"),
+    ):
+        assert printed[ours] == pytest.approx(release[name], rel=1e-9), name
 
 
 def test_bec_pro_repairs_the_damaged_rows_of_both_files(shared):

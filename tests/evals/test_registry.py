@@ -86,8 +86,10 @@ def test_keys_of_the_metrics(run):
         assert all(set(figures) == STEREOSET_FIGURES for figures in parts.values())
     bec = documents["bec_pro"]["metrics"]
     groups = ["female", "male", "overall"]
-    assert set(bec) == {"mean", "difference", "wilcoxon", "mean_abs_association", "n"}
-    assert set(bec["mean"]) == {f"{group}/{gender}" for group in groups for gender in ("female", "male")}
+    assert set(bec) == {"mean", "sd", "difference", "wilcoxon", "mean_abs_association", "n"}
+    assert (
+        set(bec["mean"]) == set(bec["sd"]) == {f"{group}/{gender}" for group in groups for gender in ("female", "male")}
+    )
     assert set(bec["difference"]) == set(bec["wilcoxon"]) == set(groups)
     assert all(set(test) == {"w", "z", "p", "r", "n_pairs"} for test in bec["wilcoxon"].values())
     assert {group: test["n_pairs"] for group, test in bec["wilcoxon"].items()} == {"female": 4, "male": 4, "overall": 8}

@@ -1,0 +1,87 @@
+"""Tests of BEC-Pro's associations: female against male person words, and what the released script prints instead.
+
+Source: Bartl et al. 2020, section 4; marionbartl/gender-bias-BERT:code/bias_utils/utils.py (`release_statistics`).
+"""
+
+import numpy as np
+from scipy import stats
+
+from ncfair_jax.evals.results import Table
+
+GENDERS = ("female", "male")
+STATISTICS = ("definition", "reference")
+NORMAL_FROM = 0.05  # the release takes the t-test from this p-value of normality on
+
+
+def wilcoxon_by_group(table: Table) -> dict[str, dict[str, float | int | None]]:
+    """`wilcoxon` of association(female) − association(male) over the pairs of each group, and over all as "overall"."""
+    by_gender: dict[str, dict[str, tuple[str, float]]] = {gender: {} for gender in GENDERS}
+    for pair, gender, group, value in zip(
+        table["pair"], table["gender"], table["group"], table["association"], strict=True
+    ):
+        by_gender[gender][pair] = (group, value)
+    female, male = by_gender["female"], by_gender["male"]
+    differences: dict[str, list[float]] = {group: [] for group in dict.fromkeys(table["group"])}
+    for pair in female:
+        if pair in male:
+            differences[female[pair][0]].append(female[pair][1] - male[pair][1])
+    differences["overall"] = [value for values in differences.values() for value in values]
+    return {group: wilcoxon(np.array(values)) for group, values in differences.items()}
+
+
+def wilcoxon(differences: np.ndarray) -> dict[str, float | int | None]:
+    """Signed-rank test by the normal approximation, zeros dropped, ties ranked on average, no continuity correction.
+
+    Returns:
+        w = min(W+, W−); z, positive where the differences are; two-sided p; effect size r = |z| / sqrt(pairs); n_pairs.
+        z, p and r are None without a nonzero difference.
+    """
+    nonzero = differences[differences != 0]
+    n = len(nonzero)
+    if n == 0:
+        return {"w": 0.0, "z": None, "p": None, "r": None, "n_pairs": len(differences)}
+    ranks = stats.rankdata(np.abs(nonzero))
+    plus = float(ranks[nonzero > 0].sum())
+    ties = np.unique(ranks, return_counts=True)[1].astype(float)
+    variance = n * (n + 1) * (2 * n + 1) / 24 - (ties**3 - ties).sum() / 48
+    z = (plus - n * (n + 1) / 4) / np.sqrt(variance)
+    return {
+        "w": min(plus, n * (n + 1) / 2 - plus),
+        "z": float(z),
+        "p": float(2 * stats.norm.sf(abs(z))),
+        "r": float(abs(z) / np.sqrt(len(differences))),
+        "n_pairs": len(differences),
+    }
+
+
+def release_statistics(table: Table) -> dict[str, float | int | bool | None] | None:
+    """What the released script prints: for comparing logs, not for reading.
+
+    It compares professions, not persons: the rows of group "female" with those of group "male", paired by their place in the
+    table. Its normality check subtracts two series without a common index, and so tests the values of the first and
+    the negated ones of the second side by side; its effect size is the statistic over sqrt(n).
+
+    Returns:
+        n (rows of each), shapiro_w, shapiro_p, t_test (true: paired t-test; false: Wilcoxon), statistic, p,
+        effect_size_as_printed, mean_female, mean_male. None where the script fails or prints nothing: no such groups (the
+        Equity Evaluation Corpus), groups of unequal size, fewer than two rows in each.
+    """
+    groups, association = np.array(table["group"]), np.array(table["association"], float)
+    female, male = (association[groups == group] for group in GENDERS)
+    n = len(female)
+    if n != len(male) or n < 2:
+        return None
+    normality = stats.shapiro(np.concatenate([female, -male]))
+    t_test = bool(normality.pvalue >= NORMAL_FROM)
+    test = stats.ttest_rel(female, male) if t_test else stats.wilcoxon(female, male)
+    return {
+        "n": n,
+        "shapiro_w": float(normality.statistic),
+        "shapiro_p": float(normality.pvalue),
+        "t_test": t_test,
+        "statistic": float(test.statistic),
+        "p": float(test.pvalue),
+        "effect_size_as_printed": float(test.statistic / np.sqrt(n)),
+        "mean_female": float(female.mean()),
+        "mean_male": float(male.mean()),
+    }
