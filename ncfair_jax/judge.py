@@ -15,7 +15,7 @@ from ncfair_jax.collapse.survey import survey
 from ncfair_jax.config import EvalConfig
 from ncfair_jax.data.corpus import text_sentences
 from ncfair_jax.data.encoding import encode_sentences
-from ncfair_jax.evals import compare, evaluate, headline
+from ncfair_jax.evals import compare, compare_many, evaluate, headline
 from ncfair_jax.evals.table import comparison_markdown, number, span
 from ncfair_jax.lexicons.classes import build_classes
 from ncfair_jax.lexicons.lexicon import load_lexicon
@@ -103,6 +103,8 @@ def comparison_table(before_folder: Path, after_folder: Path, before: Figures, a
 def arms_table(folders: Mapping[str, Sequence[Path]], results: Mapping[str, Sequence[Mapping[str, Figures]]]) -> str:
     """Markdown: every arm's figures as mean ± sd over seeds, then each arm against the first, paired by example.
 
+    With three or more arms a column "p (Holm)" adjusts the p-values for all that the tables hold.
+
     Args:
         folders: workdirs of each arm, one per seed.
         results: what `train_and_evaluate` returned for them.
@@ -117,8 +119,8 @@ def arms_table(folders: Mapping[str, Sequence[Path]], results: Mapping[str, Sequ
         lines.append("| " + " | ".join(cells) + " |")
     parts = ["\n".join(lines) + "\n"]
     if results[arms[0]][0]["after"]["benchmarks"]:
-        for arm in arms[1:]:
-            rows = compare(*([folder / "evals" / "after" for folder in folders[name]] for name in (arms[0], arm)))
+        after = {arm: [folder / "evals" / "after" for folder in folders[arm]] for arm in arms}
+        for arm, rows in compare_many(after).items():
             parts.append(f"**{arm}** against **{arms[0]}**\n\n{comparison_markdown(rows, arms[0], arm)}")
     return "\n".join(parts)
 

@@ -12,6 +12,7 @@ from ncfair_jax.config import ConfigError, base_config
 from ncfair_jax.judge import arms_table, flat, mean_sd
 from ncfair_jax.sweep import arm_config, before_folder
 from tests import tiny_text
+from tests.evals.test_compare import write_masked_lm
 
 WORK = Path("work")
 ROOT = Path(__file__).parents[1]
@@ -83,6 +84,19 @@ def test_table_has_a_row_a_figure_and_a_column_an_arm():
         "| NC3, transform features | 7 words | 0.4000 [0.3000, 0.5000] | 0.6000 ± 0.1414 | 0.9000 ± 0.0000 |" in table
     )
     assert flat(figures(0.4))["UNC3, transform features"] == (0.1, None, "7 words")
+
+
+def test_three_arms_have_adjusted_p_values(tmp_path):
+    losses = {"a": [1.0, 2.0, 3.0], "b": [2.0, 3.5, 5.0], "c": [1.1, 2.0, 2.9]}
+    for arm, loss in losses.items():
+        write_masked_lm(tmp_path / arm / "evals" / "after", loss)
+    figures = {"benchmarks": [["Held-out loss, nats", 2.0, [1.0, 3.0], 30]], "collapse": {}}
+    results = {arm: [{"before": figures, "after": figures}] for arm in losses}
+    table = arms_table({arm: [tmp_path / arm] for arm in losses}, results)
+    assert table.count("| p | p (Holm) |") == 2
+    assert "**c** against **a**" in table
+    two = arms_table({arm: [tmp_path / arm] for arm in "ab"}, {arm: results[arm] for arm in "ab"})
+    assert "Holm" not in two
 
 
 CONFIG = """

@@ -4,7 +4,7 @@ A model may have several result folders, one per seed: its scores are averaged e
 that the intervals are about examples and not about seeds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from ncfair_jax.evals.benchmark import Benchmark
 from ncfair_jax.evals.files import DataError
 from ncfair_jax.evals.registry import BENCHMARKS, defined_path, figure_at, headlines_of, lookup, n_of
 from ncfair_jax.evals.results import Table, read_json, read_table
-from ncfair_jax.evals.significance import Comparison, Sample, compare_paired
+from ncfair_jax.evals.significance import Comparison, Sample, compare_paired, holm
 
 Folders = str | Path | Sequence[str | Path]
 
@@ -22,7 +22,8 @@ Folders = str | Path | Sequence[str | Path]
 class Row(NamedTuple):
     """A line of the comparison: difference = b − a, its 95% interval, and the p-value of swapping the models by cluster.
 
-    Rows named |… − unbiased| measure bias: a negative difference is less biased, and overshooting is no success.
+    Rows named |… − unbiased| measure bias: a negative difference is less biased, and overshooting is no success. p_holm is
+    p adjusted for all rows that are compared together; None where two models only are.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Row(NamedTuple):
     difference: float
     interval: tuple[float, float] | None
     p: float
+    p_holm: float | None = None
 
 
 def compare(folders_a: Folders, folders_b: Folders) -> list[Row]:
@@ -47,6 +49,24 @@ def compare(folders_a: Folders, folders_b: Folders) -> list[Row]:
     if not common:
         raise DataError(f"{listed_a} and {listed_b} have results of no benchmark in common; run `evaluate` on both")
     return [row for name in common for row in _compare_benchmark(name, listed_a, listed_b)]
+
+
+def compare_many(folders: Mapping[str, Folders]) -> dict[str, list[Row]]:
+    """Compares every model with the first.
+
+    Args:
+        folders: by model, what `compare` takes; at least two.
+    Returns:
+        By model but the first, its rows. With three or more models p_holm is adjusted over the rows of all of them.
+    Raises:
+        DataError: as `compare`.
+    """
+    first, *others = folders
+    rows = {name: compare(folders[first], folders[name]) for name in others}
+    if len(others) < 2:
+        return rows
+    adjusted = iter(holm([row.p for listed in rows.values() for row in listed]))
+    return {name: [row._replace(p_holm=next(adjusted)) for row in listed] for name, listed in rows.items()}
 
 
 def _listed(folders: Folders) -> list[Path]:

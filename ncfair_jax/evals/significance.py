@@ -144,6 +144,20 @@ def compare_paired(
     return Comparison(value_a, value_b, difference, None if interval is None else (interval[0], interval[1]), p)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted so that the chance of any false rejection among them all stays below the level (Holm 1979).
+
+    The k-th smallest of m is multiplied by m − k + 1, is at least the adjusted one before it and at most 1. NaN stays NaN
+    and does not count.
+    """
+    given = np.asarray(p_values, float)
+    adjusted = np.full(len(given), np.nan)
+    order = np.argsort(given, kind="stable")[: np.count_nonzero(~np.isnan(given))]  # NaN is sorted last
+    steps = given[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted.tolist()
+
+
 def map_figures(function: Callable[..., Any], *figures: Figures) -> dict[str, Any]:
     """Applies a function to the leaves of nested dicts of one shape, keeping the order of names."""
     first = figures[0]

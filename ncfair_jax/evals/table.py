@@ -6,8 +6,12 @@ from ncfair_jax.evals.compare import Row
 
 
 def comparison_markdown(rows: Sequence[Row], name_a: str = "before", name_b: str = "after") -> str:
-    """Rows of `compare` as a Markdown table: every figure with its n, interval and p-value."""
-    header = ["figure", "n", name_a, name_b, "difference", "95% interval", "p"]
+    """Rows of `compare` or `compare_many` as a Markdown table: every figure with its n, interval and p-value.
+
+    A column "p (Holm)" is there where the rows have it.
+    """
+    adjusted = any(row.p_holm is not None for row in rows)
+    header = ["figure", "n", name_a, name_b, "difference", "95% interval", "p", *(["p (Holm)"] if adjusted else [])]
     body = [
         [
             _escape(row.name),
@@ -17,6 +21,7 @@ def comparison_markdown(rows: Sequence[Row], name_a: str = "before", name_b: str
             number(row.difference, signed=True),
             span(row.interval, signed=True),
             p_value(row.p),
+            *([p_value(row.p_holm)] if row.p_holm is not None else []),
         ]
         for row in rows
     ]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from ncfair_jax.evals import crows_pairs, masked_lm
-from ncfair_jax.evals.compare import compare
+from ncfair_jax.evals.compare import compare, compare_many
 from ncfair_jax.evals.files import DataError
 from ncfair_jax.evals.results import Result, write_result
-from ncfair_jax.evals.significance import summarise, summarise_sample
+from ncfair_jax.evals.significance import holm, summarise, summarise_sample
 from ncfair_jax.evals.table import comparison_markdown
 
 
@@ -125,3 +125,28 @@ def test_broken_and_unrelated_folders_are_refused(tmp_path):
     (tmp_path / "cut/masked_lm.csv").write_text(text.replace("loss_sum", "loss", 1))
     with pytest.raises(DataError, match="no column 'loss_sum'"):
         compare(a, tmp_path / "cut")
+
+
+def test_many_models_are_compared_with_the_first_and_adjusted_together(tmp_path):
+    rng = np.random.default_rng(0)
+    losses = rng.normal(3, 1, 12)
+    shifted = {"base": 0.0, "little": 0.05, "much": 0.6}
+    folders = {
+        name: write_masked_lm(tmp_path / name, losses + shift + 0.1 * rng.normal(size=12))
+        for name, shift in shifted.items()
+    }
+    rows = compare_many(folders)
+    assert list(rows) == ["little", "much"]
+    everything = [row for name in rows for row in rows[name]]
+    assert [row.p_holm for row in everything] == holm([row.p for row in everything])
+    for name, listed in rows.items():
+        assert [row._replace(p_holm=None) for row in listed] == compare(folders["base"], folders[name])
+    smallest = min(everything, key=lambda row: row.p)
+    assert smallest.p_holm == pytest.approx(len(everything) * smallest.p)
+    assert comparison_markdown(rows["much"]).splitlines()[0].endswith("| p | p (Holm) |")
+
+
+def test_two_models_need_no_adjustment(tmp_path):
+    folders = {name: write_masked_lm(tmp_path / name, [1.0, 2.0, x]) for name, x in (("a", 3.0), ("b", 4.0))}
+    assert compare_many(folders) == {"b": compare(folders["a"], folders["b"])}
+    assert "Holm" not in comparison_markdown(compare_many(folders)["b"])

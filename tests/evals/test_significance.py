@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ncfair_jax.evals.significance import Sample, cluster_sums, compare_paired, intervals, ratio, summarise_sample
+from ncfair_jax.evals.significance import Sample, cluster_sums, compare_paired, holm, intervals, ratio, summarise_sample
 
 
 def mean(sums):
@@ -66,3 +66,14 @@ def test_equal_models_have_p_one():
     sums = np.array([[0.3, 1.0], [0.7, 1.0], [0.1, 1.0]])
     found = compare_paired(3, sums, sums, mean)
     assert (found.difference, found.p) == (0.0, 1.0)
+
+
+def test_holm_by_hand():
+    # Sorted: 0.01·4, 0.015·3 = 0.045, 0.02·2 = 0.04 raised to 0.045, 0.6·1.
+    np.testing.assert_allclose(holm([0.02, 0.01, 0.6, 0.015]), [0.045, 0.04, 0.6, 0.045])
+    assert holm([0.7, 0.4]) == [0.8, 0.8]
+    assert holm([0.9, 0.6]) == [1.0, 1.0]
+    np.testing.assert_allclose(
+        holm([float("nan"), 0.01, 0.04]), [np.nan, 0.02, 0.04]
+    )  # an undefined one does not count
+    assert holm([]) == []
