@@ -84,7 +84,9 @@ def arms() -> dict[str, dict[str, Any]]:
     found = {}
     for method, changes in METHODS.items():
         aligned = PRESETS["aligned"] | {"weight": ALIGNED_WEIGHTS[method]}
-        found[f"{method}_none"] = changes
+        without = f"{method}_none"
+        found[without] = changes
+        changes = changes | {"against": without}
         found[f"{method}_paper"] = changes | {"nc3": released(method)}
         found[f"{method}_aligned"] = changes | {"nc3": aligned}
         found[f"{method}_control"] = changes | {"nc3": aligned | {"lexicon": "gender:frequency-matched"}}

@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from ncfair_jax.config import EvalConfig
 from ncfair_jax.data.corpus import text_sentences
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.evals import compare, compare_many, evaluate, headline
-from ncfair_jax.evals.table import comparison_markdown, number, span
+from ncfair_jax.evals.table import comparison_markdown, headline_markdown, number, span
 from ncfair_jax.lexicons.classes import build_classes
 from ncfair_jax.lexicons.lexicon import load_lexicon
 from ncfair_jax.models.heads import classifier
@@ -32,9 +33,18 @@ SHOWN = ("nc3", "unc3", "nc1")
 Figures = dict[str, Any]
 
 
-def judge(model: Pretrained, config: EvalConfig, model_name: str, folder: Path, mesh: Mesh) -> Figures:
+def judge(
+    model: Pretrained,
+    config: EvalConfig,
+    model_name: str,
+    folder: Path,
+    mesh: Mesh,
+    own: Callable[[Pretrained, Path, Mesh], Mapping[str, Mapping[str, Any]]] | None = None,
+) -> Figures:
     """Runs what the config asks for, or reads it back if it was done before.
 
+    Args:
+        own: what runs instead of the config's benchmarks, where the method brings its own (`Method.evaluate`).
     Returns:
         {"benchmarks": [[name, value, [low, high], n], …], "collapse": {features: {figure: [value, low, high]}}}, also in
         folder/figures.json, written last.
@@ -42,8 +52,10 @@ def judge(model: Pretrained, config: EvalConfig, model_name: str, folder: Path, 
     path = folder / FIGURES_FILE
     if path.exists():
         return json.loads(path.read_text(encoding="utf-8"))
-    results = {}
-    if config.benchmarks:
+    results: Mapping[str, Mapping[str, Any]] = {}
+    if own is not None:
+        results = own(model, folder, mesh)
+    elif config.benchmarks:
         results = evaluate(
             model, config.benchmarks, config.data, folder, model_name=model_name, mesh=mesh, progress=True
         )
@@ -83,10 +95,15 @@ def collapse_figures(model: Pretrained, config: EvalConfig, mesh: Mesh) -> dict[
 
 
 def comparison_table(before_folder: Path, after_folder: Path, before: Figures, after: Figures) -> str:
-    """Markdown: paired differences of the benchmarks, then NC figures before and after with their intervals."""
+    """Markdown: paired differences of the benchmarks, then NC figures before and after with their intervals.
+
+    Figures that only the trained model has (of a method that judges itself) are shown alone.
+    """
     parts = []
     if before["benchmarks"]:
         parts.append(comparison_markdown(compare(before_folder, after_folder)))
+    elif after["benchmarks"]:
+        parts.append(headline_markdown(after["benchmarks"]))
     if before["collapse"]:
         lines = ["| collapse, fairness words | before | 95% interval | after | 95% interval |", "|---|---|---|---|---|"]
         for features in FEATURES:
@@ -100,28 +117,37 @@ def comparison_table(before_folder: Path, after_folder: Path, before: Figures, a
     return "\n".join(parts)
 
 
-def arms_table(folders: Mapping[str, Sequence[Path]], results: Mapping[str, Sequence[Mapping[str, Figures]]]) -> str:
-    """Markdown: every arm's figures as mean ± sd over seeds, then each arm against the first, paired by example.
+def arms_table(
+    folders: Mapping[str, Sequence[Path]],
+    results: Mapping[str, Sequence[Mapping[str, Figures]]],
+    against: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Markdown: every arm's figures as mean ± sd over seeds, then each arm against another, paired by example.
 
     With three or more arms a column "p (Holm)" adjusts the p-values for all that the tables hold.
 
     Args:
         folders: workdirs of each arm, one per seed.
         results: what `train_and_evaluate` returned for them.
+        against: by arm, the one it is compared with; the first judged where nothing is named.
     """
     arms = list(folders)
-    start = flat(results[arms[-1]][0]["before"])
+    start = flat(results[arms[-1]][0]["before"])  # without what only trained models have
     columns = {arm: [flat(result["after"]) for result in results[arm]] for arm in arms}
     lines = ["| figure | n | start | " + " | ".join(arms) + " |", "|---|---|---|" + "---|" * len(arms)]
-    for name, (value, interval, n) in start.items():
+    for name, (_, _, n) in columns[arms[-1]][0].items():
+        value, interval, _ = start.get(name, (None, None, n))
         cells = [name.replace("|", "\\|"), n, f"{number(value)} {span(interval)}"]
-        cells += [mean_sd([figures[name][0] for figures in columns[arm]]) for arm in arms]
+        cells += [mean_sd([figures.get(name, (None,))[0] for figures in columns[arm]]) for arm in arms]
         lines.append("| " + " | ".join(cells) + " |")
     parts = ["\n".join(lines) + "\n"]
-    if results[arms[0]][0]["after"]["benchmarks"]:
-        after = {arm: [folder / "evals" / "after" for folder in folders[arm]] for arm in arms}
-        for arm, rows in compare_many(after).items():
-            parts.append(f"**{arm}** against **{arms[0]}**\n\n{comparison_markdown(rows, arms[0], arm)}")
+    judged = [arm for arm in arms if results[arm][0]["after"]["benchmarks"]]  # others may only make a model for later arms
+    after = {arm: [folder / "evals" / "after" for folder in folders[arm]] for arm in judged}
+    for arm, rows in compare_many(after, against).items():
+        other = against.get(arm, judged[0])
+        parts.append(f"**{arm}** against **{other}**
+
+{comparison_markdown(rows, other, arm)}")
     return "\n".join(parts)
 
 

@@ -22,6 +22,8 @@ from ncfair_jax.train import Interrupted, train_and_evaluate
 PATHS = (("model", "path"), ("data", "path"), ("evals", "data"), ("evals", "collapse_text"))
 
 
+AGAINST = "against"
+
 Runs = dict[tuple[str, int], tuple[RunConfig, Path]]  # by arm and seed, in the order to run
 
 
@@ -33,7 +35,8 @@ def run_arms(config: ConfigDict, workdir: Path, jobs: int = 0, cache: str = "") 
     """Runs every arm for every seed (what is finished is not run again) and returns the table, also in workdir/table.md.
 
     An arm is a nested dict of the fields it changes. In paths, "@world/x" is file x of the generated world and "@NAME" the
-    exported model of arm NAME with the same seed. `config.run_arms` names the arms to run, in order.
+    exported model of arm NAME with the same seed. "against" beside the fields names the arm it is compared with in the table,
+    instead of the first. `config.run_arms` names the arms to run, in order.
 
     Args:
         jobs: 0 runs all in this process; otherwise each run is a process of its own, and so many seeds run side by side.
@@ -61,7 +64,8 @@ def run_arms(config: ConfigDict, workdir: Path, jobs: int = 0, cache: str = "") 
         run_in_processes(runs, workdir, jobs, cache)
     results = {key: train_and_evaluate(run, folder, before_folder(run, workdir)) for key, (run, folder) in runs.items()}
     folders = {name: [runs[name, seed][1] for seed in seeds] for name in names}
-    table = arms_table(folders, {name: [results[name, seed] for seed in seeds] for name in names})
+    against = {name: other for name in names if (other := config.arms[name].get(AGAINST, names[0])) in names}
+    table = arms_table(folders, {name: [results[name, seed] for seed in seeds] for name in names}, against)
     if jax.process_index() == 0:
         write_text(workdir / "table.md", table + "\n")
         if config.train.collapse_every:
@@ -142,7 +146,8 @@ def arm_config(config: ConfigDict, name: str, seed: int, workdir: Path) -> RunCo
     """The config of one run: the arm's changes made, references resolved."""
     run = copy.deepcopy(config)
     run.name, run.seed = f"{config.name}-{name}", seed
-    change(run, config.arms[name], f"arm {name!r}")
+    changes = {field: value for field, value in config.arms[name].items() if field != AGAINST}
+    change(run, ConfigDict(changes), f"arm {name!r}")
     names = arm_names(config)
     earlier = names[: names.index(name)]
     for section, field in PATHS:

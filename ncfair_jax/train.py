@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,10 +99,12 @@ def train_and_evaluate(config: RunConfig, workdir: Path, before_folder: Path | N
     after_folder = workdir / "evals" / "after"
     before = judge(run.model, config.evals, config.model.path, before_folder, mesh)
     trained = train(run, workdir)
-    after = judge(trained, config.evals, config.name, after_folder, mesh)
+    evaluate = METHODS[config.objective.name].evaluate
+    own = None if evaluate is None else partial(evaluate, config)
+    after = judge(trained, config.evals, config.name, after_folder, mesh, own)
     table = comparison_table(before_folder, after_folder, before, after)
     if jax.process_index() == 0:
-        save_pretrained(workdir / "export", trained, card=model_card(config, table))
+        save_pretrained(workdir / "export", trained, card=model_card(config, table), head=trained.params.get(EXTRA))
         if run.tracker is not None:
             draw_training({config.name: workdir}, workdir / "figures")
         write_json(result_file, {"before": before, "after": after, "table": table})
@@ -120,6 +123,10 @@ def check_method(config: RunConfig) -> None:
         raise ConfigError(
             f"config.train.accumulation={config.train.accumulation}: {name} compares the examples of a batch with each other, "
             "so splitting it would change the loss; set it to 1"
+        )
+    if METHODS[name].evaluate is not None and config.evals.benchmarks:
+        raise ConfigError(
+            f"config.evals.benchmarks={config.evals.benchmarks!r}: {name} is judged on its own task; set it to ''"
         )
 
 
@@ -252,7 +259,9 @@ def make_pipeline(
 
 
 def train(run: Run, workdir: Path) -> Pretrained:
-    """Trains to the last step, from the newest checkpoint if there is one, and returns the model to export.
+    """Trains to the last step, from the newest checkpoint if there is one, and returns the model to judge and to export.
+
+    Of a method that judges itself the model has the method's own parameters too.
 
     Raises:
         Interrupted: after SIGTERM, when the state is saved.
@@ -280,7 +289,8 @@ def train(run: Run, workdir: Path) -> Pretrained:
     finally:
         checkpoints.close()
         log.close()
-    return run.model._replace(params=model_params(params))
+    head = {EXTRA: params[EXTRA]} if METHODS[config.objective.name].evaluate else {}
+    return run.model._replace(params=model_params(params) | head)
 
 
 def start_state(run: Run) -> tuple[TrainState, Any]:

@@ -38,14 +38,17 @@ class Benchmark(NamedTuple):
     """What the registry knows of a benchmark.
 
     Attributes:
-        run: (pretrained, data, selector, mesh, progress) -> Result; the selector is what follows a colon in the name.
+        run: (pretrained, data, selector, mesh, progress) -> Result; the selector is what follows a colon in the name. None with
+            `trained_by`.
         samples: table of scores and examples -> nested dict of `significance.Sample`, shaped as the metrics.
         columns, example_columns: types of NAME.csv and NAME_examples.csv.
         licence, content_warning: of the benchmark's data.
         takes_selector: whether a name may be followed by a colon and a selector.
+        trained_by: config file of the runs that train a classifier for it and judge it themselves (`Method.evaluate`); a
+            masked LM alone cannot be run on it.
     """
 
-    run: Callable[[Pretrained, DataFolder, str, Mesh | None, bool], Result]
+    run: Callable[[Pretrained, DataFolder, str, Mesh | None, bool], Result] | None
     samples: Callable[[Table], dict[str, Any]]
     columns: Mapping[str, type]
     example_columns: Mapping[str, type]
@@ -53,3 +56,4 @@ class Benchmark(NamedTuple):
     licence: str
     content_warning: str = STEREOTYPES
     takes_selector: bool = False
+    trained_by: str = ""

@@ -6,6 +6,7 @@ that the intervals are about examples and not about seeds.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,18 +52,21 @@ def compare(folders_a: Folders, folders_b: Folders) -> list[Row]:
     return [row for name in common for row in _compare_benchmark(name, listed_a, listed_b)]
 
 
-def compare_many(folders: Mapping[str, Folders]) -> dict[str, list[Row]]:
-    """Compares every model with the first.
+def compare_many(
+    folders: Mapping[str, Folders], against: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, list[Row]]:
+    """Compares every model with the first, or with the one named for it.
 
     Args:
-        folders: by model, what `compare` takes; at least two.
+        folders: by model, what `compare` takes.
+        against: by model, the one it is compared with instead of the first.
     Returns:
         By model but the first, its rows. With three or more models p_holm is adjusted over the rows of all of them.
     Raises:
         DataError: as `compare`.
     """
-    first, *others = folders
-    rows = {name: compare(folders[first], folders[name]) for name in others}
+    first, *others = folders or [""]
+    rows = {name: compare(folders[against.get(name, first)], folders[name]) for name in others}
     if len(others) < 2:
         return rows
     adjusted = iter(holm([row.p for listed in rows.values() for row in listed]))

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ncfair_jax.evals import bec_pro, crows_pairs, masked_lm, seat, stereoset
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.files import DataFolder
-from ncfair_jax.evals.results import write_result
+from ncfair_jax.evals.results import Result, write_result
 from ncfair_jax.models.hf import Pretrained
 
 
@@ -45,7 +45,12 @@ def parse(names: str | Sequence[str]) -> list[tuple[str, str]]:
     parsed = [(name.strip(), selector.strip()) for name, _, selector in (text.partition(":") for text in listed)]
     for name, selector in parsed:
         if name not in BENCHMARKS:
-            raise ValueError(f"benchmark {name!r} is unknown; choose from {sorted(BENCHMARKS)}")
+            names_that_run = sorted(name for name, benchmark in BENCHMARKS.items() if benchmark.run)
+            raise ValueError(f"benchmark {name!r} is unknown; choose from {names_that_run}")
+        if config := BENCHMARKS[name].trained_by:
+            raise ValueError(
+                f"benchmark {name!r} is of a model trained for it, which `launch/train.py --config={config}` makes and judges"
+            )
         if selector and not BENCHMARKS[name].takes_selector:
             raise ValueError(f"benchmark {name!r} takes no selector, but {selector!r} follows its colon; leave it out")
     if len({name for name, _ in parsed}) < len(parsed):
@@ -90,11 +95,10 @@ def evaluate(
     for name, selector in parsed:
         benchmark = BENCHMARKS[name]
         try:
+            assert benchmark.run is not None  # parse refuses the others
             result = benchmark.run(pretrained, data, selector, mesh, progress and jax.process_index() == 0)
             result = result._replace(settings=result.settings | ({"selector": selector} if selector else {}))
-            notes = {"licence": benchmark.licence}
-            notes |= {"content_warning": benchmark.content_warning} if benchmark.content_warning else {}
-            results[name] = write_result(Path(out_dir), name, model_name, result, notes, write=jax.process_index() == 0)
+            results[name] = write(Path(out_dir), name, model_name, result)
         except Exception as error:
             if not isinstance(error, ValueError | OSError):
                 traceback.print_exc(file=sys.stderr)
@@ -102,6 +106,14 @@ def evaluate(
     if failures:
         raise EvaluationError(results, failures)
     return results
+
+
+def write(out_dir: Path, name: str, model_name: str, result: Result) -> dict[str, Any]:
+    """Writes a benchmark's result, in process 0, with the licence and the warning of its data; returns NAME.json's content."""
+    benchmark = BENCHMARKS[name]
+    notes = {"licence": benchmark.licence}
+    notes |= {"content_warning": benchmark.content_warning} if benchmark.content_warning else {}
+    return write_result(out_dir, name, model_name, result, notes, write=jax.process_index() == 0)
 
 
 def headline(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, float | None, list[float] | None, int]]:

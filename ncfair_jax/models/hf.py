@@ -91,10 +91,10 @@ _DTYPES = {"F16": np.float16, "BF16": ml_dtypes.bfloat16, "F32": np.float32}
 _SAVE_DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
 _WEIGHTS, _INDEX, _CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
-_PREFIX = "prefix.safetensors"
+_PREFIX, _HEAD = "prefix.safetensors", "head.safetensors"
 _TOKENIZER_FILES = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"))
 _HUB_FILES = (
-    _CONFIG, "model*.safetensors", _INDEX, _PREFIX, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    _CONFIG, "model*.safetensors", _INDEX, _PREFIX, _HEAD, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt",
 )  # fmt: skip
 _CONVERT = (
@@ -140,7 +140,9 @@ def load_pretrained(
     return Pretrained(config, params, _read_tokenizer(folder, config))
 
 
-def save_pretrained(folder: str | Path, pretrained: Pretrained, *, card: str = "", dtype: str = "float32") -> None:
+def save_pretrained(
+    folder: str | Path, pretrained: Pretrained, *, card: str = "", dtype: str = "float32", head: Params | None = None
+) -> None:
     """Writes a folder that `AutoModelForMaskedLM.from_pretrained` and `load_pretrained` read; weights in `dtype`.
 
     A learned prefix goes into prefix.safetensors beside the model, which transformers reads without it; `load_pretrained`
@@ -150,6 +152,7 @@ def save_pretrained(folder: str | Path, pretrained: Pretrained, *, card: str = "
     Args:
         card: markdown of the README.md.
         dtype: "float32" (bitwise the parameters), "float16" or "bfloat16".
+        head: parameters of a classifier on top of the encoder, for head.safetensors; `load_head` reads them back.
     Raises:
         ModelFolderError: if the folder holds something else, or dtype is unknown.
     """
@@ -166,12 +169,29 @@ def save_pretrained(folder: str | Path, pretrained: Pretrained, *, card: str = "
         save_file(_to_tensors(pretrained, _SAVE_DTYPES[dtype]), new / _WEIGHTS, metadata={"format": "pt"})
         if PREFIX in pretrained.params:
             save_file({PREFIX: np.asarray(pretrained.params[PREFIX])}, new / _PREFIX)
+        if head:
+            save_file({"/".join(path): np.asarray(leaf) for path, leaf in flatten_dict(head).items()}, new / _HEAD)
         _write_tokenizer(new, pretrained.tokenizer)
         if card:
             (new / "README.md").write_text(card)
         if folder.exists():
             os.replace(folder, Path(scratch) / "old")
         os.replace(new, folder)
+
+
+def load_head(name_or_folder: str | Path, *, offline: bool = False) -> Params:
+    """The classifier's parameters that `save_pretrained` wrote beside an encoder, as they were given to it.
+
+    Raises:
+        ModelFolderError: if the folder has none, or the file is broken.
+    """
+    path = find_folder(name_or_folder, offline) / _HEAD
+    if not path.is_file():
+        raise ModelFolderError(f"{path.parent} has no {_HEAD}; give the export of a run that trained a classifier")
+    try:
+        return unflatten_dict({tuple(name.split("/")): jnp.asarray(leaf) for name, leaf in load_file(path).items()})
+    except SafetensorError as error:
+        raise ModelFolderError(f"{path} is truncated or not safetensors ({error}); export it again") from error
 
 
 # --- folders and the Hub

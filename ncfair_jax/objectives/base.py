@@ -6,10 +6,12 @@ taken over the whole batch, and class statistics (with them NC3) advance once an
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from ncfair_jax.collapse import ClassStats, merge
@@ -66,9 +68,13 @@ class Method(NamedTuple):
         examples: (config, model) -> training and development examples; the latter None where the config sets none aside.
         objective: (config, model, training examples) -> the loss.
         extra_params: (config, model config, key) -> parameters that only the method has, kept under params["method"]: they
-            train and are saved, and are not exported, but for a "prefix". None or {}: there are none.
+            train and are saved, and are not exported, but for a "prefix" and what `evaluate` needs. None or {}: there are none.
         accumulates: whether a batch may be split into micro-batches without changing the loss.
         dev_metric: the metric whose mean over the development examples is the development loss.
+        evaluate: what a trained model is judged by instead of config.evals.benchmarks: (config, model with the method's own
+            parameters, folder, mesh) -> contents, by NAME, of the NAME.json that it wrote into the folder with
+            `evals.registry.write`, each a benchmark that `evals.registry` knows. The method's own parameters are then
+            exported as head.safetensors.
     """
 
     examples: Callable[[RunConfig, Pretrained], tuple[Examples, Examples | None]]
@@ -76,6 +82,7 @@ class Method(NamedTuple):
     extra_params: Callable[[RunConfig, ModelConfig, Key[Array, ""]], Params] | None = None
     accumulates: bool = True
     dev_metric: str = "mlm_loss"
+    evaluate: Callable[[RunConfig, Pretrained, Path, Mesh], dict[str, dict[str, Any]]] | None = None
 
 
 def evaluate_objective(
