@@ -69,9 +69,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.train.keep = 1
     config.train.collapse_every = 0
     config.evals.data = "../shared/data"
-    config.evals.benchmarks = (
-        "stereoset,masked_lm:masked" if search else "stereoset,bec_pro,masked_lm:masked"
-    )
+    config.evals.benchmarks = "stereoset,masked_lm:masked" if search else "stereoset,bec_pro,masked_lm:masked"
     config.evals.collapse_text = "wikitext2"
     config.seeds = "0" if search else "0,1,2"
     config.arms = ConfigDict(search_arms() if search else arms())

@@ -141,13 +141,13 @@ def arms_table(
         cells += [mean_sd([figures.get(name, (None,))[0] for figures in columns[arm]]) for arm in arms]
         lines.append("| " + " | ".join(cells) + " |")
     parts = ["\n".join(lines) + "\n"]
-    judged = [arm for arm in arms if results[arm][0]["after"]["benchmarks"]]  # others may only make a model for later arms
+    judged = [
+        arm for arm in arms if results[arm][0]["after"]["benchmarks"]
+    ]  # others may only make a model for later arms
     after = {arm: [folder / "evals" / "after" for folder in folders[arm]] for arm in judged}
     for arm, rows in compare_many(after, against).items():
         other = against.get(arm, judged[0])
-        parts.append(f"**{arm}** against **{other}**
-
-{comparison_markdown(rows, other, arm)}")
+        parts.append(f"**{arm}** against **{other}**\n\n{comparison_markdown(rows, other, arm)}")
     return "\n".join(parts)
 
 

@@ -64,7 +64,7 @@ def run_arms(config: ConfigDict, workdir: Path, jobs: int = 0, cache: str = "") 
         run_in_processes(runs, workdir, jobs, cache)
     results = {key: train_and_evaluate(run, folder, before_folder(run, workdir)) for key, (run, folder) in runs.items()}
     folders = {name: [runs[name, seed][1] for seed in seeds] for name in names}
-    against = {name: other for name in names if (other := config.arms[name].get(AGAINST, names[0])) in names}
+    against = {name: other for name in names if (other := config.arms[name].get(AGAINST, "")) in names}
     table = arms_table(folders, {name: [results[name, seed] for seed in seeds] for name in names}, against)
     if jax.process_index() == 0:
         write_text(workdir / "table.md", table + "\n")

@@ -52,6 +52,38 @@ SOURCES: dict[str, Source] = {
         f"{_RAW}/marionbartl/gender-bias-BERT/master/data/gap_flipped.tsv",
         "d4857fd416a16a636ccc74b84041d887df0d2c66b34dec4694222439bd226479",
     ),
+    "winobias/pro_stereotyped_type1.txt.dev": Source(
+        f"{_RAW}/uclanlp/corefBias/master/WinoBias/wino/data/pro_stereotyped_type1.txt.dev",
+        "dd55a0d220fe4c0ceb63dd4648223fb4fe1a58d5ad95c116a002ad24b0e292a5",
+    ),
+    "winobias/pro_stereotyped_type1.txt.test": Source(
+        f"{_RAW}/uclanlp/corefBias/master/WinoBias/wino/data/pro_stereotyped_type1.txt.test",
+        "db7838907238a758eeb5779e48f38c013b892910d6fe864456c59f04245c6689",
+    ),
+    "winobias/anti_stereotyped_type1.txt.dev": Source(
+        f"{_RAW}/uclanlp/corefBias/master/WinoBias/wino/data/anti_stereotyped_type1.txt.dev",
+        "a4e0ebae344e78b56f657a42e8ae684b9db7747d177c5e7149c0907ebb7f3bf6",
+    ),
+    "winobias/anti_stereotyped_type1.txt.test": Source(
+        f"{_RAW}/uclanlp/corefBias/master/WinoBias/wino/data/anti_stereotyped_type1.txt.test",
+        "331db5bd74bfefebf146a60b67645152a4a1991570d2a56f57154103ac361dd2",
+    ),
+    "winobias/pro_stereotyped_type2.txt.dev": Source(
+        f"{_RAW}/uclanlp/corefBias/master/WinoBias/wino/data/pro_stereotyped_type2.txt.dev",
+        "8f0250de723cea9328e3eaf7169e07936f01aa5909ce7aa580db66eb803f4e86",
+    ),
+    "winobias/pro_stereotyped_type2.txt.test": Source(
+        f"{_RAW}/uclanlp/corefBias/master/WinoBias/wino/data/pro_stereotyped_type2.txt.test",
+        "ea1c1fd94fa612e3cc44d7fa3cc4cb76021bb63fdf94f9826f430051e9052438",
+    ),
+    "winobias/anti_stereotyped_type2.txt.dev": Source(
+        f"{_RAW}/uclanlp/corefBias/master/WinoBias/wino/data/anti_stereotyped_type2.txt.dev",
+        "763ad829ad724f9a85ead689ba8ca69072020cb1238def6210f0fc6a47b97e59",
+    ),
+    "winobias/anti_stereotyped_type2.txt.test": Source(
+        f"{_RAW}/uclanlp/corefBias/master/WinoBias/wino/data/anti_stereotyped_type2.txt.test",
+        "336571ac1ea8c06cd2aba8e5dd2bd98e00acc0c48da3e4ec5ec7e54eb2633a8f",
+    ),
     "wikitext2/test.txt": Source(
         f"{_RAW}/pytorch/examples/main/word_language_model/data/wikitext-2/test.txt",
         "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0",

@@ -11,7 +11,7 @@ import numpy as np
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from jax.sharding import Mesh
 
-from ncfair_jax.evals import bec_pro, crows_pairs, masked_lm, seat, stereoset
+from ncfair_jax.evals import bec_pro, crows_pairs, masked_lm, seat, stereoset, winobias
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.results import Result, write_result
@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "stereoset": stereoset.BENCHMARK,
     **{name: bec_pro.benchmark(name) for name in bec_pro.FILES},
     "seat": seat.BENCHMARK,
+    "winobias": winobias.BENCHMARK,
     "masked_lm": masked_lm.BENCHMARK,
 }
 

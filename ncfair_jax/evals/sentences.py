@@ -6,6 +6,7 @@ pseudo_log_likelihoods(pretrained, ["The nurse was tired."])
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -27,16 +28,42 @@ def word_log_probs(
     """
     requests = []
     for sentence in sentences:
-        if sentence.count(MASK) != 1:
-            raise ScorerError(f"{sentence!r} has {sentence.count(MASK)} {MASK}; write exactly one")
-        # A byte-level BPE has two tokens for most words: with the blank before it, and without, as at a sentence's start.
-        blank = " " if pretrained.config.model_type == "roberta" and sentence.partition(MASK)[0][-1:].isspace() else ""
-        targets = np.array([_single_token(pretrained, blank + word) for word in words])
-        text = sentence.replace(MASK, str(pretrained.tokenizer.mask_token))
-        tokens = np.array(pretrained.tokenizer(text)["input_ids"], np.int32)
-        place = np.flatnonzero(tokens == mask_id(pretrained))[0]
-        requests.append(Request(tokens, np.full(len(words), place), targets))
+        tokens, place = with_gap(pretrained, sentence)
+        targets = [gap_token(pretrained, sentence, word) for word in words]
+        for word, target in zip(words, targets, strict=True):
+            if target is None:
+                raise ScorerError(
+                    f"{word!r} is {_pieces(pretrained, sentence, word)} in this vocabulary; choose a word that is one token"
+                )
+        requests.append(Request(tokens, np.full(len(words), place), np.array(targets)))
     return [values.tolist() for values in score(pretrained, requests, mesh=mesh)]
+
+
+def with_gap(pretrained: Pretrained, sentence: str) -> tuple[np.ndarray, int]:
+    """Token ids of a sentence with one [MASK], i32[L], and the position of the model's own mask token there.
+
+    Raises:
+        ScorerError: if the sentence has not exactly one [MASK].
+    """
+    if sentence.count(MASK) != 1:
+        raise ScorerError(f"{sentence!r} has {sentence.count(MASK)} {MASK}; write exactly one")
+    mask = mask_id(pretrained)
+    text = sentence.replace(MASK, str(pretrained.tokenizer.mask_token))
+    tokens = np.array(pretrained.tokenizer(text)["input_ids"], np.int32)
+    return tokens, int(np.flatnonzero(tokens == mask)[0])
+
+
+def gap_token(pretrained: Pretrained, sentence: str, word: str) -> int | None:
+    """The token id of a word at the [MASK] of a sentence; None if it is several or unknown to the vocabulary."""
+    tokens: Any = pretrained.tokenizer.convert_tokens_to_ids(_pieces(pretrained, sentence, word))
+    return int(tokens[0]) if len(tokens) == 1 and tokens[0] != pretrained.tokenizer.unk_token_id else None
+
+
+def _pieces(pretrained: Pretrained, sentence: str, word: str) -> list[str]:
+    # A byte-level BPE has two tokens for most words: with the blank before it, and without, as at a sentence's start.
+    after_blank = sentence.partition(MASK)[0][-1:].isspace()
+    blank = " " if pretrained.config.model_type == "roberta" and after_blank else ""
+    return list(pretrained.tokenizer.tokenize(blank + word))
 
 
 def pseudo_log_likelihoods(
@@ -48,11 +75,3 @@ def pseudo_log_likelihoods(
     values = np.array([value[0] for value in score(pretrained, requests, mesh=mesh)], np.float32)
     ends = np.cumsum([len(tokens) - 2 for tokens in encoded])
     return [values[end - len(tokens) + 2 : end] for tokens, end in zip(encoded, ends, strict=True)]
-
-
-def _single_token(pretrained: Pretrained, word: str) -> int:
-    ids = pretrained.tokenizer(word, add_special_tokens=False)["input_ids"]
-    if len(ids) != 1 or ids[0] == pretrained.tokenizer.unk_token_id:
-        pieces = pretrained.tokenizer.convert_ids_to_tokens(ids)
-        raise ScorerError(f"{word!r} is {pieces} in this vocabulary; choose a word that is one token")
-    return int(ids[0])
