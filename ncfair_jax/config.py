@@ -226,6 +226,36 @@ class AseConfig:
 
 
 @dataclass(frozen=True)
+class CorefConfig:
+    """Coreference by ranking of spans (`models.coref`), and WinoBias judged with it; read by objective "coref".
+
+    Attributes:
+        train: files in CoNLL-2012 format, or WinoBias's bracketed lines, with commas between; of a folder all *_conll files.
+        dev: files of the same kinds, on which the CoNLL F1 of the trained model is measured; "" = none.
+        winobias: folder of WinoBias to judge on; "" = none.
+        winobias_split: "dev" (what is published) or "test".
+        max_segments: most segments (of data.row_tokens tokens) of a document in training.
+        max_width: tokens of the longest span.
+        span_ratio: spans kept for each token of a document.
+        max_antecedents: of a span that are scored in full.
+        hidden_units, feature_size: sizes of the scorers' hidden layer and of the embeddings of widths and distances.
+        dropout: of the scorers.
+    """
+
+    train: str = ""
+    dev: str = ""
+    winobias: str = ""
+    winobias_split: str = "dev"
+    max_segments: int = 5
+    max_width: int = 30
+    span_ratio: float = 0.4
+    max_antecedents: int = 50
+    hidden_units: int = 3000
+    feature_size: int = 20
+    dropout: float = 0.3
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW with warm-up, a schedule and clipping of the global norm.
 
@@ -233,6 +263,8 @@ class OptimizerConfig:
         schedule: "linear" or "cosine" (to 0 at the last step) or "constant".
         clip_norm: 0 = no clipping.
         freeze: regular expression searched in parameter paths; what it finds does not move. "" = everything moves.
+        method_learning_rate: of the parameters that only the method has: without warm-up and weight decay, and clipped by
+            themselves. 0 = as the rest.
     """
 
     learning_rate: float = 2e-5
@@ -244,6 +276,7 @@ class OptimizerConfig:
     eps: float = 1e-8
     clip_norm: float = 1.0
     freeze: str = ""
+    method_learning_rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -329,6 +362,7 @@ class RunConfig:
     adept: AdeptConfig = field(default_factory=AdeptConfig)
     nc3: NC3Config = field(default_factory=NC3Config)
     ase: AseConfig = field(default_factory=AseConfig)
+    coref: CorefConfig = field(default_factory=CorefConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -358,6 +392,7 @@ CHOICES = {
     "ase.direction": ("per_word", "joined"),
     "ase.sn_reduce": ("sum", "mean"),
     "ase.fisher_scale": ("mean_one", "raw"),
+    "coref.winobias_split": ("dev", "test"),
     "optimizer.schedule": ("linear", "cosine", "constant"),
     "train.best": ("", "dev_loss"),
 }
@@ -373,6 +408,12 @@ POSITIVE: tuple[str, ...] = (
     "optimizer.learning_rate",
     "optimizer.eps",
     "adept.rho",
+    "coref.max_segments",
+    "coref.max_width",
+    "coref.span_ratio",
+    "coref.max_antecedents",
+    "coref.hidden_units",
+    "coref.feature_size",
     "train.save_every",
     "train.collapse_sentences",
     "train.keep",
@@ -386,6 +427,7 @@ NOT_NEGATIVE: tuple[str, ...] = (
     "adept.beta",
     "adept.prefix_tokens",
     "optimizer.weight_decay",
+    "optimizer.method_learning_rate",
     "optimizer.clip_norm",
     "optimizer.warmup_steps",
     "data.max_examples",
@@ -395,7 +437,13 @@ NOT_NEGATIVE: tuple[str, ...] = (
     "train.dev_every",
     "train.collapse_every",
 )
-FRACTIONS = ("objective.mask_prob", "objective.mask_frac", "objective.random_frac", "mabel.align_weight")
+FRACTIONS = (
+    "objective.mask_prob",
+    "objective.mask_frac",
+    "objective.random_frac",
+    "mabel.align_weight",
+    "coref.dropout",
+)
 
 
 def base_config(preset: str = "") -> ConfigDict:

@@ -1,5 +1,6 @@
 """AdamW, its schedule, clipping, and what stays frozen."""
 
+import dataclasses
 import re
 from typing import Any
 
@@ -53,13 +54,21 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> tuple[optax.Gra
         schedule, b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay, mask=decays
     )
     tx = optax.chain(clip, adamw)
+    parts = {"moving": tx}
     if config.freeze:
-        frozen = re.compile(config.freeze)
+        parts["frozen"] = optax.set_to_zero()
+    if config.method_learning_rate:
+        own = dataclasses.replace(config, learning_rate=config.method_learning_rate, warmup_steps=0)
+        adam = optax.adam(make_schedule(own, total_steps), b1=config.b1, b2=config.b2, eps=config.eps)
+        parts["method"] = optax.chain(clip, adam)
 
-        def labels(params: Any) -> Any:
-            return jax.tree_util.tree_map_with_path(
-                lambda path, _: "frozen" if frozen.search(path_string(path)) else "moving", params
-            )
+    def label(path: tuple[Any, ...], leaf: Any) -> str:
+        del leaf
+        name = path_string(path)
+        if config.freeze and re.search(config.freeze, name):
+            return "frozen"
+        return "method" if config.method_learning_rate and name.startswith("method/") else "moving"
 
-        tx = optax.multi_transform({"moving": tx, "frozen": optax.set_to_zero()}, labels)
+    if len(parts) > 1:
+        tx = optax.multi_transform(parts, lambda params: jax.tree_util.tree_map_with_path(label, params))
     return tx, schedule

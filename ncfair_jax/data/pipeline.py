@@ -282,7 +282,7 @@ def masked_targets(
 
 def split_rows(rows: np.ndarray, accumulation: int) -> np.ndarray:
     """[R,...] to [A,R/A,...], dealing the rows out in turn: the fullest come first and would crowd one micro-batch."""
-    return np.ascontiguousarray(rows.reshape(-1, accumulation, rows.shape[1]).swapaxes(0, 1))
+    return np.ascontiguousarray(rows.reshape(-1, accumulation, *rows.shape[1:]).swapaxes(0, 1))
 
 
 def process_rows(batch: Batch, process_index: int, process_count: int) -> Batch:

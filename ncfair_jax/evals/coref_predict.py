@@ -1,0 +1,108 @@
+"""Coreference clusters of documents, by a model that was trained with objective "coref"."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Int
+
+from ncfair_jax.config import CorefConfig
+from ncfair_jax.data.conll import Cluster, Document
+from ncfair_jax.data.coref import Encoded, columns_of, encode_document, lay_out, shape_of
+from ncfair_jax.models.antecedents import best_antecedents
+from ncfair_jax.models.coref import rank
+from ncfair_jax.models.encoder import ModelConfig, Params
+from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.objectives.base import EXTRA
+from ncfair_jax.sharding import put_tree, replicate
+
+BATCH_TOKENS = 2048  # of a device's batch, unless one document has more
+
+
+def predict_clusters(
+    pretrained: Pretrained,
+    config: CorefConfig,
+    segment_tokens: int,
+    documents: Sequence[Document],
+    mesh: Mesh | None = None,
+) -> list[tuple[Cluster, ...]]:
+    """Clusters of every document, as words.
+
+    Args:
+        pretrained: its params hold the scorers under "method".
+        segment_tokens: as in training.
+    Returns:
+        Per document its clusters of at least two mentions, in the order in which their second mention comes, as the
+        published evaluation has them.
+    """
+    encoded = [encode_document(document, pretrained.tokenizer, segment_tokens) for document in documents]
+    by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for number, document in enumerate(encoded):
+        by_shape[shape_of([document], segment_tokens)].append(number)
+    params = replicate(pretrained.params, mesh)
+    everywhere = None if mesh is None else NamedSharding(mesh, P())
+    devices = 1 if mesh is None else mesh.size
+    found: list[tuple[Cluster, ...]] = [()] * len(encoded)
+    for (segments, row_tokens), numbers in by_shape.items():
+        per_device = min(BATCH_TOKENS // (segments * row_tokens), -(-len(numbers) // devices))
+        size = max(1, per_device) * devices
+        for start in range(0, len(numbers), size):
+            chosen = numbers[start : start + size]
+            batch = lay_out([encoded[i] for i in chosen], size, segment_tokens, config.max_width)
+            del batch["gold"], batch["weights"]
+            with jax.default_matmul_precision("highest"):
+                links = jax.device_get(_links(pretrained.config, config, everywhere, params, _put(batch, mesh)))
+            for row, number in enumerate(chosen):
+                spans = clusters_of(*(array[row] for array in links))
+                found[number] = _as_words(spans, encoded[number], row_tokens)
+    return found
+
+
+def clusters_of(starts: np.ndarray, ends: np.ndarray, antecedents: np.ndarray) -> list[list[tuple[int, int]]]:
+    """Chains of spans and their antecedents.
+
+    Args:
+        starts, ends: i32[K], spans in the order of the document.
+        antecedents: i32[K], index of an earlier span; -1 = none.
+    """
+    clusters: list[list[tuple[int, int]]] = []
+    cluster_of: dict[int, int] = {}
+    for span, antecedent in enumerate(antecedents.tolist()):
+        if antecedent < 0:
+            continue
+        if antecedent not in cluster_of:
+            cluster_of[antecedent] = len(clusters)
+            clusters.append([(int(starts[antecedent]), int(ends[antecedent]))])
+        cluster_of[span] = cluster_of[antecedent]
+        clusters[cluster_of[span]].append((int(starts[span]), int(ends[span])))
+    return clusters
+
+
+def _as_words(clusters: list[list[tuple[int, int]]], document: Encoded, row_tokens: int) -> tuple[Cluster, ...]:
+    """From places in the padded document to words; spans that begin or end inside a word take the whole of it."""
+    word = dict(
+        zip((document.segments * row_tokens + columns_of(document)).tolist(), document.words.tolist(), strict=True)
+    )
+    mentions = [sorted({(word[start], word[end]) for start, end in cluster}) for cluster in clusters]
+    return tuple(tuple(cluster) for cluster in mentions if len(cluster) > 1)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _links(
+    model: ModelConfig, config: CorefConfig, everywhere: NamedSharding | None, params: Params, batch: dict[str, Array]
+) -> tuple[Int[Array, "B K"], Int[Array, "B K"], Int[Array, "B K"]]:
+    """Starts, ends and antecedents (-1: none, or no span) of the kept spans."""
+    ranked, _ = rank(model, config, params, params[EXTRA], batch, None)
+    links = (ranked.kept.starts, ranked.kept.ends, jax.vmap(best_antecedents)(ranked.antecedents))
+    return links if everywhere is None else jax.lax.with_sharding_constraint(links, everywhere)
+
+
+def _put(batch: dict[str, np.ndarray], mesh: Mesh | None) -> Any:
+    if mesh is None:
+        return jax.device_put(batch)
+    return put_tree(batch, dict.fromkeys(batch, NamedSharding(mesh, P(mesh.axis_names))))

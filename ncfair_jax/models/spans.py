@@ -1,0 +1,143 @@
+"""Spans of a document as candidate mentions: their vectors, their scores, and which of them are kept.
+
+All functions are of one document (batches vmap them). Letters: L tokens of the document (segments end to end, pads
+included), W longest span, D hidden size, F feature size, S = 3D + F span size, U hidden units, K spans kept.
+
+A span is its first token and its width: candidate [i, w] covers the tokens i to i + w.
+
+Sources: Lee et al. 2017 (arXiv:1707.07045), Lee et al. 2018 (arXiv:1804.05392), Joshi et al. 2019 (arXiv:1908.09091).
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from ncfair_jax.models.dropout import dropout
+from ncfair_jax.models.encoder import Params
+
+
+class Kept(NamedTuple):
+    """The spans that may corefer, in the order of the document; `real` is False where there are fewer than K."""
+
+    starts: Int[Array, " K"]
+    ends: Int[Array, " K"]
+    real: Bool[Array, " K"]
+
+
+def linear(params: Params, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
+    """x · kernel + bias."""
+    y = x @ params["kernel"]
+    return y + params["bias"].reshape((1,) * (y.ndim - 1) + (-1,))
+
+
+def ffnn(params: Params, x: Float[Array, "... I"], rate: float, rng: Key[Array, ""] | None) -> Float[Array, "..."]:
+    """One hidden layer with ReLU and dropout, one output."""
+    inner = jax.nn.relu(linear(params["hidden"], x))
+    return linear(params["output"], dropout(inner, rate, rng))[..., 0]
+
+
+def candidates(sentences: Int[Array, " L"], max_width: int) -> Bool[Array, "L W"]:
+    """Which spans are candidates: those inside one sentence.
+
+    Args:
+        sentences: sentence of each token, -1 where it belongs to none (special tokens and pads).
+    """
+    ends = jnp.arange(len(sentences))[:, None] + jnp.arange(max_width)  # [L, W]
+    last = jnp.take(sentences, ends, mode="fill", fill_value=-1)
+    return (last == sentences[:, None]) & (last >= 0)
+
+
+def mention_scores(
+    params: Params, states: Float[Array, "L D"], rate: float, rng: Key[Array, ""] | None
+) -> Float[Array, "L W"]:
+    """How much each span looks like a mention: FFNN(span vector) + FFNN(width).
+
+    Equal to the FFNN of `span_vectors`, but no vector is ever made: the first layer is linear in the vector's parts, so it is
+    applied to tokens instead of spans, and a scan over the widths keeps the softmax over the growing span. That
+    needs 1/W of the products and O(L·U) memory. Scores of spans beyond the document are finite and mean nothing.
+    """
+    size, layers = states.shape[1], params["mention"]
+    table = params["span"]["width"]["embedding"]
+    parts = jnp.split(layers["hidden"]["kernel"], [size, 2 * size, 2 * size + table.shape[1]])
+    starts, ends, heads = (states @ parts[i] for i in (0, 1, 3))  # [L, U]
+    widths = table @ parts[2] + layers["hidden"]["bias"][None]  # [W, U]
+    logits = linear(params["span"]["head"], states)[:, 0]  # [L]
+    prior = ffnn(params["width_prior"], params["width_prior"]["width"]["embedding"], rate, _fold(rng, len(table)))
+
+    @jax.checkpoint  # else the hidden units of all L · W spans would be kept for the backward pass
+    def widen(softmax: Any, item: Any) -> Any:
+        peak, weight, total = softmax
+        width, by_width, by_prior = item
+        logit = jnp.roll(logits, -width)
+        higher = jnp.maximum(peak, logit)
+        keep, add = jnp.exp(peak - higher), jnp.exp(logit - higher)
+        weight = weight * keep + add
+        total = total * keep[:, None] + add[:, None] * jnp.roll(heads, -width, axis=0)
+        inner = starts + jnp.roll(ends, -width, axis=0) + by_width[None] + total / weight[:, None]
+        inner = dropout(jax.nn.relu(inner), rate, _fold(rng, width))
+        return (higher, weight, total), linear(layers["output"], inner)[:, 0] + by_prior
+
+    nothing = (jnp.full_like(logits, -jnp.inf), jnp.zeros_like(logits), jnp.zeros_like(heads))
+    _, scores = jax.lax.scan(widen, nothing, (jnp.arange(len(table)), widths, prior))
+    return scores.T
+
+
+def span_vectors(
+    params: Params, states: Float[Array, "L D"], starts: Int[Array, " K"], ends: Int[Array, " K"]
+) -> Float[Array, "K S"]:
+    """[first token; last token; width embedding; mean of the span's tokens under a learned softmax]."""
+    table = params["span"]["width"]["embedding"]
+    inside = starts[:, None] + jnp.arange(len(table))  # [K, W]
+    logits = jnp.take(linear(params["span"]["head"], states)[:, 0], inside, mode="clip")
+    weights = jax.nn.softmax(jnp.where(inside <= ends[:, None], logits, -jnp.inf), axis=1)
+    heads = jnp.einsum("kw,kwd->kd", weights, jnp.take(states, inside, axis=0, mode="clip"))
+    return jnp.concatenate([states[starts], states[ends], table[ends - starts], heads], axis=1)
+
+
+def keep_spans(scores: Float[Array, "L W"], allowed: Bool[Array, "L W"], limit: Int[Array, ""], capacity: int) -> Kept:
+    """The best `limit` spans that do not cross: taken by falling score, passing over those that overlap a taken one in part.
+
+    Args:
+        allowed: the candidates.
+        limit: most spans of this document, at most `capacity` (K).
+    """
+    length, max_width = scores.shape
+    order = jnp.argsort(jnp.where(allowed, -scores, jnp.inf).ravel())
+    number = jnp.sum(allowed)
+    offsets = jnp.arange(max_width)
+
+    def crosses(start: Array, width: Array, last_end: Array, first_start: Array) -> Array:
+        end, places = start + width, start + offsets
+        begins_inside = (offsets > 0) & (offsets <= width) & (jnp.take(last_end, places, mode="clip") > end)
+        ends_inside = (offsets < width) & (jnp.take(first_start, places, mode="clip") < start)
+        return jnp.any(begins_inside | ends_inside)
+
+    def look(state: Any) -> Any:
+        place, count, taken, last_end, first_start = state
+        span = order[place]
+        start, width = span // max_width, span % max_width
+        take = ~crosses(start, width, last_end, first_start)
+        # A span that is passed over is written where nothing reads it: beyond the end.
+        slot, first, last = (jnp.where(take, i, 2 * length * max_width) for i in (count, start, start + width))
+        return (
+            place + 1,
+            count + take,
+            taken.at[slot].set(span, mode="drop"),
+            last_end.at[first].max(start + width, mode="drop"),
+            first_start.at[last].min(start, mode="drop"),
+        )
+
+    zero = jnp.zeros((), jnp.int32)
+    nothing = jnp.full(capacity, length * max_width, jnp.int32)
+    state = (zero, zero, nothing, jnp.full(length, -1, jnp.int32), jnp.full(length, length, jnp.int32))
+    state = jax.lax.while_loop(lambda s: (s[0] < number) & (s[1] < limit), look, state)
+    real = jnp.arange(capacity) < state[1]
+    taken = jnp.where(real, jnp.sort(state[2]), 0)
+    starts = taken // max_width
+    return Kept(starts, starts + taken % max_width, real)
+
+
+def _fold(rng: Key[Array, ""] | None, number: Any) -> Key[Array, ""] | None:
+    return None if rng is None else jax.random.fold_in(rng, number)
