@@ -60,8 +60,16 @@ class Encoded(NamedTuple):
         low, high = chosen[0], chosen[-1] + 1
         inside = (self.mentions[:, 0] >= low) & (self.mentions[:, 1] < high)
         mentions = self.mentions[inside] - np.array([low, low, 0], np.int32)
-        arrays = (values[low:high] for values in (self.tokens, self.segments - first, *self[2:5]))
-        return Encoded(*arrays, genre=self.genre, mentions=mentions)
+        here = slice(low, high)
+        return Encoded(
+            self.tokens[here],
+            self.segments[here] - np.int32(first),
+            self.sentences[here],
+            self.words[here],
+            self.speakers[here],
+            self.genre,
+            mentions,
+        )
 
 
 def read_documents(paths: str) -> list[Document]:
@@ -151,9 +159,9 @@ def lay_out(documents: Sequence[Encoded], rows: int, segment_tokens: int, max_wi
         for empty ones; gold i32[B,L,W], the cluster of the span [first token, width - 1], 0 for none. G, T as `shape_of`.
     """
     segments, row_tokens = shape_of(documents, segment_tokens)
-    batch = {name: np.zeros((rows, segments, row_tokens), np.int32) for name in ("tokens", "segment_ids", "positions")}
-    batch["sentences"] = np.full((rows, segments, row_tokens), NO_SENTENCE, np.int32)
-    batch["speakers"] = np.zeros((rows, segments, row_tokens), np.int32)
+    shape = (rows, segments, row_tokens)
+    of_tokens = ("tokens", "segment_ids", "positions", "sentences", "speakers")
+    batch: Batch = {name: np.full(shape, NO_SENTENCE * (name == "sentences"), np.int32) for name in of_tokens}
     batch["genre"] = np.zeros(rows, np.int32)
     batch["weights"] = (np.arange(rows) < len(documents)).astype(np.float32)
     batch["gold"] = np.zeros((rows, segments * row_tokens, max_width), np.int32)

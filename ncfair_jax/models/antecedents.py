@@ -20,9 +20,9 @@ DISTANCES = 10  # buckets of a distance: 0, 1, 2, 3, 4, 5-7, 8-15, 16-31, 32-63,
 
 
 class Antecedents(NamedTuple):
-    """The best antecedents of each span: their indices, scores, and which exist."""
+    """The best antecedents of each span: their indices among the K, scores, and which exist."""
 
-    index: Int[Array, "K C"]
+    spans: Int[Array, "K C"]
     scores: Float[Array, "K C"]
     real: Bool[Array, "K C"]
 
@@ -110,7 +110,7 @@ def marginal_loss(antecedents: Antecedents, real: Bool[Array, " K"], clusters: I
         clusters: gold cluster of each span from 1; 0 = no mention.
     """
     scores = jnp.where(antecedents.real, antecedents.scores, -jnp.inf)
-    same = (clusters[:, None] == clusters[antecedents.index]) & (clusters[:, None] > 0) & antecedents.real
+    same = (clusters[:, None] == clusters[antecedents.spans]) & (clusters[:, None] > 0) & antecedents.real
     dummy = jnp.zeros((len(scores), 1))
     any_antecedent = jnp.any(same, axis=1, keepdims=True)
     gold = jnp.concatenate([jnp.where(any_antecedent, -jnp.inf, dummy), jnp.where(same, scores, -jnp.inf)], axis=1)
@@ -124,4 +124,4 @@ def best_antecedents(antecedents: Antecedents) -> Int[Array, " K"]:
     scores = jnp.where(antecedents.real, antecedents.scores, -jnp.inf)
     best = jnp.argmax(scores, axis=1)
     rows = jnp.arange(len(scores))
-    return jnp.where(scores[rows, best] > 0, antecedents.index[rows, best], -1)
+    return jnp.where(scores[rows, best] > 0, antecedents.spans[rows, best], -1)

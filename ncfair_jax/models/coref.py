@@ -75,10 +75,11 @@ def rank(
         The result and the hidden states of the B · G rows.
     """
     documents, segments, row_tokens = batch["tokens"].shape
-    rows = {name: batch[name].reshape(-1, row_tokens) for name in ("tokens", "segment_ids", "positions")}
-    hidden = encode(
-        model, params, **rows, dropout_rng=None if rng is None else jax.random.fold_in(rng, 0)
-    ).hidden_states
+    rows = (batch[name].reshape(-1, row_tokens) for name in ("tokens", "segment_ids", "positions"))
+    encoder_rng, keys = (None, None) if rng is None else jax.random.split(rng)
+    if keys is not None:
+        keys = jax.random.split(keys, documents)
+    hidden = encode(model, params, *rows, dropout_rng=encoder_rng).hidden_states
     length = segments * row_tokens
     states = hidden.reshape(documents, length, -1).astype(jnp.float32)
     spans = min(MOST_SPANS, max(1, int(config.span_ratio * length)))
@@ -89,7 +90,7 @@ def rank(
         sentences = document["sentences"].ravel()
         allowed = candidates(sentences, config.max_width)
         scores = mention_scores(own, states, rate, rngs[0])
-        tokens = jnp.sum(document["segment_ids"] > 0)
+        tokens = jnp.sum(document["segment_ids"] > 0).astype(jnp.float32)
         limit = jnp.clip(jnp.floor(config.span_ratio * tokens).astype(jnp.int32), 1, spans)
         kept = keep_spans(jax.lax.stop_gradient(scores), allowed, limit, spans)
         vectors = span_vectors(own, states, kept.starts, kept.ends)
@@ -97,13 +98,11 @@ def rank(
         most = min(config.max_antecedents, spans)
         found = coarse_antecedents(own, vectors, mentions, kept.real, most, rate, rngs[1])
         places = Places(document["speakers"].ravel()[kept.starts], kept.starts // row_tokens, document["genre"])
-        fine = fine_scores(own, vectors, found.index, places, rate, rngs[2])
+        fine = fine_scores(own, vectors, found.spans, places, rate, rngs[2])
         return Ranked(kept, found._replace(scores=found.scores + fine))
 
     inputs = {name: batch[name] for name in ("sentences", "speakers", "segment_ids", "genre")}
-    if rng is None:
-        return jax.vmap(lambda s, d: one(s, d, None))(states, inputs), hidden
-    return jax.vmap(one)(states, inputs, jax.random.split(jax.random.fold_in(rng, 1), documents)), hidden
+    return jax.vmap(one, in_axes=(0, 0, None if rng is None else 0))(states, inputs, keys), hidden
 
 
 def gold_clusters(ranked: Ranked, gold: Int[Array, "B L W"]) -> Int[Array, "B K"]:

@@ -44,7 +44,7 @@ def candidates(sentences: Int[Array, " L"], max_width: int) -> Bool[Array, "L W"
     Args:
         sentences: sentence of each token, -1 where it belongs to none (special tokens and pads).
     """
-    ends = jnp.arange(len(sentences))[:, None] + jnp.arange(max_width)  # [L, W]
+    ends = jnp.arange(len(sentences))[:, None] + jnp.arange(max_width)[None]  # [L, W]
     last = jnp.take(sentences, ends, mode="fill", fill_value=-1)
     return (last == sentences[:, None]) & (last >= 0)
 
@@ -89,7 +89,7 @@ def span_vectors(
 ) -> Float[Array, "K S"]:
     """[first token; last token; width embedding; mean of the span's tokens under a learned softmax]."""
     table = params["span"]["width"]["embedding"]
-    inside = starts[:, None] + jnp.arange(len(table))  # [K, W]
+    inside = starts[:, None] + jnp.arange(len(table))[None]  # [K, W]
     logits = jnp.take(linear(params["span"]["head"], states)[:, 0], inside, mode="clip")
     weights = jax.nn.softmax(jnp.where(inside <= ends[:, None], logits, -jnp.inf), axis=1)
     heads = jnp.einsum("kw,kwd->kd", weights, jnp.take(states, inside, axis=0, mode="clip"))
