@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ncfair_jax.evals.bec_pro_statistics import GENDERS, STATISTICS, release_statistics, wilcoxon_by_group
-from ncfair_jax.evals.benchmark import Benchmark, Headline
+from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.results import Result, Table, read_rows
 from ncfair_jax.evals.scorer import Request, mask_id, score
@@ -269,13 +269,37 @@ def samples(table: Table) -> dict[str, Any]:
     return {"": Sample(*cluster_sums(table["profession"], columns), figures, counts)}
 
 
+def strength(table: Table) -> np.ndarray:
+    """How much more a profession raises its own gender's person word than the paired one of the other gender, nats f64[E].
+
+    NaN in rows whose person is not of the gender that dominates the profession, or that have no partner.
+    """
+    place = {key: row for row, key in enumerate(zip(table["pair"], table["gender"], strict=True))}
+    found = np.full(len(table["row"]), np.nan)
+    for (pair, gender), row in place.items():
+        partner = place.get((pair, GENDERS[gender == GENDERS[0]]))
+        if table["group"][row] == gender and partner is not None:
+            found[row] = table["association"][row] - table["association"][partner]
+    return found
+
+
 def benchmark(name: str) -> Benchmark:
     """The English or German BEC-Pro, or the EEC, by its name in FILES."""
 
     def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
         return evaluate(pretrained, read_rows_of(data.path(FILES[name])), mesh=mesh, progress=progress)
 
+    def texts(data: DataFolder, table: Table) -> Table:
+        """Each row's sentence and its partner's of the other gender; empty where no row is ranked."""
+        rows = {row.index: row for row in read_rows_of(data.path(FILES[name]))}
+        by_pair = {(row.pair, row.gender): row.sentence for row in rows.values()}
+        ranked = ~np.isnan(strength(table))
+        chosen = [rows[index] if keep else None for index, keep in zip(table["row"], ranked, strict=True)]
+        others = [by_pair[row.pair, GENDERS[row.gender == GENDERS[0]]] if row else "" for row in chosen]
+        return {"stereotyped": [row.sentence if row else "" for row in chosen], "other": others}
+
     label, licence = SOURCES[name]
+    unit = "log-ratio of the person's probability with and without the profession, nats"
     return Benchmark(
         run,
         samples,
@@ -283,7 +307,8 @@ def benchmark(name: str) -> Benchmark:
         EXAMPLE_COLUMNS,
         (
             Headline(f"{label} female − male", (("difference", "overall"),), 0.0, ("n",)),
-            Headline(f"{label} mean |association|", (("mean_abs_association",),), None, ("n",)),
+            Headline(f"{label} mean |association|", (("mean_abs_association",),), None, ("n",), better="lower"),
         ),
         licence,
+        drill=None if name == "bec_pro_eec" else Drill(unit, strength, texts),  # an emotion has no gender of its own
     )

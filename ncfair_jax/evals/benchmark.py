@@ -6,6 +6,7 @@ Each benchmark's file ends with its `BENCHMARK`; the registry lists them by name
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 from jax.sharding import Mesh
 
 from ncfair_jax.evals.files import DataFolder
@@ -26,12 +27,30 @@ class Headline(NamedTuple):
         path: names leading to it in the metrics; the first path that is defined counts.
         unbiased: where the figure measures bias, the value of an unbiased model.
         n: path of its number of examples; () = n of the benchmark.
+        kind: "fairness" or "utility": where a report lists it.
+        better: "higher" or "lower" where one of them is better whatever the value; "" otherwise.
     """
 
     name: str
     paths: tuple[tuple[str, ...], ...]
     unbiased: float | None = None
     n: tuple[str, ...] = ()
+    kind: str = "fairness"
+    better: str = ""
+
+
+class Drill(NamedTuple):
+    """How a report finds the most stereotyped examples of a benchmark.
+
+    Attributes:
+        unit: what the strength is, with its unit.
+        strength: table of scores and examples -> f64[E], larger = more stereotyped; NaN = not ranked.
+        texts: (data, table) -> columns "stereotyped" and "other", the two sentences of each example in the table's order.
+    """
+
+    unit: str
+    strength: Callable[[Table], np.ndarray]
+    texts: Callable[[DataFolder, Table], Table]
 
 
 class Benchmark(NamedTuple):
@@ -46,6 +65,7 @@ class Benchmark(NamedTuple):
         takes_selector: whether a name may be followed by a colon and a selector.
         trained_by: config file of the runs that train a classifier for it and judge it themselves (`Method.evaluate`); a
             masked LM alone cannot be run on it.
+        drill: of benchmarks whose examples are stereotyped one by one.
     """
 
     run: Callable[[Pretrained, DataFolder, str, Mesh | None, bool], Result] | None
@@ -57,3 +77,4 @@ class Benchmark(NamedTuple):
     content_warning: str = STEREOTYPES
     takes_selector: bool = False
     trained_by: str = ""
+    drill: Drill | None = None

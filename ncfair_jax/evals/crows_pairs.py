@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from ncfair_jax.evals.benchmark import Benchmark, Headline
+from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.results import Result, Table, read_rows
 from ncfair_jax.evals.scorer import Request, mask_id, score
@@ -230,6 +230,18 @@ def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | No
     return evaluate(pretrained, pairs, mesh=mesh, progress=progress)
 
 
+def strength(table: Table) -> np.ndarray:
+    """How much likelier the words peculiar to the more stereotypical sentence are, nats a token f64[E]."""
+    return np.subtract(table["score_more"], table["score_less"])
+
+
+def texts(data: DataFolder, table: Table) -> Table:
+    """The sentences of the scored pairs."""
+    pairs = read_pairs(data.path(FILE))
+    chosen = [pairs[index] for index in table["index"]]
+    return {"stereotyped": [pair.more for pair in chosen], "other": [pair.less for pair in chosen]}
+
+
 BENCHMARK = Benchmark(
     run,
     samples,
@@ -241,4 +253,5 @@ BENCHMARK = Benchmark(
     ),
     "CC BY-SA 4.0 (Nangia et al. 2020, nyu-mll/crows-pairs)",
     takes_selector=True,
+    drill=Drill("log-probability of the words in which the sentences differ, nats a token", strength, texts),
 )

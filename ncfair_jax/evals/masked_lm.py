@@ -151,9 +151,9 @@ BENCHMARK = Benchmark(
     COLUMNS,
     EXAMPLE_COLUMNS,
     (
-        Headline("Held-out top-1 accuracy", (("top1",),), None, ("n_positions",)),
-        Headline("Held-out loss, nats", (("loss",),), None, ("n_positions",)),
-        Headline("Pseudo-perplexity", (("pseudo_perplexity",),), None, ("n_sentences",)),
+        Headline("Held-out top-1 accuracy", (("top1",),), None, ("n_positions",), "utility", "higher"),
+        Headline("Held-out loss, nats", (("loss",),), None, ("n_positions",), "utility", "lower"),
+        Headline("Pseudo-perplexity", (("pseudo_perplexity",),), None, ("n_sentences",), "utility", "lower"),
     ),
     "CC BY-SA (WikiText-2, Merity et al. 2016)",
     content_warning="",

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ncfair_jax.evals import bec_pro, crows_pairs, masked_lm, seat, stereoset, winobias
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.files import DataFolder
-from ncfair_jax.evals.results import Result, write_result
+from ncfair_jax.evals.results import Result, write_result, write_table
 from ncfair_jax.models.hf import Pretrained
 
 
@@ -99,6 +99,9 @@ def evaluate(
             assert benchmark.run is not None  # parse refuses the others
             result = benchmark.run(pretrained, data, selector, mesh, progress and jax.process_index() == 0)
             result = result._replace(settings=result.settings | ({"selector": selector} if selector else {}))
+            if benchmark.drill and jax.process_index() == 0:  # a report then needs no other folder
+                texts = benchmark.drill.texts(data, result.scores | result.examples)
+                write_table(Path(out_dir) / f"{name}_texts.csv", texts)
             results[name] = write(Path(out_dir), name, model_name, result)
         except Exception as error:
             if not isinstance(error, ValueError | OSError):

@@ -64,7 +64,6 @@ def write_result(
     }
     if not write:
         return document
-    out_dir.mkdir(parents=True, exist_ok=True)
     write_table(out_dir / f"{name}.csv", result.scores)
     if result.examples:
         write_table(out_dir / f"{name}_examples.csv", result.examples)
@@ -73,7 +72,8 @@ def write_result(
 
 
 def write_table(path: Path, table: Table) -> None:
-    """A CSV with a header; floats with all their digits, NaN as an empty cell."""
+    """A CSV with a header, in a folder that is made if need be; floats with all their digits, NaN as an empty cell."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table)

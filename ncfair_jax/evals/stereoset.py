@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.evals.benchmark import Benchmark, Headline
+from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.results import Result, Table, read_json
 from ncfair_jax.evals.scorer import Request, mask_id, score
@@ -283,10 +283,32 @@ def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | No
     return evaluate(pretrained, load_examples(data), mesh=mesh, progress=progress)
 
 
-def _headline(label: str, figure: str, unbiased: float | None) -> Headline:
+def strength(table: Table) -> np.ndarray:
+    """How much likelier the stereotypical filler is than the anti-stereotypical one, log-probability ratio f64[E]."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log(table["stereotype"]) - np.log(table["anti_stereotype"])
+
+
+def texts(data: DataFolder, table: Table) -> Table:
+    """The scored contexts with their stereotypical and anti-stereotypical fillers."""
+    by_id = {example.id: example for example in load_examples(data)}
+    chosen = [by_id[name] for name in table["id"]]
+    return {
+        name: [example.context.replace(BLANK, example.fillers[place]) for example in chosen]
+        for place, name in enumerate(("stereotyped", "other"))
+    }
+
+
+def _headline(
+    label: str, figure: str, unbiased: float | None, kind: str = "fairness", better: str = "higher"
+) -> Headline:
     # The test part where there is one.
     return Headline(
-        label, (("gender", "test", figure), ("overall", "test", figure), ("overall", "all", figure)), unbiased
+        label,
+        (("gender", "test", figure), ("overall", "test", figure), ("overall", "all", figure)),
+        unbiased,
+        kind=kind,
+        better=better,
     )
 
 
@@ -296,9 +318,10 @@ BENCHMARK = Benchmark(
     COLUMNS,
     EXAMPLE_COLUMNS,
     (
-        _headline("StereoSet SS, %", "ss", 50.0),
-        _headline("StereoSet LM, %", "lm", None),
+        _headline("StereoSet SS, %", "ss", 50.0, better=""),
+        _headline("StereoSet LM, %", "lm", None, kind="utility"),
         _headline("StereoSet ICAT, %", "icat", None),
     ),
     "CC BY-SA 4.0 (Nadeem et al. 2021, moinnadeem/StereoSet)",
+    drill=Drill("log-probability of the filler, nats", strength, texts),
 )

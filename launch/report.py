@@ -1,0 +1,43 @@
+"""Report of runs: `python launch/report.py RUN [RUN …] --out=report.html [--markdown=report.md] [--latex=tables.tex]`.
+
+A RUN is a workdir of launch/train.py or launch/sweep.py (arms × seeds), a result folder of launch/evaluate.py or a folder of
+launch/measure.py. Several stand side by side, and each is compared with the first. Without a flag: RUN/report.html.
+"""
+
+from pathlib import Path
+
+from absl import app, flags
+
+OUT = flags.DEFINE_string("out", "", "HTML page to write.")
+MARKDOWN = flags.DEFINE_string("markdown", "", "Markdown file to write.")
+LATEX = flags.DEFINE_string("latex", "", "LaTeX file of the tables to write; needs the package booktabs.")
+
+
+def main(argv: list[str]) -> None:
+    from ncfair_jax.report.html import page
+    from ncfair_jax.report.latex import latex
+    from ncfair_jax.report.markdown import markdown
+    from ncfair_jax.report.summary import summarise_folders
+    from ncfair_jax.run_log import write_text
+
+    folders = [Path(name) for name in argv[1:]]
+    if not folders:
+        raise app.UsageError("name at least one folder of a run")
+    wanted = [(OUT.value, page), (MARKDOWN.value, markdown), (LATEX.value, latex)]
+    if not any(path for path, _ in wanted):
+        wanted = [(str(folders[0] / "report.html"), page)]
+    for path, _ in wanted:
+        if path and not Path(path).resolve().parent.is_dir():
+            raise ValueError(f"{Path(path).parent} is not a folder; make it, or write {Path(path).name} elsewhere")
+    summary = summarise_folders(folders)
+    for path, render in wanted:
+        if path:
+            write_text(Path(path), render(summary))
+            print(path)
+
+
+if __name__ == "__main__":
+    from ncfair_jax.launcher import one_line_errors, parse_flags
+
+    with one_line_errors():
+        app.run(main, flags_parser=parse_flags)

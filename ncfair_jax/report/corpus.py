@@ -1,0 +1,24 @@
+"""What text a run trained on, in one sentence: each method has fields of its own for it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def training_text(config: Mapping[str, Any]) -> str:
+    """A sentence about the text, from a run's config as a dict."""
+    method, data = config["objective"]["name"], config["data"]
+    swapped = {"one_sided": ", swapped counterfactuals only", "two_sided": ", originals and swapped counterfactuals"}
+    swap = swapped.get(data["counterfactual"], "")
+    if method == "mabel":
+        pairs = config["mabel"]["pairs"]
+        origin = "generated from templates" if pairs == "templates" else f"of {pairs}"
+        return f"entailment pairs {origin}, with their gender-swapped copies"
+    if method == "ase":
+        source, path = config["ase"]["source"], data["path"]
+        if source == "csv":
+            return f"original_data.csv and flipped_data.csv of {path}{swap}"
+        names = {"gap": "GAP", "winobias": "WinoBias, development files"}
+        return f"{names[source]}{f' ({path})' if path else ''}{swap}"
+    names = {"gap": "GAP", "text": "text", "hub": "Hub data set"}
+    place = " ".join(part for part in (data["path"], data["subset"]) if part)
+    return f"{names[data['corpus']]}{f' ({place})' if place else ''}{swap}"

@@ -1,0 +1,72 @@
+"""The report as Markdown, for a file of its own and for the exported model's card."""
+
+import html
+import re
+from collections.abc import Sequence
+
+from ncfair_jax.report.summary import Summary
+from ncfair_jax.report.tables import Table, all_tables, commands, drill_table, measured_table, versions
+
+SPECIAL = re.compile(r"([\\`*_<>|#~$&])")
+
+
+def markdown(summary: Summary, level: int = 1, *, quotes: bool = True) -> str:
+    """Tables, commands, versions and quoted examples.
+
+    Args:
+        level: of the title; sections are one level lower.
+        quotes: whether to quote the benchmarks' sentences, folded.
+    """
+    mark, runs = "#" * (level + 1), [run for group in summary.groups for run in group.runs]
+    parts = [f"{'#' * level} Report: {escape(summary.title)}"]
+    if quotes:
+        parts += [f"> **Content warning.** {escape(warning)}" for warning in summary.warnings]
+    if summary.notes:
+        parts += [f"{mark} What is missing", "\n".join(f"- {escape(note)}" for note in summary.notes)]
+    for table in all_tables(summary):
+        parts += [f"{mark} {escape(table.title)}", table_markdown(table), escape(table.caption)]
+    for item in summary.measured:
+        parts.append(f"{mark} Neural collapse: {escape(item.name)}")
+        parts += [table_markdown(measured_table(title, rows)) for title, rows in item.tables]
+    if quotes and summary.drilled:
+        parts += _quotes(summary, mark)
+    if lines := commands(runs):
+        parts += [f"{mark} Commands and versions", *map(code_block, lines), *map(escape, versions(runs))]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def table_markdown(table: Table) -> str:
+    """One table; the second line of a cell follows its first."""
+    rule = ["---:" if column in table.numeric else "---" for column in range(len(table.header))]
+    body = [[f"{cell.text} {cell.note}".strip() for cell in row] for row in table.rows]
+    lines = [_line(map(escape, table.header)), _line(rule), *(_line(map(escape, row)) for row in body)]
+    return "\n".join(lines)
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it stands, on one line; neither HTML nor a link nor a cell's end can hide in it."""
+    return SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("](", "]\\(")
+
+
+def code_block(text: str) -> str:
+    """Text as code; its fence is longer than any run of backticks in it."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def _quotes(summary: Summary, mark: str) -> Sequence[str]:
+    parts = [f"{mark} Most stereotyped examples"]
+    for item in summary.drilled:
+        heading = (
+            f"{item.benchmark.replace('_', ' ')}: {item.unit}, stereotyped minus other sentence. Data: {item.licence}."
+        )
+        parts += [escape(heading), f"> {escape(item.warning)}"]
+        for name, quoted in item.examples.items():
+            table = drill_table(name, quoted)
+            title = html.escape(" ".join(table.title.split()))  # inside HTML, where a backslash escapes nothing
+            parts.append(f"<details><summary>{title}</summary>\n\n{table_markdown(table)}\n\n</details>")
+    return parts
+
+
+def _line(cells) -> str:  # type: ignore[no-untyped-def]
+    return "| " + " | ".join(cells) + " |"

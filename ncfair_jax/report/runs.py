@@ -1,0 +1,320 @@
+"""Folders of finished, unfinished or failed runs, read into what a report shows; nothing is computed here.
+
+A folder is what `launch/train.py` (one run or arms × seeds), `launch/sweep.py`, `launch/evaluate.py` or `launch/measure.py`
+wrote. What a folder lacks is named in `missing`; what it has but cannot be read is an error.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ncfair_jax.environment import ENVIRONMENT_FILE
+from ncfair_jax.evals.files import DataError
+from ncfair_jax.evals.registry import BENCHMARKS, defined_path, headlines_of, lookup, n_of, parse
+from ncfair_jax.evals.results import read_json
+from ncfair_jax.run_log import METRICS_FILE
+
+COLLAPSE = ("nc3", "unc3", "nc1")  # of the figures that a run reads, those worth a line
+SEED = re.compile(r"(?P<arm>.+)-seed(?P<seed>\d+)")
+REMEDY = (
+    "name the --workdir of launch/train.py or launch/sweep.py, or the --out of launch/evaluate.py or launch/measure.py"
+)
+
+
+class ReportError(ValueError):
+    """A folder that is no run, or a file of one that cannot be read; one line with the remedy."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A line of the summary: a figure with its 95% interval.
+
+    Attributes:
+        n: examples or words, as text.
+        kind: "fairness", "utility" or "collapse".
+        better: "higher", "lower", the value of an unbiased model ("50"), or "".
+    """
+
+    name: str
+    value: float | None
+    interval: tuple[float, float] | None
+    n: str
+    kind: str
+    better: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """One model's figures, in the order of a table, and the folder of its examples' scores (None = not here)."""
+
+    figures: dict[str, Figure]
+    folder: Path | None
+    documents: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: a model trained and judged before and after, or (before = None, config = {}) a model that was judged."""
+
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    environment: tuple[dict[str, Any], ...]
+    before: Results | None
+    after: Results | None
+    metrics: tuple[dict[str, float], ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A column of the report: one run, or an arm's runs with several seeds."""
+
+    name: str
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A folder of `launch/measure.py`: its tables (title, rows of cells) and its pictures (name, data URI)."""
+
+    name: str
+    tables: tuple[tuple[str, list[list[str]]], ...]
+    pictures: tuple[tuple[str, str], ...]
+
+
+def read_folders(folders: Sequence[Path], before: Path | None = None) -> tuple[list[Group], list[Measured]]:
+    """Reads folders in the order given; a folder of arms × seeds becomes a group for each arm.
+
+    Args:
+        before: where the figures of a run's starting model are; None = beside the run.
+    Raises:
+        ReportError, DataError: for a folder that is no run, or a file that cannot be read.
+    """
+    groups: list[Group] = []
+    measured: list[Measured] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise ReportError(f"{folder} is not a folder; {REMEDY}")
+        if _is_workdir(folder):
+            groups.append(Group(folder.name, (read_run(folder, before),)))
+        elif arms := _arms(folder):
+            groups += [Group(name, tuple(read_run(run) for run in runs)) for name, runs in arms.items()]
+        elif any((folder / f"{name}.json").is_file() for name in BENCHMARKS):
+            groups.append(Group(folder.name, (_read_evaluation(folder),)))
+        elif (folder / "table.md").is_file() and ((folder / "measures.json").is_file() or _measured_inside(folder)):
+            measured.append(_read_measured(folder))
+        else:
+            raise ReportError(f"{folder} holds no run and no results; {REMEDY}")
+    return _distinct(groups), measured
+
+
+def read_run(folder: Path, before_folder: Path | None = None) -> Run:
+    """A workdir of `train_and_evaluate`, finished or not."""
+    config = _dict(folder / "config.json")
+    environment = read_json(folder / ENVIRONMENT_FILE) if (folder / ENVIRONMENT_FILE).is_file() else []
+    result = _dict(folder / "result.json") if (folder / "result.json").is_file() else {}
+    missing: list[str] = []
+    before_folder = before_folder or _find_before(folder, config, result)
+    before = _read_results(before_folder, config["evals"], missing, "before") if before_folder else None
+    if before is None and result:
+        before = Results(_lines(result["before"]), None)
+        missing.append(
+            "the examples of the model before are not in this folder, so nothing is compared example by example"
+        )
+    elif before is None and config["evals"]["benchmarks"]:
+        missing.append("there are no figures of the model before")
+    after = _read_results(folder / "evals" / "after", config["evals"], missing, "after")
+    metrics = _read_metrics(folder / METRICS_FILE)
+    if not metrics:
+        missing.append(f"{METRICS_FILE} is missing, so there are no curves")
+    if not (folder / "evals" / "after" / "figures.json").is_file():
+        reached = f"its last logged step is {metrics[-1]['step']}" if metrics else "it has logged no step"
+        missing.append(f"the run is not finished: {reached}; the command that started it goes on with it")
+    if not environment:
+        missing.append("command, versions and device were not recorded: the run is older than environment.json")
+    return Run(folder.name, folder, config, tuple(environment), before, after, metrics, tuple(missing))
+
+
+def _is_workdir(folder: Path) -> bool:
+    path = folder / "config.json"
+    if not path.is_file():
+        return False
+    config = read_json(path)
+    if isinstance(config, dict) and "model_type" in config:
+        raise ReportError(f"{folder} is an exported model, not a run; {REMEDY}")
+    if not isinstance(config, dict) or not isinstance(config.get("evals"), dict) or "objective" not in config:
+        raise ReportError(f"{path} is no config of a run of this package; {REMEDY}")
+    return True
+
+
+def _arms(folder: Path) -> dict[str, list[Path]]:
+    """Workdirs of each arm by seed; arms in the order of the sweep's table, or of their start."""
+    found: dict[str, list[tuple[int, Path]]] = {}
+    runs = [path for path in folder.iterdir() if SEED.fullmatch(path.name) and (path / "config.json").is_file()]
+    for path in sorted(runs, key=lambda run: (run / "config.json").stat().st_mtime):
+        match = SEED.fullmatch(path.name)
+        assert match is not None
+        found.setdefault(match["arm"], []).append((int(match["seed"]), path))
+    order = _arm_order(folder / "table.md")
+    names = [name for name in order if name in found] + [name for name in found if name not in order]
+    return {name: [path for _, path in sorted(found[name])] for name in names}
+
+
+def _arm_order(table: Path) -> list[str]:
+    tables = _rows(table.read_text(encoding="utf-8")) if table.is_file() else []
+    return tables[0][0] if tables else []
+
+
+def _find_before(folder: Path, config: Mapping[str, Any], result: Mapping[str, Any]) -> Path | None:
+    """evals/before, or the folder of a sweep's start/ with the figures that the run saw (or, unfinished, its model)."""
+    own = folder / "evals" / "before"
+    if own.is_dir():
+        return own
+    for shared in sorted((folder.parent / "start").glob("*")):
+        figures = _dict(shared / "figures.json") if (shared / "figures.json").is_file() else None
+        if result and figures == result["before"]:
+            return shared
+        if not result and config["model"]["path"] in _models(shared):
+            return shared
+    return None
+
+
+def _models(folder: Path) -> set[str]:
+    documents = (_dict(folder / f"{name}.json") for name in BENCHMARKS if (folder / f"{name}.json").is_file())
+    return {document["model"] for document in documents}
+
+
+def _read_evaluation(folder: Path) -> Run:
+    missing: list[str] = []
+    results = _read_results(folder, {"benchmarks": "", "collapse_text": ""}, missing, "")
+    return Run(folder.name, folder, {}, (), None, results, (), tuple(missing))
+
+
+def _read_results(folder: Path, asked: Mapping[str, Any], missing: list[str], when: str) -> Results | None:
+    """Figures of a result folder; adds what was asked for and is not there to `missing`."""
+    if not folder.is_dir():
+        return None
+    documents = {name: _dict(folder / f"{name}.json") for name in BENCHMARKS if (folder / f"{name}.json").is_file()}
+    figures = {}
+    for name, document in documents.items():
+        try:
+            figures |= {figure.name: figure for figure in _figures(name, document)}
+        except (KeyError, TypeError) as error:
+            raise ReportError(f"{folder / name}.json lacks {error}; evaluate the model again") from None
+    collapse = _dict(folder / "figures.json")["collapse"] if (folder / "figures.json").is_file() else {}
+    figures |= _collapse(collapse)
+    for name, _ in parse(asked["benchmarks"]) if asked["benchmarks"] else []:
+        if name not in documents:
+            missing.append(f"{name} has no result {when}: it failed or has not run yet")
+    if asked["collapse_text"] and not collapse:
+        missing.append(f"there are no collapse figures {when}")
+    return Results(figures, folder, documents)
+
+
+def _figures(name: str, document: Mapping[str, Any]) -> list[Figure]:
+    found = []
+    for line in headlines_of(name, document):
+        path = defined_path(line, document["metrics"])
+        if path is None:
+            continue
+        value, interval = lookup(document["metrics"], path), lookup(document["intervals"], path)
+        better = f"{line.unbiased:g}" if line.unbiased is not None else line.better
+        n = str(n_of(line, path, document))
+        found.append(Figure(line.name, value, tuple(interval) if interval else None, n, line.kind, better))
+    return found
+
+
+def _collapse(by_features: Mapping[str, Mapping[str, Any]]) -> dict[str, Figure]:
+    better = {"nc3": "1", "unc3": "0", "nc1": "0"}
+    found = {}
+    for features, figures in by_features.items():
+        for name in COLLAPSE:
+            value, low, high = figures[name]
+            label = f"{name.upper()}, {features} features"
+            words = f"{figures['classes'][0]:.0f} words"
+            interval = None if low is None else (low, high)
+            found[label] = Figure(label, value, interval, words, "collapse", better[name])
+    return found
+
+
+def _lines(figures: Mapping[str, Any]) -> dict[str, Figure]:
+    """What result.json keeps of a model's figures, when its folder is gone."""
+    known = {line.name: line for benchmark in BENCHMARKS.values() for line in benchmark.headlines}
+    found = {}
+    for name, value, interval, n in figures["benchmarks"]:
+        line = known.get(name)
+        kind = line.kind if line else "fairness"
+        better = "" if line is None else f"{line.unbiased:g}" if line.unbiased is not None else line.better
+        found[name] = Figure(name, value, tuple(interval) if interval else None, str(n), kind, better)
+    return found | _collapse(figures["collapse"])
+
+
+def _read_metrics(path: Path) -> tuple[dict[str, float], ...]:
+    """Lines of metrics.jsonl; a last line that is cut off is left out, since the run may be going on."""
+    if not path.is_file():
+        return ()
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number < len(lines):
+                raise ReportError(
+                    f"{path}: line {number} is not JSON; delete the line and make the report again"
+                ) from None
+    return tuple(found)
+
+
+def _read_measured(folder: Path) -> Measured:
+    text = (folder / "table.md").read_text(encoding="utf-8")
+    titles = (
+        "Words and figures",
+        "The lexicon among random lists of neutral words, as many and as frequent (two-sided p)",
+    )
+    tables = tuple(zip(titles, _rows(text), strict=False))
+    pictures = tuple(
+        (path.stem, "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode())
+        for path in sorted((folder / "figures").glob("*.png"))
+    )
+    return Measured(folder.name, tables, pictures)
+
+
+def _measured_inside(folder: Path) -> bool:
+    return any(path.is_file() for path in folder.glob("*/measures.json"))
+
+
+def _rows(text: str) -> list[list[list[str]]]:
+    """Tables of a Markdown text: for each, its rows of cells without the rule under the header."""
+    tables: list[list[list[str]]] = [[]]
+    for line in text.splitlines():
+        if line.startswith("|"):
+            cells = [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            if not all(re.fullmatch(r":?-+:?", cell) for cell in cells):
+                tables[-1].append(cells)
+        elif tables[-1]:
+            tables.append([])
+    return [table for table in tables if table]
+
+
+def _distinct(groups: list[Group]) -> list[Group]:
+    """Groups of the same name get their folder's parent before it."""
+    names = [group.name for group in groups]
+    return [
+        Group(f"{group.runs[0].folder.resolve().parent.name}/{group.name}", group.runs)
+        if names.count(group.name) > 1
+        else group
+        for group in groups
+    ]
+
+
+def _dict(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}, not figures: get it again")
+    return content

@@ -1,0 +1,313 @@
+"""The tables of a report, as cells that know how they sort; HTML, Markdown and LaTeX are made of the same ones."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ncfair_jax.config import RunConfig, to_dict
+from ncfair_jax.evals.compare import Row
+from ncfair_jax.evals.table import number, p_value, span
+from ncfair_jax.report.corpus import training_text
+from ncfair_jax.report.runs import Figure, Group, Results, Run
+from ncfair_jax.report.summary import Quoted, Summary, before_is_shared
+
+MINUS = "−"
+KINDS = {"fairness": "Fairness", "utility": "Utility", "collapse": "Collapse"}
+IDEALS = {"higher": "↑", "lower": "↓"}
+HIDDEN_FIELDS = ("name", "seed", "model.path", "objective.name", "evals.data")  # shown elsewhere, or only a place
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text, a smaller second line, and the number that it sorts by (None: by its text)."""
+
+    text: str
+    note: str = ""
+    sort: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table. `numeric`: columns that are set to the right. `caption` says what the cells are."""
+
+    title: str
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    numeric: frozenset[int]
+
+
+def all_tables(summary: Summary) -> list[Table]:
+    """Every table that the summary has something for."""
+    found = [setup_table(summary), summary_table(summary), *difference_tables(summary), runs_table(summary)]
+    return [table for table in found if table is not None]
+
+
+def summary_table(summary: Summary) -> Table | None:
+    """Fairness, utility and collapse: one line for each figure, before and after."""
+    groups = [group for group in summary.groups if any(run.before or run.after for run in group.runs)]
+    if not groups:
+        return None
+    if len(groups) == 1 and groups[0].name in summary.changes and len(groups[0].runs) == 1:
+        return _before_after_table(groups[0], summary.changes[groups[0].name])
+    columns: list[tuple[str, list[Results]]] = []
+    shared = before_is_shared(groups)
+    if shared:
+        columns.append(("Before", [run.before for group in groups for run in group.runs if run.before][:1]))
+    for group in groups:
+        before, after = ([x for run in group.runs if (x := getattr(run, when))] for when in ("before", "after"))
+        if before and not shared:
+            columns.append((f"{group.name}, before", before))
+        if after:
+            columns.append((f"{group.name}, after" if before and not shared else group.name, after))
+    rows = [
+        (*_leading(figure), *(_figure_cell([r.figures.get(figure.name) for r in results]) for _, results in columns))
+        for figure in all_figures(groups)
+    ]
+    seeds = any(len(results) > 1 for _, results in columns)
+    caption = "In brackets the 95% interval over examples." + (
+        " Arms with several seeds: mean ± standard deviation over the seeds." if seeds else ""
+    )
+    return _table("Summary", caption, ["Figure", "About", "Ideal", "n", *(name for name, _ in columns)], rows, 2)
+
+
+def _before_after_table(group: Group, changes: Sequence[Row]) -> Table:
+    run = group.runs[0]
+    by_name = {row.name: row for row in changes}
+    rows = []
+    for figure in all_figures([group]):
+        before, after = (r.figures.get(figure.name) if r else None for r in (run.before, run.after))
+        cells = (*_leading(figure), _figure_cell([before]), _figure_cell([after]))
+        rows.append((*cells, *_change_cells(by_name.get(figure.name), before, after)))
+        for name in _distances(figure.name, by_name):
+            row = by_name[name]
+            values = (Cell(_sign(number(x)), "", x) for x in (row.value_a, row.value_b))
+            rows.append(
+                (Cell(name), Cell(KINDS[figure.kind]), Cell("0"), _n_cell(str(row.n)), *values, *_row_cells(row))
+            )
+    caption = (
+        "In brackets 95% intervals over examples. Change: after minus before, paired by example; p: permutation test. "
+        "Collapse figures have intervals of their own, but no paired test."
+    )
+    return _table("Summary", caption, ["Figure", "About", "Ideal", "n", "Before", "After", "Change", "p"], rows, 2)
+
+
+def _distances(name: str, by_name: Mapping[str, Row]) -> list[str]:
+    """Names of the rows that say how far a figure is from its unbiased value."""
+    return [other for other in by_name if other != name and other.startswith(f"|{name}")]
+
+
+def difference_tables(summary: Summary) -> list[Table]:
+    """Paired differences where several groups stand side by side: to their own start, and to the first group."""
+    found = []
+    if len(summary.groups) > 1 or len(summary.groups[0].runs if summary.groups else ()) > 1:
+        caption = "After minus before, paired by example, with 95% interval over examples and p of a permutation test."
+        found.append(_differences("Change from before to after", caption, summary.changes, summary))
+    if summary.against:
+        first = summary.groups[0].name
+        caption = f"Minus {first}, paired by example, with 95% interval over examples and p of a permutation test"
+        caption += (
+            f"; for each figure p is Holm-corrected for {len(summary.against)} comparisons."
+            if summary.corrected
+            else "."
+        )
+        found.append(_differences(f"Against {first}", caption, summary.against, summary))
+    return [table for table in found if table is not None]
+
+
+def _differences(title: str, caption: str, by_group: Mapping[str, Sequence[Row]], summary: Summary) -> Table | None:
+    names = list(dict.fromkeys(row.name for rows in by_group.values() for row in rows))
+    if not names:
+        return None
+    if any(len(group.runs) > 1 for group in summary.groups):
+        caption += " Scores are averaged over the seeds first, so that intervals do not hold the spread between seeds."
+    body = []
+    for name in names:
+        found = {group: row for group, rows in by_group.items() for row in rows if row.name == name}
+        cells = [Cell(name), _n_cell(str(next(iter(found.values())).n))]
+        for group in by_group:
+            cells += _row_cells(found[group]) if group in found else (Cell("–"), Cell("–"))
+        body.append(tuple(cells))
+    header = ["Figure", "n"]
+    for group in by_group:
+        header += [group, "p"]
+    return _table(title, caption, header, body, 1)
+
+
+def setup_table(summary: Summary) -> Table | None:
+    """Model, method, text, and the fields of the config that differ between the groups or from the defaults."""
+    groups = [group for group in summary.groups if group.runs[0].config]
+    if not groups:
+        return None
+    configs = [_flat(group.runs[0].config) for group in groups]
+    defaults = _flat(to_dict(RunConfig()))
+    names = [
+        name
+        for name, default in defaults.items()
+        if name not in HIDDEN_FIELDS and any(config.get(name, default) != default for config in configs)
+    ]
+    rows = [
+        ("Starting model", [config["model.path"] for config in configs]),
+        ("Objective", [config["objective.name"] for config in configs]),
+        ("Training text", [training_text(group.runs[0].config) for group in groups]),
+        ("Seeds", [", ".join(str(run.config["seed"]) for run in group.runs) for group in groups]),
+        *((name, [config.get(name, defaults[name]) for config in configs]) for name in names),
+    ]
+    body = [
+        (
+            Cell(name, "differs" if len({str(value) for value in values}) > 1 else ""),
+            *(_plain(value) for value in values),
+        )
+        for name, values in rows
+    ]
+    caption = "Fields of the config that are not at their default."
+    return _table("What was run", caption, ["Setting", *(group.name for group in groups)], body, len(groups) + 1)
+
+
+def runs_table(summary: Summary) -> Table | None:
+    """When, where and for how long each run was made; a line for each start of its command."""
+    rows = []
+    for run in (run for group in summary.groups for run in group.runs):
+        for entry in run.environment:
+            seconds = entry.get("wall_seconds")
+            rows.append(
+                (
+                    Cell(run.name),
+                    Cell(str(entry.get("started", "–"))),
+                    Cell("–") if seconds is None else Cell(_duration(seconds), "", seconds),
+                    Cell(str(entry.get("ended", "killed or going on"))),
+                    Cell(str(entry.get("devices", "–"))),
+                    Cell(str(entry.get("host", "–"))),
+                    Cell(str(entry.get("commit") or "–")),
+                )
+            )
+    if not rows:
+        return None
+    header = ["Run", "Started (UTC)", "Wall time", "Ended", "Devices", "Host", "Commit"]
+    return _table("Runs", "A line for each start of a run.", header, rows, len(header))
+
+
+def drill_table(name: str, quoted: Sequence[Quoted]) -> Table:
+    """The most stereotyped examples of one group."""
+    rows = [
+        (
+            Cell(example.stereotyped),
+            Cell(example.other),
+            Cell("–") if example.before is None else Cell(signed_text(example.before), "", example.before),
+            Cell(signed_text(example.after), "", example.after),
+        )
+        for example in quoted
+    ]
+    return _table(f"{name}, {len(rows)} examples", "", ["Stereotyped", "Other", "Before", "After"], rows, 2)
+
+
+def measured_table(title: str, rows: Sequence[Sequence[str]]) -> Table:
+    """A table of `launch/measure.py`; the interval goes below its value."""
+    header, *body = rows
+    cells = [tuple(_measured_cell(text) for text in row) for row in body]
+    texts = next((i for i, name in enumerate(header) if i and all(row[i].sort is not None for row in cells)), 0)
+    caption = "In brackets 95% jackknife intervals over groups of sentences; gap and ratio to the first model."
+    return _table(title, caption if "gap" in header else "", header, cells, texts)
+
+
+def _measured_cell(text: str) -> Cell:
+    value, _, rest = text.partition(" ")
+    try:
+        return Cell(_sign(value), _sign(rest), float(value))
+    except ValueError:
+        return Cell(text)
+
+
+def commands(runs: Iterable[Run]) -> list[str]:
+    """The distinct command lines."""
+    return list(dict.fromkeys(entry["command"] for run in runs for entry in run.environment if "command" in entry))
+
+
+def versions(runs: Iterable[Run]) -> list[str]:
+    """The distinct sets of versions, in one line each."""
+    found = [entry["versions"] for run in runs for entry in run.environment if "versions" in entry]
+    return list(dict.fromkeys(", ".join(f"{name} {version}" for name, version in x.items()) for x in found))
+
+
+def signed_text(value: float | None) -> str:
+    """A number with its sign, its minus as long as its plus."""
+    return _sign(number(value, signed=True))
+
+
+def _table(title: str, caption: str, header: Sequence[str], rows: Sequence[Sequence[Cell]], text_columns: int) -> Table:
+    numeric = frozenset(range(text_columns, len(header)))
+    return Table(title, caption, tuple(header), tuple(tuple(row) for row in rows), numeric)
+
+
+def all_figures(groups: Sequence[Group]) -> list[Figure]:
+    """Every figure of any run once: fairness, utility, collapse, each in the order of the benchmarks."""
+    found: dict[str, Figure] = {}
+    for group in groups:
+        for run in group.runs:
+            for results in (run.after, run.before):
+                for name, figure in results.figures.items() if results else ():
+                    found.setdefault(name, figure)
+    return [figure for kind in KINDS for figure in found.values() if figure.kind == kind]
+
+
+def _leading(figure: Figure) -> tuple[Cell, ...]:
+    return (
+        Cell(figure.name),
+        Cell(KINDS[figure.kind]),
+        Cell(IDEALS.get(figure.better, figure.better)),
+        _n_cell(figure.n),
+    )
+
+
+def _n_cell(n: str) -> Cell:
+    return Cell(n, "", float(n.split()[0]))
+
+
+def _figure_cell(figures: Sequence[Figure | None]) -> Cell:
+    """One model's value and interval, or mean ± sd over seeds; "–" where one is undefined."""
+    values = [figure.value for figure in figures if figure and figure.value is not None]
+    if not figures or len(values) < len(figures):
+        return Cell("–")
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        assert figures[0] is not None
+        return Cell(_sign(number(mean)), _sign(span(figures[0].interval)) if figures[0].interval else "", mean)
+    decimals = 2 if abs(mean) >= 10 else 4
+    return Cell(_sign(number(mean)), f"± {np.std(values, ddof=1):.{decimals}f}", mean)
+
+
+def _row_cells(row: Row) -> tuple[Cell, Cell]:
+    change = Cell(signed_text(row.difference), _sign(span(row.interval, signed=True)), row.difference)
+    return change, Cell(p_value(row.p), "", row.p)
+
+
+def _change_cells(row: Row | None, before: Figure | None, after: Figure | None) -> tuple[Cell, Cell]:
+    if row is not None:
+        return _row_cells(row)
+    if before is None or after is None or before.value is None or after.value is None:
+        return Cell("–"), Cell("–")
+    difference = after.value - before.value
+    return Cell(signed_text(difference), "", difference), Cell("–")
+
+
+def _plain(value: Any) -> Cell:
+    return Cell(f"{value:g}" if isinstance(value, float) else str(value) if value != "" else "–")
+
+
+def _sign(text: str) -> str:
+    return text.replace("-", MINUS)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        found |= _flat(value, f"{path}{name}.") if isinstance(value, Mapping) else {path + name: value}
+    return found
