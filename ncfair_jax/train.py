@@ -22,6 +22,7 @@ from ncfair_jax.checkpoint import Checkpoints
 from ncfair_jax.config import ConfigError, RunConfig, differences, identity, to_dict, validate
 from ncfair_jax.data.encoding import tokenizer_fingerprint
 from ncfair_jax.data.pipeline import Examples, Pipeline, PipelineConfig
+from ncfair_jax.environment import recorded
 from ncfair_jax.judge import comparison_table, judge
 from ncfair_jax.lexicons.classes import FairnessClasses, lexicon_or_control, token_counts
 from ncfair_jax.models.encoder import PREFIX, Params
@@ -30,7 +31,10 @@ from ncfair_jax.objectives import METHODS, Objective, with_nc3
 from ncfair_jax.objectives.base import EXTRA, Metrics
 from ncfair_jax.optimizer import make_optimizer, path_string
 from ncfair_jax.report.collapse_figures import draw_training
-from ncfair_jax.run_log import RunLog, write_json
+from ncfair_jax.report.html import page
+from ncfair_jax.report.model_card import model_card
+from ncfair_jax.report.summary import summarise_folders
+from ncfair_jax.run_log import RunLog, write_json, write_text
 from ncfair_jax.sharding import batch_shards, make_mesh, put_batch, put_tree, state_shardings, to_host
 from ncfair_jax.state import TrainState, init_state, make_dev_loss, make_train_step
 from ncfair_jax.tracker import Tracker, make_tracker, track
@@ -80,7 +84,7 @@ def train_and_evaluate(config: RunConfig, workdir: Path, before_folder: Path | N
     Args:
         before_folder: where the figures of the starting model are, or go; runs from one model may share it.
     Returns:
-        {"before", "after": figures of `judge`, "table": Markdown}; also in workdir/result.json.
+        {"before", "after": figures of `judge`, "table": Markdown}; also in workdir/result.json, beside report.html.
     Raises:
         ConfigError, WorkdirError, ModelFolderError, CheckpointError, NonFiniteError: one line each.
     """
@@ -97,16 +101,20 @@ def train_and_evaluate(config: RunConfig, workdir: Path, before_folder: Path | N
         write_json(workdir / CONFIG_FILE, to_dict(config))
     before_folder = before_folder or workdir / "evals" / "before"
     after_folder = workdir / "evals" / "after"
-    before = judge(run.model, config.evals, config.model.path, before_folder, mesh)
-    trained = train(run, workdir)
     evaluate = METHODS[config.objective.name].evaluate
     own = None if evaluate is None else partial(evaluate, config)
-    after = judge(trained, config.evals, config.name, after_folder, mesh, own)
+    with recorded(workdir):
+        before = judge(run.model, config.evals, config.model.path, before_folder, mesh)
+        trained = train(run, workdir)
+        after = judge(trained, config.evals, config.name, after_folder, mesh, own)
     table = comparison_table(before_folder, after_folder, before, after)
     if jax.process_index() == 0:
-        save_pretrained(workdir / "export", trained, card=model_card(config, table), head=trained.params.get(EXTRA))
+        summary = summarise_folders([workdir], before_folder)
+        card = model_card(config, summary)
+        save_pretrained(workdir / "export", trained, card=card, head=trained.params.get(EXTRA))
         if run.tracker is not None:
             draw_training({config.name: workdir}, workdir / "figures")
+        write_text(workdir / "report.html", page(summary))
         write_json(result_file, {"before": before, "after": after, "table": table})
     return {"before": before, "after": after, "table": table}
 
@@ -432,16 +440,3 @@ def stop_requested(stopping: list[bool], step: int, log_every: int) -> bool:
     from jax.experimental import multihost_utils
 
     return bool(multihost_utils.process_allgather(np.array(bool(stopping))).any())
-
-
-def model_card(config: RunConfig, table: str) -> str:
-    """README.md of the exported folder."""
-    return (
-        f"# {config.name}\n\n"
-        f"`{config.model.path}` fine-tuned with ncfair_jax: objective {config.objective.name}, corpus {config.data.corpus}, "
-        f"counterfactual {config.data.counterfactual}, NC3 weight {config.nc3.weight:g}, seed {config.seed}.\n\n"
-        f"{table}\n\n"
-        "The benchmarks quote stereotypes; their figures are diagnostic, mostly about binary gender in English, and a small "
-        "interval says that the figure is precise, not that the model is fair.\n\n"
-        f"```json\n{json.dumps(to_dict(config), indent=1)}\n```\n"
-    )

@@ -23,7 +23,7 @@ from ncfair_jax.report.tables import (
     drill_table,
     measured_table,
     runs_table,
-    setup_table,
+    setup_tables,
     summary_table,
     versions,
 )
@@ -44,7 +44,7 @@ def page(summary: Summary) -> str:
         "style_hash": _hash(style),
         "script_hash": _hash(script),
         "style_of": style_of,
-        "setup": setup_table(summary),
+        "setup": setup_tables(summary),
         "overview": summary_table(summary),
         "plots": summary_plots(summary),
         "plots_caption": _plots_caption(seeds),

@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ncfair_jax.report.summary import Summary
 from ncfair_jax.report.tables import Table, all_tables, commands, drill_table, measured_table, versions
@@ -68,5 +68,5 @@ def _quotes(summary: Summary, mark: str) -> Sequence[str]:
     return parts
 
 
-def _line(cells) -> str:  # type: ignore[no-untyped-def]
+def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"

@@ -1,6 +1,6 @@
 """Which plots a report has: figures of the summary as dots with whiskers, and what a run logged as curves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from markupsafe import Markup
@@ -67,9 +67,18 @@ def training_curves(groups: Sequence[Group]) -> tuple[list[Markup], list[Markup]
     collapse = [line_plot(title, lines) for key, title in COLLAPSE.items() if (lines := _collapse_lines(groups, key))]
     special = {"step", *TECHNICAL, *(name for name in logged if name.startswith(("lexicon_", "control_")))}
     own = {name: name.replace("_", " ") for name in logged if name not in special | set(CURVES)}
-    losses = [line_plot(title, _lines(groups, key)) for key, title in (CURVES | own).items() if key in logged]
-    technical = [line_plot(title, _lines(groups, key)) for key, title in TECHNICAL.items() if key in logged]
-    return losses, collapse, technical
+    main = CURVES | {name: title for name, title in own.items() if name.endswith(("loss", "accuracy"))}
+    losses = _plots(groups, main)
+    return (
+        losses,
+        collapse,
+        _plots(groups, {name: title for name, title in (TECHNICAL | own).items() if name not in main}),
+    )
+
+
+def _plots(groups: Sequence[Group], titles: Mapping[str, str]) -> list[Markup]:
+    """A plot for each of the keys that some run logged."""
+    return [line_plot(title, lines) for key, title in titles.items() if (lines := _lines(groups, key))]
 
 
 def _collapse_lines(groups: Sequence[Group], key: str) -> list[Line]:

@@ -1,7 +1,8 @@
 """Inline SVG: dot-and-whisker plots and curves whose colours and letters come from the page's style sheet."""
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
@@ -74,7 +75,8 @@ def dot_plot(title: str, rows: Sequence[Dot], reference: float | None = None) ->
             told += f" [{_number(row.low)}, {_number(row.high)}]"
         parts.append(
             _svg(
-                f'<circle class="dot {row.style}" cx="{place(row.value):.1f}" cy="{y}" r="4"><title>{escape(told)}</title></circle>'
+                f'<circle class="dot {row.style}" cx="{place(row.value):.1f}" cy="{y}" r="4">'
+                f"<title>{escape(told)}</title></circle>"
             )
         )
     return _figure(title, bottom + 20, parts)
@@ -135,13 +137,13 @@ def _ticks(low: float, high: float, *, tight: bool = False) -> tuple[list[float]
         low, high = low - room, high + room
     room = 0 if tight else 0.04 * (high - low)
     low, high = low - room, high + room
-    ticks = [float(t) for t in MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
+    ticks = [float(t) for t in MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
     return [t for t in ticks if low <= t <= high], low, high
 
 
 def _tick_text(value: float, ticks: Sequence[float]) -> str:
     """As many decimals as tell the ticks apart; large and tiny numbers as powers of ten."""
-    step = min((b - a for a, b in zip(ticks, ticks[1:], strict=False)), default=abs(value) or 1.0)
+    step = min((b - a for a, b in itertools.pairwise(ticks)), default=abs(value) or 1.0)
     if abs(value) >= 1e6 or 0 < max(map(abs, ticks)) < 1e-3:
         return f"{value:.2g}".replace("-", "−").replace("e+0", "e").replace("e−0", "e−")
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
@@ -154,7 +156,7 @@ def _number(value: float) -> str:
     return f"{value:.4g}".replace("-", "−")
 
 
-def _scale(low: float, high: float, start: float, end: float):  # type: ignore[no-untyped-def]
+def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
     return lambda value: start + (value - low) / (high - low) * (end - start)
 
 

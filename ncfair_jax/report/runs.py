@@ -200,7 +200,7 @@ def _read_results(folder: Path, asked: Mapping[str, Any], missing: list[str], wh
     if not folder.is_dir():
         return None
     documents = {name: _dict(folder / f"{name}.json") for name in BENCHMARKS if (folder / f"{name}.json").is_file()}
-    figures = {}
+    figures: dict[str, Figure] = {}
     for name, document in documents.items():
         try:
             figures |= {figure.name: figure for figure in _figures(name, document)}

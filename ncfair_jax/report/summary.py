@@ -73,13 +73,13 @@ def summarise_folders(folders: Sequence[Path], before: Path | None = None) -> Su
     notes = _missing(groups)
     changes, against = {}, {}
     for group in groups:
-        pair = [_folders(group, "before"), _folders(group, "after")]
-        if all(pair):
-            changes[group.name] = _compared(*pair, f"{group.name}: before and after", notes)
+        before_folders, after_folders = _folders(group, "before"), _folders(group, "after")
+        if before_folders and after_folders:
+            changes[group.name] = _compared(before_folders, after_folders, f"{group.name}: before and after", notes)
     for group in groups[1:]:
-        pair = [_folders(groups[0], "after"), _folders(group, "after")]
-        if all(pair):
-            against[group.name] = _compared(*pair, f"{groups[0].name} and {group.name}", notes)
+        first, other = _folders(groups[0], "after"), _folders(group, "after")
+        if first and other:
+            against[group.name] = _compared(first, other, f"{groups[0].name} and {group.name}", notes)
     drilled = tuple(
         found for name, benchmark in BENCHMARKS.items() if (found := _drill(name, benchmark, groups)) is not None
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from ncfair_jax.config import RunConfig, to_dict
 from ncfair_jax.evals.compare import Row
-from ncfair_jax.evals.table import number, p_value, span
+from ncfair_jax.evals.table import number, p_value
 from ncfair_jax.report.corpus import training_text
 from ncfair_jax.report.runs import Figure, Group, Results, Run
 from ncfair_jax.report.summary import Quoted, Summary, before_is_shared
@@ -16,7 +16,23 @@ from ncfair_jax.report.summary import Quoted, Summary, before_is_shared
 MINUS = "−"
 KINDS = {"fairness": "Fairness", "utility": "Utility", "collapse": "Collapse"}
 IDEALS = {"higher": "↑", "lower": "↓"}
-HIDDEN_FIELDS = ("name", "seed", "model.path", "objective.name", "evals.data")  # shown elsewhere, or only a place
+# Shown in other words, or without effect on the result.
+HIDDEN_FIELDS = (
+    "name",
+    "seed",
+    "model.path",
+    "objective.name",
+    "data.corpus",
+    "data.path",
+    "data.subset",
+    "data.counterfactual",
+    "mabel.pairs",
+    "ase.source",
+    "evals.data",
+    "train.log_every",
+    "train.save_every",
+    "train.keep",
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +57,7 @@ class Table:
 
 def all_tables(summary: Summary) -> list[Table]:
     """Every table that the summary has something for."""
-    found = [setup_table(summary), summary_table(summary), *difference_tables(summary), runs_table(summary)]
+    found = [*setup_tables(summary), summary_table(summary), *difference_tables(summary), runs_table(summary)]
     return [table for table in found if table is not None]
 
 
@@ -63,14 +79,18 @@ def summary_table(summary: Summary) -> Table | None:
         if after:
             columns.append((f"{group.name}, after" if before and not shared else group.name, after))
     rows = [
-        (*_leading(figure), *(_figure_cell([r.figures.get(figure.name) for r in results]) for _, results in columns))
+        (
+            Cell(figure.name),
+            *(_figure_cell([r.figures.get(figure.name) for r in results]) for _, results in columns),
+            *_trailing(figure),
+        )
         for figure in all_figures(groups)
     ]
     seeds = any(len(results) > 1 for _, results in columns)
     caption = "In brackets the 95% interval over examples." + (
         " Arms with several seeds: mean ± standard deviation over the seeds." if seeds else ""
     )
-    return _table("Summary", caption, ["Figure", "About", "Ideal", "n", *(name for name, _ in columns)], rows, 2)
+    return _table("Summary", caption, ["Figure", *(name for name, _ in columns), "n", "Ideal", "About"], rows)
 
 
 def _before_after_table(group: Group, changes: Sequence[Row]) -> Table:
@@ -79,19 +99,17 @@ def _before_after_table(group: Group, changes: Sequence[Row]) -> Table:
     rows = []
     for figure in all_figures([group]):
         before, after = (r.figures.get(figure.name) if r else None for r in (run.before, run.after))
-        cells = (*_leading(figure), _figure_cell([before]), _figure_cell([after]))
-        rows.append((*cells, *_change_cells(by_name.get(figure.name), before, after)))
+        cells = (Cell(figure.name), _figure_cell([before]), _figure_cell([after]))
+        rows.append((*cells, *_change_cells(by_name.get(figure.name), before, after), *_trailing(figure)))
         for name in _distances(figure.name, by_name):
             row = by_name[name]
-            values = (Cell(_sign(number(x)), "", x) for x in (row.value_a, row.value_b))
-            rows.append(
-                (Cell(name), Cell(KINDS[figure.kind]), Cell("0"), _n_cell(str(row.n)), *values, *_row_cells(row))
-            )
+            values = (Cell(_fixed(x, _decimals(name, x)), "", x) for x in (row.value_a, row.value_b))
+            rows.append((Cell(name), *values, *_row_cells(row), *_trailing(figure, "0")))
     caption = (
         "In brackets 95% intervals over examples. Change: after minus before, paired by example; p: permutation test. "
         "Collapse figures have intervals of their own, but no paired test."
     )
-    return _table("Summary", caption, ["Figure", "About", "Ideal", "n", "Before", "After", "Change", "p"], rows, 2)
+    return _table("Summary", caption, ["Figure", "Before", "After", "Change", "p", "n", "Ideal", "About"], rows)
 
 
 def _distances(name: str, by_name: Mapping[str, Row]) -> list[str]:
@@ -136,11 +154,11 @@ def _differences(title: str, caption: str, by_group: Mapping[str, Sequence[Row]]
     return _table(title, caption, header, body, 1)
 
 
-def setup_table(summary: Summary) -> Table | None:
-    """Model, method, text, and the fields of the config that differ between the groups or from the defaults."""
+def setup_tables(summary: Summary) -> list[Table]:
+    """Model, method, text and the fields of the config that are not at their default: what differs, and what all share."""
     groups = [group for group in summary.groups if group.runs[0].config]
     if not groups:
-        return None
+        return []
     configs = [_flat(group.runs[0].config) for group in groups]
     defaults = _flat(to_dict(RunConfig()))
     names = [
@@ -148,22 +166,24 @@ def setup_table(summary: Summary) -> Table | None:
         for name, default in defaults.items()
         if name not in HIDDEN_FIELDS and any(config.get(name, default) != default for config in configs)
     ]
-    rows = [
-        ("Starting model", [config["model.path"] for config in configs]),
-        ("Objective", [config["objective.name"] for config in configs]),
-        ("Training text", [training_text(group.runs[0].config) for group in groups]),
-        ("Seeds", [", ".join(str(run.config["seed"]) for run in group.runs) for group in groups]),
-        *((name, [config.get(name, defaults[name]) for config in configs]) for name in names),
-    ]
-    body = [
-        (
-            Cell(name, "differs" if len({str(value) for value in values}) > 1 else ""),
-            *(_plain(value) for value in values),
-        )
-        for name, values in rows
-    ]
-    caption = "Fields of the config that are not at their default."
-    return _table("What was run", caption, ["Setting", *(group.name for group in groups)], body, len(groups) + 1)
+    settings = {
+        "Starting model": [config["model.path"] for config in configs],
+        "Objective": [config["objective.name"] for config in configs],
+        "Training text": [training_text(group.runs[0].config) for group in groups],
+        "Seeds": [", ".join(str(run.config["seed"]) for run in group.runs) for group in groups],
+        **{name: [config.get(name, defaults[name]) for config in configs] for name in names},
+    }
+    differing = {name: values for name, values in settings.items() if any(value != values[0] for value in values)}
+    shared = {name: values[:1] for name, values in settings.items() if name not in differing}
+    found = []
+    for title, columns, rows in (
+        ("What differs", [group.name for group in groups], differing),
+        ("Settings" if len(groups) == 1 else "What all share", ["Value"], shared),
+    ):
+        body = [(Cell(name), *map(_plain, values)) for name, values in rows.items()]
+        if body:
+            found.append(_table(title, "", ["Setting", *columns], body, len(columns) + 1))
+    return found
 
 
 def runs_table(summary: Summary) -> Table | None:
@@ -236,8 +256,11 @@ def signed_text(value: float | None) -> str:
     return _sign(number(value, signed=True))
 
 
-def _table(title: str, caption: str, header: Sequence[str], rows: Sequence[Sequence[Cell]], text_columns: int) -> Table:
-    numeric = frozenset(range(text_columns, len(header)))
+def _table(
+    title: str, caption: str, header: Sequence[str], rows: Sequence[Sequence[Cell]], text_columns: int = 1
+) -> Table:
+    """`text_columns`: so many at the left are text; "About" is, wherever it stands."""
+    numeric = frozenset(column for column in range(text_columns, len(header)) if header[column] != "About")
     return Table(title, caption, tuple(header), tuple(tuple(row) for row in rows), numeric)
 
 
@@ -252,17 +275,13 @@ def all_figures(groups: Sequence[Group]) -> list[Figure]:
     return [figure for kind in KINDS for figure in found.values() if figure.kind == kind]
 
 
-def _leading(figure: Figure) -> tuple[Cell, ...]:
-    return (
-        Cell(figure.name),
-        Cell(KINDS[figure.kind]),
-        Cell(IDEALS.get(figure.better, figure.better)),
-        _n_cell(figure.n),
-    )
+def _trailing(figure: Figure, ideal: str = "") -> tuple[Cell, ...]:
+    return _n_cell(figure.n), Cell(ideal or IDEALS.get(figure.better, figure.better)), Cell(KINDS[figure.kind])
 
 
 def _n_cell(n: str) -> Cell:
-    return Cell(n, "", float(n.split()[0]))
+    count, _, unit = n.partition(" ")
+    return Cell(f"{int(count):,} {unit}".strip(), "", float(count))
 
 
 def _figure_cell(figures: Sequence[Figure | None]) -> Cell:
@@ -271,16 +290,20 @@ def _figure_cell(figures: Sequence[Figure | None]) -> Cell:
     if not figures or len(values) < len(figures):
         return Cell("–")
     mean = float(np.mean(values))
-    if len(values) == 1:
-        assert figures[0] is not None
-        return Cell(_sign(number(mean)), _sign(span(figures[0].interval)) if figures[0].interval else "", mean)
-    decimals = 2 if abs(mean) >= 10 else 4
-    return Cell(_sign(number(mean)), f"± {np.std(values, ddof=1):.{decimals}f}", mean)
+    assert figures[0] is not None
+    decimals = _decimals(figures[0].name, mean)
+    interval = figures[0].interval
+    if len(values) > 1:
+        note = f"± {np.std(values, ddof=1):.{decimals}f}"
+    else:
+        note = _interval(interval, decimals) if interval else ""
+    return Cell(_fixed(mean, decimals), note, mean)
 
 
 def _row_cells(row: Row) -> tuple[Cell, Cell]:
-    change = Cell(signed_text(row.difference), _sign(span(row.interval, signed=True)), row.difference)
-    return change, Cell(p_value(row.p), "", row.p)
+    decimals = _decimals(row.name, row.value_a, row.value_b)
+    interval = _interval(row.interval, decimals, "+") if row.interval else ""
+    return Cell(_fixed(row.difference, decimals, "+"), interval, row.difference), Cell(p_value(row.p), "", row.p)
 
 
 def _change_cells(row: Row | None, before: Figure | None, after: Figure | None) -> tuple[Cell, Cell]:
@@ -289,11 +312,25 @@ def _change_cells(row: Row | None, before: Figure | None, after: Figure | None) 
     if before is None or after is None or before.value is None or after.value is None:
         return Cell("–"), Cell("–")
     difference = after.value - before.value
-    return Cell(signed_text(difference), "", difference), Cell("–")
+    text = _fixed(difference, _decimals(before.name, before.value, after.value), "+")
+    return Cell(text, "", difference), Cell("–")
 
 
 def _plain(value: Any) -> Cell:
     return Cell(f"{value:g}" if isinstance(value, float) else str(value) if value != "" else "–")
+
+
+def _decimals(name: str, *values: float) -> int:
+    """Two for percentages and numbers of 10 and more, else four: the same for a value, its interval and its change."""
+    return 2 if "%" in name or any(abs(value) >= 10 for value in values) else 4
+
+
+def _fixed(value: float, decimals: int, sign: str = "") -> str:
+    return "–" if value != value else _sign(f"{value:{sign}.{decimals}f}")
+
+
+def _interval(ends: Sequence[float], decimals: int, sign: str = "") -> str:
+    return "[" + ", ".join(_fixed(end, decimals, sign) for end in ends) + "]"
 
 
 def _sign(text: str) -> str:

@@ -1,0 +1,22 @@
+"""README.md of an exported model."""
+
+import json
+
+from ncfair_jax.config import RunConfig, to_dict
+from ncfair_jax.report.corpus import training_text
+from ncfair_jax.report.markdown import escape, markdown
+from ncfair_jax.report.summary import Summary
+
+
+def model_card(config: RunConfig, summary: Summary) -> str:
+    """What the model was made of and how, and the report of its run without the quoted sentences."""
+    model, text = escape(config.model.path), escape(training_text(to_dict(config)))
+    return (
+        f"# {escape(config.name)}\n\n"
+        f"{model} fine-tuned with ncfair\\_jax: objective {config.objective.name}, text: {text}, NC3 weight "
+        f"{config.nc3.weight:g}, seed {config.seed}.\n\n"
+        "The benchmarks score stereotypes; their figures are diagnostic, mostly about binary gender in English, and a small "
+        "interval says that the figure is precise, not that the model is fair.\n\n"
+        f"{markdown(summary, level=2, quotes=False)}\n"
+        f"```json\n{json.dumps(to_dict(config), indent=1)}\n```\n"
+    )
