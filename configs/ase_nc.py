@@ -27,6 +27,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.data.counterfactual = "two_sided"  # both sides of each pair
     config.data.max_tokens = 164
     config.data.row_tokens = 192
+    config.evals.benchmarks += ",winobias"  # its test files, which nothing here trains on
     config.train.batch_size = 6
     config.train.epochs = 5.0
     if config.name == "ase_nc-paper":
