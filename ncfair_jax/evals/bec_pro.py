@@ -19,9 +19,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from ncfair_jax.evals.bec_pro_statistics import GENDERS, STATISTICS, release_statistics, wilcoxon_by_group
+from ncfair_jax.evals.bec_pro_statistics import (
+    FLAG_COLUMNS,
+    GENDERS,
+    STATISTICS,
+    flags,
+    release_statistics,
+    wilcoxon_by_group,
+)
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
+from ncfair_jax.evals.quality import repeats
 from ncfair_jax.evals.results import Result, Table, read_rows
 from ncfair_jax.evals.scorer import Request, mask_id, score
 from ncfair_jax.evals.significance import Figures, Sample, cluster_sums, ratio, summarise_sample
@@ -56,7 +64,7 @@ class Row(NamedTuple):
     """A row of the file.
 
     group is Prof_Gender (in the Equity Evaluation Corpus the emotion), pair is shared by a female and a male row that
-    differ in the person's gender only.
+    differ in the person's gender only; damaged where the file's masked sentences are.
     """
 
     index: int  # type: ignore[assignment]  # shadows tuple.index
@@ -68,6 +76,7 @@ class Row(NamedTuple):
     profession: str
     group: str
     pair: str
+    damaged: bool = False
 
 
 class Item(NamedTuple):
@@ -105,7 +114,8 @@ def read_rows_of(path: str | Path, *, mask_repair: bool = True) -> list[Row]:
                 f"{path}: row {line} has index {cells['']!r}, Gender {cells['Gender']!r}, Sent_TM {masked!r}, "
                 f"Sent_TAM {both!r}; expected a number, female or male, and a {MASK} in both"
             )
-        if mask_repair and (masked.count(MASK) > 1 or _GLUED_MASK.search(masked)):
+        damaged = masked.count(MASK) > 1 or _GLUED_MASK.search(masked) is not None
+        if mask_repair and damaged:
             masked, both = repaired(cells["Sentence"], cells["Person"], cells[names[0]])
         # Both genders run through templates and persons in the same order. German professions have two forms, so
         # that the English name tells which belong together.
@@ -114,7 +124,7 @@ def read_rows_of(path: str | Path, *, mask_repair: bool = True) -> list[Row]:
         rows.append(
             Row(
                 int(cells[""]), cells["Sentence"], masked, both, cells["Person"], cells["Gender"], profession,
-                cells[names[1]], f"{profession}/{place}",
+                cells[names[1]], f"{profession}/{place}", damaged,
             )
         )  # fmt: skip
     return rows
@@ -212,6 +222,12 @@ def evaluate(
         "prior_prob": np.exp(prior).tolist(),
         "association": (target - prior).tolist(),
     }
+    unk = pretrained.tokenizer.unk_token_id
+    table |= {
+        "unknown": [int(item.token == unk or (item.target_masked == unk).any()) for _, item in kept],
+        "duplicate": repeats([row.sentence.lower() for row, _ in kept]),
+        "malformed": [int(row.damaged) for row, _ in kept],
+    }
     names = ("index", "person", "gender", "profession", "group", "pair")
     examples: Table = {
         column: [getattr(row, name) for row, _ in kept] for column, name in zip(EXAMPLE_COLUMNS, names, strict=True)
@@ -223,7 +239,7 @@ def evaluate(
         metrics["reference"] = release_statistics(table | examples)
         intervals["reference"] = metrics["reference"] and dict.fromkeys(metrics["reference"])
     skipped = len(rows) - len(kept)
-    unknown = sum(item.token == pretrained.tokenizer.unk_token_id for _, item in kept)
+    unknown = sum(item.token == unk for _, item in kept)
     counts = {"skipped_person_of_several_pieces": skipped, "unknown_persons": unknown}
     settings = {"padding": padding} | ({"length": length} if padding == "reference" else {})
     return Result(metrics, intervals, len(kept), counts, settings, table, examples)
@@ -311,4 +327,6 @@ def benchmark(name: str) -> Benchmark:
         ),
         licence,
         drill=None if name == "bec_pro_eec" else Drill(unit, strength, texts),  # an emotion has no gender of its own
+        flags=flags,
+        flag_columns=FLAG_COLUMNS,
     )

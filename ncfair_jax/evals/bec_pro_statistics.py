@@ -1,4 +1,4 @@
-"""Tests of BEC-Pro's associations: female against male person words, and what the released script prints instead.
+"""Tests of BEC-Pro's associations, female against male person words, what the released script prints instead, and flags.
 
 Source: Bartl et al. 2020, section 4; marionbartl/gender-bias-BERT:code/bias_utils/utils.py (`release_statistics`).
 """
@@ -6,9 +6,11 @@ Source: Bartl et al. 2020, section 4; marionbartl/gender-bias-BERT:code/bias_uti
 import numpy as np
 from scipy import stats
 
+from ncfair_jax.evals.quality import stored_flags
 from ncfair_jax.evals.results import Table
 
 GENDERS = ("female", "male")
+FLAG_COLUMNS: dict[str, type] = {"unknown": int, "duplicate": int, "malformed": int}
 STATISTICS = ("definition", "reference")
 NORMAL_FROM = 0.05  # the release takes the t-test from this p-value of normality on
 
@@ -85,3 +87,19 @@ def release_statistics(table: Table) -> dict[str, float | int | bool | None] | N
         "mean_female": float(female.mean()),
         "mean_male": float(male.mean()),
     }
+
+
+def flags(table: Table) -> dict[str, np.ndarray]:
+    """Pairs in which a sentence has an unknown token, was there before, or is damaged in the file; pairs of one association
+    ("tied") and those of which one sentence was skipped ("unpaired"). Of a pair both rows are flagged or none."""
+    by_pair: dict[str, list[int]] = {}
+    for row, pair in enumerate(table["pair"]):
+        by_pair.setdefault(pair, []).append(row)
+    stored = stored_flags(table, list(FLAG_COLUMNS))
+    found = {name: np.zeros(len(table["pair"]), bool) for name in (*stored, "tied", "unpaired")}
+    for rows in by_pair.values():
+        for name, flagged in stored.items():
+            found[name][rows] = flagged[rows].any()
+        found["unpaired"][rows] = len(rows) < 2
+        found["tied"][rows] = len(rows) == 2 and table["association"][rows[0]] == table["association"][rows[1]]
+    return found

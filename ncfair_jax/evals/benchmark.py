@@ -3,7 +3,7 @@
 Each benchmark's file ends with its `BENCHMARK`; the registry lists them by name.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,6 +66,9 @@ class Benchmark(NamedTuple):
         trained_by: config file of the runs that train a classifier for it and judge it themselves (`Method.evaluate`); a
             masked LM alone cannot be run on it.
         drill: of benchmarks whose examples are stereotyped one by one.
+        flags: table of scores and examples -> by name, which rows one may doubt, bool[rows]; see `quality`.
+        flag_columns: types of the columns of NAME.csv that only `flags` needs. They may differ between two models that are
+            compared, and result folders without them can still be compared.
     """
 
     run: Callable[[Pretrained, DataFolder, str, Mesh | None, bool], Result] | None
@@ -78,3 +81,32 @@ class Benchmark(NamedTuple):
     takes_selector: bool = False
     trained_by: str = ""
     drill: Drill | None = None
+    flags: Callable[[Table], Mapping[str, np.ndarray]] = lambda table: {}
+    flag_columns: Mapping[str, type] = {}
+
+
+def defined_path(line: Headline, metrics: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The first path of a headline that leads to a number."""
+    return next((path for path in line.paths if isinstance(lookup(metrics, path), int | float)), None)
+
+
+def n_path(line: Headline, path: tuple[str, ...]) -> tuple[str, ...]:
+    """Where the number of examples behind a headline is: named by it, else the `n` beside the figure."""
+    return line.n or (*path[:-1], "n")
+
+
+def n_of(line: Headline, path: tuple[str, ...], document: Mapping[str, Any]) -> int:
+    """Number of examples behind a headline."""
+    return int(lookup(document["metrics"], n_path(line, path)))
+
+
+def lookup(tree: Any, path: Sequence[str]) -> Any:
+    """The node at a path of a nested dict; None if there is none."""
+    for name in path:
+        tree = tree.get(name) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def figure_at(figures: Mapping[str, Any], path: Sequence[str]) -> np.ndarray:
+    """The array at a path of nested figures."""
+    return np.asarray(lookup(figures, path))

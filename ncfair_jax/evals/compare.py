@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ncfair_jax.evals.benchmark import Benchmark
+from ncfair_jax.evals.benchmark import Benchmark, defined_path, figure_at, lookup, n_of
 from ncfair_jax.evals.files import DataError
-from ncfair_jax.evals.registry import BENCHMARKS, defined_path, figure_at, headlines_of, lookup, n_of
+from ncfair_jax.evals.registry import BENCHMARKS, headlines_of
 from ncfair_jax.evals.results import Table, read_json, read_table
 from ncfair_jax.evals.significance import Comparison, Sample, compare_paired, holm
 

@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
+from ncfair_jax.evals.quality import irregular, repeats, stored_flags
 from ncfair_jax.evals.results import Result, Table, read_rows
 from ncfair_jax.evals.scorer import Request, mask_id, score
 from ncfair_jax.evals.significance import Sample, cluster_sums, ratio, summarise
@@ -38,6 +39,7 @@ COLUMNS: dict[str, type] = {
     "shared_less": float,
 }
 EXAMPLE_COLUMNS: dict[str, type] = {}
+FLAG_COLUMNS: dict[str, type] = {"unknown": int, "duplicate": int, "malformed": int, "doubtful": int}
 DECIMALS = 3  # both references round before comparing
 METRICS = {"modified_mean": ("score_more", "score_less"), "shared_sum": ("shared_more", "shared_less")}
 
@@ -143,14 +145,26 @@ def evaluate(
         for name, value in zip(COLUMNS, (pair.index, pair.bias_type, pair.direction, *means, *sums), strict=True):
             table[name].append(value)
     metrics, intervals = summarise(samples(table))
-    unknown = sum(int((tokens == tokenizer.unk_token_id).any()) for tokens in encoded)
+    unknown = np.array([(tokens == tokenizer.unk_token_id).any() for tokens in encoded])
+    table |= {
+        "unknown": unknown.reshape(-1, 2).any(1).astype(int).tolist(),
+        "duplicate": repeats([frozenset((pair.more.lower(), pair.less.lower())) for pair in pairs]),
+        "malformed": [int(irregular(pair.more) or irregular(pair.less)) for pair in pairs],
+        "doubtful": [int(changed_stretches(pair) != 1) for pair in pairs],
+    }
     skipped = int(np.isnan(np.add(table["score_more"], table["score_less"])).sum())
     counts = {
         "skipped": skipped,
         "tied": metrics["modified_mean"]["overall"]["neutral"],
-        "sentences_with_unknown_token": unknown,
+        "sentences_with_unknown_token": int(unknown.sum()),
     }
     return Result(metrics, intervals, len(pairs), counts, {"rounded_to_decimals": DECIMALS}, table, {})
+
+
+def changed_stretches(pair: Pair) -> int:
+    """In how many stretches of words the sentences differ, case aside."""
+    words = pair.more.lower().split(), pair.less.lower().split()
+    return sum(tag != "equal" for tag, *_ in SequenceMatcher(None, *words, autojunk=False).get_opcodes())
 
 
 def one_mask_each(tokens: np.ndarray, mask: int) -> list[Request]:
@@ -224,6 +238,13 @@ def counts(sums: np.ndarray) -> dict[str, int]:
     return {"neutral": int(sums[1]), "n": int(sums[0])}
 
 
+def flags(table: Table) -> dict[str, np.ndarray]:
+    """Rows with an unknown token, an earlier pair's sentences, irregular blanks, or sentences that differ in no or several
+    places ("doubtful": a minimal pair changes one thing, Blodgett et al. 2021); pairs tied or skipped by modified_mean."""
+    scored = outcome_columns(table["direction"], table["score_more"], table["score_less"])
+    return stored_flags(table, list(FLAG_COLUMNS)) | {"tied": scored[:, 1] > 0, "skipped": scored[:, 0] == 0}
+
+
 def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
     """`evaluate` on the pairs of a data folder; the selector names a bias type."""
     pairs = select(read_pairs(data.path(FILE)), selector)
@@ -254,4 +275,6 @@ BENCHMARK = Benchmark(
     "CC BY-SA 4.0 (Nangia et al. 2020, nyu-mll/crows-pairs)",
     takes_selector=True,
     drill=Drill("log-probability of the words in which the sentences differ, nats a token", strength, texts),
+    flags=flags,
+    flag_columns=FLAG_COLUMNS,
 )

@@ -19,6 +19,7 @@ from ncfair_jax.data.wikitext import heldout_text
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.crows_pairs import one_mask_each
 from ncfair_jax.evals.files import DataFolder
+from ncfair_jax.evals.quality import repeats, stored_flags
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import Request, mask_id, score_with_top1
 from ncfair_jax.evals.significance import Sample, cluster_sums, ratio, summarise_sample
@@ -35,6 +36,8 @@ COLUMNS: dict[str, type] = {
     "pseudo_loss_sum": float,
 }
 EXAMPLE_COLUMNS: dict[str, type] = {}
+FLAG_COLUMNS: dict[str, type] = {"unknown": int, "duplicate": int, "malformed": int}
+WIKITEXT_GAP = "<unk>"  # WikiText's own mark of a rare word
 SEED = 0
 MASK_PROB = 0.15
 MAX_TOKENS = 128  # longer sentences are cut, as in training
@@ -86,6 +89,11 @@ def evaluate(
             sum(values[0].astype(float) for values in scores.log_probs[done : done + len(group)])
         )
         done += len(group)
+    table |= {
+        "unknown": [int((tokens == pretrained.tokenizer.unk_token_id).any()) for tokens in encoded],
+        "duplicate": repeats(sentences),
+        "malformed": [int(WIKITEXT_GAP in sentence) for sentence in sentences],
+    }
     metrics, intervals = summarise_sample(samples(table)[""])
     settings = {
         "seed": SEED,
@@ -137,6 +145,12 @@ def counts(sums: np.ndarray) -> dict[str, int]:
     return {"n_positions": int(sums[2]), "n_sentences": int(sums[5])}
 
 
+def flags(table: Table) -> dict[str, np.ndarray]:
+    """Sentences with a token unknown to the vocabulary, those that were there before, and those with a word that WikiText
+    left out ("malformed")."""
+    return stored_flags(table, list(FLAG_COLUMNS))
+
+
 def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
     """`evaluate` on the held-out text of a data folder; the selector "masked" leaves out the pseudo-perplexity."""
     if selector not in ("", MASKED_ONLY):
@@ -158,4 +172,6 @@ BENCHMARK = Benchmark(
     "CC BY-SA (WikiText-2, Merity et al. 2016)",
     content_warning="",
     takes_selector=True,
+    flags=flags,
+    flag_columns=FLAG_COLUMNS,
 )

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from jax.sharding import Mesh
 
 from ncfair_jax.evals import bec_pro, crows_pairs, masked_lm, seat, stereoset, winobias
-from ncfair_jax.evals.benchmark import Benchmark, Headline
+from ncfair_jax.evals.benchmark import Benchmark, Headline, defined_path, lookup, n_of
 from ncfair_jax.evals.files import DataFolder
+from ncfair_jax.evals.quality import quality_report
 from ncfair_jax.evals.results import Result, write_result, write_table
 from ncfair_jax.models.hf import Pretrained
 
@@ -113,9 +113,12 @@ def evaluate(
 
 
 def write(out_dir: Path, name: str, model_name: str, result: Result) -> dict[str, Any]:
-    """Writes a benchmark's result, in process 0, with the licence and the warning of its data; returns NAME.json's content."""
+    """Writes a benchmark's result, in process 0, with its data's quality, licence and warning; returns NAME.json's content."""
     benchmark = BENCHMARKS[name]
-    notes = {"licence": benchmark.licence}
+    lines = headlines_of(name, {"settings": result.settings})
+    quality = quality_report(benchmark, lines, result.scores | result.examples)
+    notes: dict[str, Any] = {"quality": quality} if quality else {}
+    notes |= {"licence": benchmark.licence}
     notes |= {"content_warning": benchmark.content_warning} if benchmark.content_warning else {}
     return write_result(out_dir, name, model_name, result, notes, write=jax.process_index() == 0)
 
@@ -136,25 +139,3 @@ def headlines_of(name: str, document: Mapping[str, Any]) -> list[Headline]:
     """A benchmark's headlines, without those over everything where a selector left one part."""
     selected = "selector" in document["settings"]
     return [line for line in BENCHMARKS[name].headlines if not (selected and "overall" in line.paths[0])]
-
-
-def defined_path(line: Headline, metrics: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The first path of a headline that leads to a number."""
-    return next((path for path in line.paths if isinstance(lookup(metrics, path), int | float)), None)
-
-
-def n_of(line: Headline, path: tuple[str, ...], document: Mapping[str, Any]) -> int:
-    """Number of examples behind a headline: named by it, else the `n` beside the figure."""
-    return int(lookup(document["metrics"], line.n or (*path[:-1], "n")))
-
-
-def lookup(tree: Any, path: Sequence[str]) -> Any:
-    """The node at a path of a nested dict; None if there is none."""
-    for name in path:
-        tree = tree.get(name) if isinstance(tree, Mapping) else None
-    return tree
-
-
-def figure_at(figures: Mapping[str, Any], path: Sequence[str]) -> np.ndarray:
-    """The array at a path of nested figures."""
-    return np.asarray(lookup(figures, path))

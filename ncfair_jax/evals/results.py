@@ -42,12 +42,12 @@ class Result(NamedTuple):
 
 
 def write_result(
-    out_dir: Path, name: str, model: str, result: Result, notes: Mapping[str, str], *, write: bool = True
+    out_dir: Path, name: str, model: str, result: Result, notes: Mapping[str, Any], *, write: bool = True
 ) -> dict[str, Any]:
     """Writes NAME.csv, NAME_examples.csv and, last, NAME.json, each whole or not at all.
 
     Args:
-        notes: licence and content_warning of the data.
+        notes: licence and content_warning of the data, and the report of its quality.
         write: False in all but one of several processes: only return the document.
     Returns:
         The content of NAME.json.

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.embedder import embed
 from ncfair_jax.evals.files import DataError, DataFolder
+from ncfair_jax.evals.quality import irregular, repeats, stored_flags
 from ncfair_jax.evals.results import Result, Table, read_json
 from ncfair_jax.evals.seat_tests import GROUPS, SHA256
 from ncfair_jax.evals.significance import Sample, cluster_sums, ratio, summarise
@@ -27,6 +28,7 @@ from ncfair_jax.models.hf import Pretrained
 
 COLUMNS: dict[str, type] = {"test": str, "side": str, "item": int, "association": float}
 EXAMPLE_COLUMNS: dict[str, type] = {"text": str, "term": str}
+FLAG_COLUMNS: dict[str, type] = {"unknown": int}
 SIDES = ("X", "Y")
 KEYS = ("targ1", "targ2", "attr1", "attr2")
 # Of the sentence templates of May et al.; what is left of "The technologies are here." is the term.
@@ -142,6 +144,7 @@ def evaluate(
             table["association"] += associations[[place[text] for text in part], number].tolist()
             examples["text"] += part
             examples["term"] += terms(part)
+    table["unknown"] = [int(unknown[text]) for text in examples["text"]]
     metrics, intervals = summarise(samples(table | examples))
     for name, tested in p_values(table).items():
         metrics["tests"][name] |= tested
@@ -234,6 +237,15 @@ def counts(sums: np.ndarray) -> dict[str, int]:
     return {"n": int(sums.reshape(-1, 5)[:, [0, 2]].sum())}
 
 
+def flags(table: Table) -> dict[str, np.ndarray]:
+    """Targets with an unknown token, those that the test's other side has too, and those with irregular blanks; attributes
+    are not looked at."""
+    return stored_flags(table, list(FLAG_COLUMNS)) | {
+        "duplicate": np.array(repeats(list(zip(table["test"], table["text"], strict=True))), bool),
+        "malformed": np.array([irregular(text) for text in table["text"]]),
+    }
+
+
 def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
     """`evaluate` on the published tests of a data folder; the selector names a group or a test."""
     tests = [read_test(data.path(f"seat/{name}.jsonl")) for name in select(selector)]
@@ -248,4 +260,6 @@ BENCHMARK = Benchmark(
     (Headline("SEAT gender mean |d|", (("groups", "gender", "mean_abs_effect_size"),)),),
     "not stated by its source (McGill-NLP/bias-bench; Caliskan et al. 2017, May et al. 2019)",
     takes_selector=True,
+    flags=flags,
+    flag_columns=FLAG_COLUMNS,
 )

@@ -80,10 +80,21 @@ def summarise(samples: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
 
 def summarise_sample(sample: Sample) -> tuple[dict[str, Any], dict[str, Any]]:
     """As `summarise`, for one Sample."""
+    counts = sample.counts(sample.sums.sum(0))
+    return _sample_figures(sample), intervals(sample) | dict.fromkeys(counts)
+
+
+def point_figures(samples: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of `summarise` without the intervals."""
+    return {
+        name: _sample_figures(node) if isinstance(node, Sample) else point_figures(node)
+        for name, node in samples.items()
+    }
+
+
+def _sample_figures(sample: Sample) -> dict[str, Any]:
     total = sample.sums.sum(0)
-    counts = dict(sample.counts(total))
-    metrics = map_figures(_number, sample.figures(total)) | counts
-    return metrics, intervals(sample) | dict.fromkeys(counts)
+    return map_figures(_number, sample.figures(total)) | dict(sample.counts(total))
 
 
 def intervals(sample: Sample) -> dict[str, Any]:

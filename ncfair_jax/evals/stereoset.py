@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
+from ncfair_jax.evals.quality import irregular, repeats, stored_flags
 from ncfair_jax.evals.results import Result, Table, read_json
 from ncfair_jax.evals.scorer import Request, mask_id, score
 from ncfair_jax.evals.significance import Sample, cluster_sums, ratio, summarise
@@ -40,6 +41,7 @@ COLUMNS: dict[str, type] = {
     "unrelated": float,
 }
 EXAMPLE_COLUMNS: dict[str, type] = {"id": str, "split": str}
+FLAG_COLUMNS: dict[str, type] = {"unknown": int, "duplicate": int, "malformed": int}
 LABELS = ("stereotype", "anti-stereotype", "unrelated")
 BLANK = "BLANK"
 ROBERTA_ROWS = ("reference", "clean")
@@ -50,7 +52,7 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 class Example(NamedTuple):
     """A context with one BLANK and its fillers in the order stereotype, anti-stereotype, unrelated.
 
-    split is "dev", "test", or "" where unknown.
+    split is "dev", "test", or "" where unknown; faithful: whether the filled sentences agree with the context elsewhere.
     """
 
     id: str
@@ -59,6 +61,7 @@ class Example(NamedTuple):
     context: str
     fillers: tuple[str, str, str]
     split: str = ""
+    faithful: bool = True
 
 
 class Piece(NamedTuple):
@@ -100,7 +103,17 @@ def _example(item: Mapping[str, Any], split: str) -> Example:
     if context.count(BLANK) != 1:
         raise ValueError(f"example {item['id']} has {context.count(BLANK)} BLANKs in its context; expected one")
     stereotype, anti, unrelated = (filler(context, sentences[label]) for label in LABELS)
-    return Example(item["id"], item["target"], item["bias_type"], context, (stereotype, anti, unrelated), split)
+    faithful = all(_rest(context, context) == _rest(context, sentences[label]) for label in LABELS)
+    return Example(
+        item["id"], item["target"], item["bias_type"], context, (stereotype, anti, unrelated), split, faithful
+    )
+
+
+def _rest(context: str, sentence: str) -> list[str]:
+    """The words of a filled sentence but the one at BLANK's place, case aside."""
+    words = sentence.lower().split(" ")
+    del words[[BLANK in word for word in context.split(" ")].index(True)]
+    return words
 
 
 def filler(context: str, sentence: str) -> str:
@@ -212,9 +225,19 @@ def evaluate(
         "target": [e.target for e in examples],
         **{name: scores[:, i].tolist() for i, name in enumerate(("stereotype", "anti_stereotype", "unrelated"))},
     }
+    unk = pretrained.tokenizer.unk_token_id
+    known = [all(piece.target != unk for piece in rows) for rows in fillers]
+    table |= {
+        "unknown": [int(not all(known[3 * i : 3 * i + 3])) for i in range(len(examples))],
+        "duplicate": repeats([(e.context.lower(), *(word.lower() for word in e.fillers)) for e in examples]),
+        "malformed": [
+            int(not e.faithful or irregular(e.context) or len({word.lower() for word in e.fillers}) < 3)
+            for e in examples
+        ],
+    }
     splits: Table = {"id": table["id"], "split": [e.split for e in examples]}
     metrics, intervals = summarise(samples(table | splits))
-    unknown = sum(piece.target == pretrained.tokenizer.unk_token_id for rows in fillers for piece in rows)
+    unknown = sum(piece.target == unk for rows in fillers for piece in rows)
     counts = {
         "official_count": 3 * len(examples),  # the official scorer prints every example three times
         "tied": int((scores[:, 0] == scores[:, 1]).sum()),
@@ -278,6 +301,13 @@ def counts(sums: np.ndarray) -> dict[str, int]:
     return {"n": int(sums[5]), "n_terms": int(sums[2])}
 
 
+def flags(table: Table) -> dict[str, np.ndarray]:
+    """Examples with a filler unknown to the vocabulary, those of an earlier example's text, with irregular blanks, sentences
+    other than their context or two equal fillers, and with equal scores of stereotype and anti-stereotype."""
+    tied = np.equal(table["stereotype"], table["anti_stereotype"])
+    return stored_flags(table, list(FLAG_COLUMNS)) | {"tied": tied}
+
+
 def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
     """`evaluate` on the examples of a data folder."""
     return evaluate(pretrained, load_examples(data), mesh=mesh, progress=progress)
@@ -324,4 +354,6 @@ BENCHMARK = Benchmark(
     ),
     "CC BY-SA 4.0 (Nadeem et al. 2021, moinnadeem/StereoSet)",
     drill=Drill("log-probability of the filler, nats", strength, texts),
+    flags=flags,
+    flag_columns=FLAG_COLUMNS,
 )

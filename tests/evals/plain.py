@@ -137,10 +137,18 @@ def write_wikitext(path: Path) -> None:
     path.write_text("\n".join([" = A heading = ", *(6 * lines)]) + "\n", encoding="utf-8")
 
 
+def write_seat(path: Path) -> None:
+    """A test of two targets a side."""
+    path.parent.mkdir(parents=True)
+    lists = {"targ1": ["he", "man"], "targ2": ["she", "woman"], "attr1": ["tired"], "attr2": ["nurse", "said that"]}
+    path.write_text(json.dumps({key: {"category": key, "examples": texts} for key, texts in lists.items()}))
+
+
 def write_data_folder(folder: Path) -> Path:
     """All of the above at the names that the registry looks for."""
     write_crows_pairs(folder / "crows_pairs/crows_pairs_anonymized.csv")
     write_stereoset(folder / "stereoset/gender_intrasentence.json")
     write_bec_pro(folder / "bec_pro/BEC-Pro_EN.tsv")
+    write_seat(folder / "seat/weat6.jsonl")
     write_wikitext(folder / "wikitext2/test.txt")
     return folder

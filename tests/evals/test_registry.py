@@ -15,14 +15,17 @@ from ncfair_jax.evals.results import read_json, read_rows, read_table
 from tests.evals import plain
 
 ROOT = Path(__file__).parents[2]
-NAMES = "crows_pairs,stereoset,bec_pro,masked_lm"
+NAMES = "crows_pairs,stereoset,bec_pro,seat:weat6,masked_lm"
+RUN = [name.partition(":")[0] for name in NAMES.split(",")]
 CROWS_FIGURES = {"metric_score", "stereotype_score", "antistereotype_score", "neutral", "n"}
 STEREOSET_FIGURES = {"lm", "ss", "icat", "lm_micro", "ss_micro", "icat_micro", "n", "n_terms"}
 COLUMNS = {
-    "crows_pairs": "index,bias_type,direction,score_more,score_less,shared_more,shared_less",
-    "stereoset": "id,bias_type,target,stereotype,anti_stereotype,unrelated",
-    "bec_pro": "row,target_prob,prior_prob,association",
-    "masked_lm": "line,sentence,positions,correct,loss_sum,pseudo_positions,pseudo_loss_sum",
+    "crows_pairs": "index,bias_type,direction,score_more,score_less,shared_more,shared_less,"
+    "unknown,duplicate,malformed,doubtful",
+    "stereoset": "id,bias_type,target,stereotype,anti_stereotype,unrelated,unknown,duplicate,malformed",
+    "bec_pro": "row,target_prob,prior_prob,association,unknown,duplicate,malformed",
+    "seat": "test,side,item,association,unknown",
+    "masked_lm": "line,sentence,positions,correct,loss_sum,pseudo_positions,pseudo_loss_sum,unknown,duplicate,malformed",
 }
 
 
@@ -55,11 +58,11 @@ def assert_same_shape(metrics, intervals):
 
 def test_files_hold_what_evaluate_returns(run):
     _, out, documents = run
-    for name in NAMES.split(","):
+    for name in RUN:
         document = strict_json(out / f"{name}.json")
         assert document == documents[name]
         assert (document["benchmark"], document["model"]) == (name, "tiny")
-        assert {"n", "metrics", "intervals", "counts", "settings", "licence"} <= set(document)
+        assert {"n", "metrics", "intervals", "counts", "settings", "quality", "licence"} <= set(document)
         assert ("content_warning" in document) == (name != "masked_lm")
         assert_same_shape(document["metrics"], document["intervals"])
         lines = (out / f"{name}.csv").read_text().splitlines()
@@ -97,6 +100,9 @@ def test_keys_of_the_metrics(run):
         "top1", "loss", "n_positions", "pseudo_perplexity", "n_sentences"
     }  # fmt: skip
     assert documents["masked_lm"]["n"] == 8
+    seat = documents["seat"]["metrics"]
+    assert set(seat) == {"tests", "groups"}
+    assert set(seat["tests"]["weat6"]) == {"effect_size", "statistic", "n", "p", "splits"}
 
 
 def test_figures_come_back_from_the_written_tables(run):

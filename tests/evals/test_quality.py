@@ -1,0 +1,131 @@
+"""Flags of hand-made rows, figures without them by hand, and the report of every benchmark that a run writes."""
+
+import numpy as np
+import pytest
+
+from ncfair_jax.evals import bec_pro, crows_pairs, masked_lm, seat, stereoset
+from ncfair_jax.evals.quality import irregular, quality_report, repeats
+from ncfair_jax.evals.registry import BENCHMARKS, evaluate, headlines_of
+from ncfair_jax.evals.results import read_table
+from tests.evals import plain
+
+
+def crows_table(**flags):
+    """Three gender pairs, preferred, tied, not preferred; one of another type, skipped."""
+    table = {
+        "index": [0, 1, 2, 3],
+        "bias_type": ["gender", "gender", "gender", "age"],
+        "direction": ["stereo"] * 4,
+        "score_more": [-1.0, -2.0, -3.0, np.nan],
+        "score_less": [-2.0, -2.0, -1.0, -1.0],
+        "shared_more": [-1.0] * 4,
+        "shared_less": [-2.0] * 4,
+    }
+    return table | {name: [0] * 4 for name in crows_pairs.FLAG_COLUMNS} | flags
+
+
+def test_figures_without_flagged_rows_by_hand():
+    lines = crows_pairs.BENCHMARK.headlines
+    report = quality_report(crows_pairs.BENCHMARK, lines, crows_table(unknown=[0, 0, 1, 0]))
+    assert {name: part["flagged"] for name, part in report.items()} == {
+        "unknown": 1, "duplicate": 0, "malformed": 0, "doubtful": 0, "tied": 1, "skipped": 1, "any": 3
+    }  # fmt: skip
+    gender = {name: part["headlines"]["CrowS-Pairs gender, %"] for name, part in report.items()}
+    third = pytest.approx(100 / 3)
+    assert gender["unknown"] == {"figure": third, "n": 3, "figure_without": 50.0, "n_without": 2}
+    assert gender["skipped"] == {"figure": third, "n": 3, "figure_without": third, "n_without": 3}
+    assert gender["any"] == {"figure": third, "n": 3, "figure_without": 100.0, "n_without": 1}
+
+
+def test_nothing_left_is_none():
+    lines = crows_pairs.BENCHMARK.headlines
+    everything = quality_report(crows_pairs.BENCHMARK, lines, crows_table(malformed=[1, 1, 1, 1]))["malformed"]
+    no_gender = quality_report(crows_pairs.BENCHMARK, lines, crows_table(doubtful=[1, 1, 1, 0]))["doubtful"]
+    for report in (everything, no_gender):
+        found = report["headlines"]["CrowS-Pairs gender, %"]
+        assert (found["figure_without"], found["n_without"]) == (None, 0)
+
+
+def test_a_benchmark_without_flags_has_no_report_and_wrong_flags_are_refused():
+    plain_benchmark = crows_pairs.BENCHMARK._replace(flags=lambda table: {})
+    assert quality_report(plain_benchmark, plain_benchmark.headlines, crows_table()) == {}
+    wrong = crows_pairs.BENCHMARK._replace(flags=lambda table: {"odd": np.zeros(3, bool)})
+    with pytest.raises(ValueError, match=r"flag 'odd' has shape \(3,\), but the table has 4 rows"):
+        quality_report(wrong, wrong.headlines, crows_table())
+
+
+def test_repeats_and_irregular_blanks():
+    assert repeats(["a", "b", "a", "a"]) == [0, 0, 1, 1]
+    assert [irregular(text) for text in ("a b", "a  b", " a", "a\tb", "")] == [False, True, True, True, False]
+
+
+def test_flags_of_pairs_of_sentences():
+    pairs = [
+        crows_pairs.Pair(0, "the nurse said she was tired", "the nurse said he was tired", "stereo", "gender"),
+        crows_pairs.Pair(1, "The nurse said he was tired", "the nurse said she was tired", "stereo", "gender"),
+        crows_pairs.Pair(2, "a man  was tired", "a doctor  was tired", "stereo", "gender"),
+        crows_pairs.Pair(3, "the man said he was tired", "the woman said she was tired", "stereo", "gender"),
+    ]
+    found = crows_pairs.flags(crows_pairs.evaluate(plain.pretrained("bert"), pairs).scores)
+    flagged = {name: np.flatnonzero(rows).tolist() for name, rows in found.items()}
+    assert flagged == {
+        "unknown": [2], "duplicate": [1], "malformed": [2], "doubtful": [3], "tied": [], "skipped": []
+    }  # fmt: skip
+
+
+def test_flags_of_fillers():
+    made = [("the man was BLANK", ("tired", "nurse", "the")), ("the man was BLANK", ("Tired", "nurse", "the"))]
+    made += [("a  man said BLANK", ("he", "doctor", "a")), ("BLANK was tired", ("he", "He", "she"))]
+    examples = [stereoset.Example(f"e{i}", "man", "gender", *parts) for i, parts in enumerate(made)]
+    examples.append(stereoset.Example("e4", "man", "gender", "a BLANK", ("man", "woman", "the"), faithful=False))
+    found = stereoset.flags(stereoset.evaluate(plain.pretrained("bert"), examples).scores)
+    flagged = {name: np.flatnonzero(rows).tolist() for name, rows in found.items()}
+    assert flagged == {"unknown": [2], "duplicate": [1], "malformed": [2, 3, 4], "tied": [3]}
+
+
+def test_sentences_that_differ_from_their_context_are_malformed(tmp_path):
+    items = plain.stereoset_items()
+    items[1]["data"]["unrelated"]["sentence"] = "a said that she was tired"  # "he" in the context
+    assert [stereoset._example(item, "").faithful for item in items] == [True, False, True, True]
+
+
+def test_flags_of_bec_pro_take_the_whole_pair():
+    table = {"pair": ["a", "a", "b", "b", "c"], "association": [0.1, 0.1, 0.2, 0.3, 0.4]}
+    table |= {"unknown": [0, 0, 1, 0, 0], "duplicate": [0] * 5, "malformed": [0, 0, 0, 0, 1]}
+    flagged = {name: np.flatnonzero(rows).tolist() for name, rows in bec_pro.flags(table).items()}
+    assert flagged == {"unknown": [2, 3], "duplicate": [], "malformed": [4], "tied": [0, 1], "unpaired": [4]}
+
+
+def test_damaged_rows_of_the_german_file_are_flagged(shared):
+    rows = bec_pro.read_rows_of(shared("data/bec_pro/BEC-Pro_DE.tsv"))
+    assert [row.index for row in rows if row.damaged] == [1809, 2169, 2529, 2889, 3249]
+
+
+def test_flags_of_targets_and_of_held_out_sentences():
+    test = seat.SeatTest("own", ("he", "the  man"), ("doctor", "he"), ("tired",), ("nurse",))
+    result = seat.evaluate(plain.pretrained("bert"), [test])
+    flagged = {n: np.flatnonzero(rows).tolist() for n, rows in seat.flags(result.scores | result.examples).items()}
+    assert flagged == {"unknown": [2], "duplicate": [3], "malformed": [1]}
+    paragraphs = [["the man was tired", "the <unk> said that"], ["the man was tired"]]
+    result = masked_lm.evaluate(plain.pretrained("bert"), paragraphs)
+    flagged = {n: np.flatnonzero(rows).tolist() for n, rows in masked_lm.flags(result.scores).items()}
+    assert flagged == {"unknown": [1], "duplicate": [2], "malformed": [1]}
+
+
+def test_a_run_writes_reports_that_come_back_from_its_tables(tmp_path):
+    data = plain.write_data_folder(tmp_path / "data")
+    names = ["crows_pairs", "stereoset", "bec_pro", "seat:weat6", "masked_lm"]
+    documents = evaluate(plain.pretrained("bert"), names, data, tmp_path, model_name="m", offline=True)
+    assert len(documents) == 5
+    for name, document in documents.items():
+        benchmark = BENCHMARKS[name]
+        table = read_table(tmp_path / f"{name}.csv", dict(benchmark.columns) | dict(benchmark.flag_columns))
+        if benchmark.example_columns:
+            table |= read_table(tmp_path / f"{name}_examples.csv", benchmark.example_columns)
+        assert document["quality"] == quality_report(benchmark, headlines_of(name, document), table)
+        for part in document["quality"].values():
+            assert 0 <= part["flagged"] <= document["n"]
+    assert documents["masked_lm"]["quality"]["duplicate"]["flagged"] > 0
+    held_out = documents["masked_lm"]["quality"]["duplicate"]["headlines"]["Held-out loss, nats"]
+    assert held_out["figure"] == documents["masked_lm"]["metrics"]["loss"]
+    assert held_out["n_without"] < held_out["n"]
