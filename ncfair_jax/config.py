@@ -256,6 +256,31 @@ class CorefConfig:
 
 
 @dataclass(frozen=True)
+class ClassificationConfig:
+    """Fine-tuning for a labelled task, by which the model is then judged; read by objective "classification".
+
+    `data.path` names the data: a folder, a file, or a Hub name; "" = the task's data set on the Hub. `data.dev_examples` are
+    drawn from the task's own development part where it has one that nothing is judged by, else set aside from training.
+
+    Attributes:
+        task: "bios" (Bias-in-Bios), "bias_nli" (trained on SNLI or MNLI) or a GLUE task such as "cola".
+        pool: "pooler" (first token, dense, tanh; the checkpoint's own dense layer if it has one), "fresh_pooler" (never the
+            checkpoint's: models that were exported without one can be compared with those that have it) or "first" (the
+            first token's vector alone).
+        dev_fraction, test_fraction: of a Bias-in-Bios that comes as one file.
+        templates: folder of word lists for Bias-NLI's pairs; "" = the package's own lists.
+        pairs: of Bias-NLI's pairs score so many, drawn once for all models; 0 = all.
+    """
+
+    task: str = ""
+    pool: str = "pooler"
+    dev_fraction: float = 0.1
+    test_fraction: float = 0.25
+    templates: str = ""
+    pairs: int = 0
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW with warm-up, a schedule and clipping of the global norm.
 
@@ -363,6 +388,7 @@ class RunConfig:
     nc3: NC3Config = field(default_factory=NC3Config)
     ase: AseConfig = field(default_factory=AseConfig)
     coref: CorefConfig = field(default_factory=CorefConfig)
+    classification: ClassificationConfig = field(default_factory=ClassificationConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -393,6 +419,21 @@ CHOICES = {
     "ase.sn_reduce": ("sum", "mean"),
     "ase.fisher_scale": ("mean_one", "raw"),
     "coref.winobias_split": ("dev", "test"),
+    "classification.task": (
+        "",
+        "bios",
+        "bias_nli",
+        "cola",
+        "sst2",
+        "mrpc",
+        "stsb",
+        "qqp",
+        "mnli",
+        "qnli",
+        "rte",
+        "wnli",
+    ),
+    "classification.pool": ("pooler", "fresh_pooler", "first"),
     "optimizer.schedule": ("linear", "cosine", "constant"),
     "train.best": ("", "dev_loss"),
 }
@@ -426,6 +467,7 @@ NOT_NEGATIVE: tuple[str, ...] = (
     "adept.alpha",
     "adept.beta",
     "adept.prefix_tokens",
+    "classification.pairs",
     "optimizer.weight_decay",
     "optimizer.method_learning_rate",
     "optimizer.clip_norm",
@@ -443,6 +485,8 @@ FRACTIONS = (
     "objective.random_frac",
     "mabel.align_weight",
     "coref.dropout",
+    "classification.dev_fraction",
+    "classification.test_fraction",
 )
 
 

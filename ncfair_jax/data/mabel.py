@@ -5,12 +5,11 @@ negative and its swapped copy. The file is comma separated with a header, its co
 """
 
 import csv
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,9 +17,10 @@ from ncfair_jax.config import ConfigError, RunConfig
 from ncfair_jax.data.cda import swap_words
 from ncfair_jax.data.corpus import set_aside
 from ncfair_jax.data.encoding import encode_sentences
-from ncfair_jax.data.files import CorpusError, check_visible, stream_csv, stream_lines
+from ncfair_jax.data.files import CorpusError, check_visible, stream_csv
 from ncfair_jax.data.packing import FlatIndex
 from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, Sequences
+from ncfair_jax.data.rows import cell, hub_rows, read_rows
 from ncfair_jax.data.templates import PAIRS, template_pairs
 from ncfair_jax.lexicons.lexicon import Lexicon, load_lexicon
 from ncfair_jax.models.hf import Pretrained
@@ -154,62 +154,19 @@ def entailed_pairs(source: str) -> Iterator[tuple[str, str]]:
     Raises:
         CorpusError: unreadable, a column missing, a sentence that is no text, or an unknown label; with the line.
     """
-    suffix = Path(source).suffix.lower()
-    rows = {".jsonl": _jsonl_rows, ".csv": _csv_rows}.get(suffix, _hub_rows)(source)
+    rows = read_rows(source) if Path(source).suffix.lower() in (".jsonl", ".csv") else hub_rows(source)
     for where, row in rows:
-        label = str(_cell(row, LABEL, where)).strip().lower()
+        label = str(cell(row, LABEL, where)).strip().lower()
         if label not in ENTAILMENT + OTHER_LABELS:
             raise CorpusError(f"{where}: label {label!r}; expected one of {', '.join(ENTAILMENT + OTHER_LABELS)}")
         if label not in ENTAILMENT:
             continue
-        sentences = [_cell(row, names, where) for names in (PREMISE, HYPOTHESIS)]
+        sentences = [cell(row, names, where) for names in (PREMISE, HYPOTHESIS)]
         if not all(isinstance(sentence, str) for sentence in sentences):
             raise CorpusError(f"{where}: premise and hypothesis are {sentences!r}; expected text")
         premise, hypothesis = (" ".join(sentence.split()) for sentence in sentences)
         if premise and hypothesis:
             yield premise, hypothesis
-
-
-def _cell(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> Any:
-    for name in names:
-        if name in row:
-            return row[name]
-    raise CorpusError(f"{where}: no column {' or '.join(map(repr, names))}; choose from {sorted(row)}")
-
-
-def _jsonl_rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for number, line in enumerate(stream_lines(path), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise CorpusError(f"{where}: not JSON ({error.msg}); expected one object a line") from None
-        if not isinstance(row, dict):
-            raise CorpusError(f"{where}: holds a {type(row).__name__}; expected one object a line")
-        yield where, row
-
-
-def _csv_rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    header: list[str] = []
-    for line, cells in stream_csv(path):
-        if header:
-            yield f"{path}:{line}", dict(zip(header, cells, strict=True))
-        else:
-            header = cells
-
-
-def _hub_rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    from ncfair_jax.data.hub import load_rows  # loading `datasets` takes a second that files need not wait
-
-    rows = load_rows(source)
-    names = {name: getattr(feature, "names", None) for name, feature in rows.features.items() if name in LABEL}
-    for number, row in enumerate(rows):
-        for name, of_number in names.items():
-            if of_number and row[name] is not None and row[name] >= 0:
-                row = row | {name: of_number[row[name]]}
-        yield f"data set {source!r}, row {number}", row
 
 
 # --- the batches

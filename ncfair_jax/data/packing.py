@@ -26,6 +26,7 @@ class PackedRows(NamedTuple):
     positions: np.ndarray  # i32[R,T]
     row: np.ndarray  # i64[E]
     offset: np.ndarray  # i64[E]
+    token_types: np.ndarray  # i32[R,T]
 
 
 class FlatIndex(NamedTuple):
@@ -103,20 +104,28 @@ def round_up(value: int, multiple: int) -> int:
     return max(1, -(-value // multiple)) * multiple
 
 
-def pack_for_inference(examples: Sequence[np.ndarray], row_tokens: int, row_multiple: int = 1) -> PackedRows:
+def pack_for_inference(
+    examples: Sequence[np.ndarray],
+    row_tokens: int,
+    row_multiple: int = 1,
+    token_types: Sequence[np.ndarray] | None = None,
+) -> PackedRows:
     """Pack unmasked examples (i32[L] each, L <= `row_tokens`) into rows; R is a multiple of `row_multiple`.
 
-    Pads hold token 0 and segment 0; attention must follow the segment ids, never the pad token.
+    Pads hold token 0 and segment 0; attention must follow the segment ids, never the pad token. Token types (i32[L] of each
+    example) are 0 if not given.
     """
     lengths = np.array([len(example) for example in examples], np.int64)
     placement = first_fit_decreasing(lengths, row_tokens)
     index = flat_index(placement, lengths)
     num_rows = round_up(placement.num_rows, row_multiple)
     tokens = np.concatenate(examples) if len(examples) else np.zeros(0, np.int32)
+    types = np.concatenate(token_types) if token_types else np.zeros_like(tokens)
     return PackedRows(
         tokens=scatter_rows(tokens, index, num_rows, row_tokens),
         segment_ids=scatter_rows(index.segment, index, num_rows, row_tokens),
         positions=scatter_rows(index.position, index, num_rows, row_tokens),
         row=placement.row,
         offset=placement.offset,
+        token_types=scatter_rows(types, index, num_rows, row_tokens),
     )

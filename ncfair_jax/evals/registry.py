@@ -10,7 +10,7 @@ import jax
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from jax.sharding import Mesh
 
-from ncfair_jax.evals import bec_pro, crows_pairs, masked_lm, seat, stereoset, winobias
+from ncfair_jax.evals import bec_pro, bias_nli, bios, crows_pairs, glue, masked_lm, seat, stereoset, winobias
 from ncfair_jax.evals.benchmark import Benchmark, Headline, defined_path, lookup, n_of
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.quality import quality_report
@@ -33,6 +33,9 @@ BENCHMARKS: dict[str, Benchmark] = {
     "seat": seat.BENCHMARK,
     "winobias": winobias.BENCHMARK,
     "masked_lm": masked_lm.BENCHMARK,
+    "bios": bios.BENCHMARK,
+    "bias_nli": bias_nli.BENCHMARK,
+    **{glue.benchmark_name(task): glue.benchmark(task) for task in glue.TASKS},
 }
 
 

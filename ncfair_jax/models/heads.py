@@ -1,4 +1,5 @@
-"""The masked-LM head: transform, tied decoder, and the classifier rows that the fairness losses look at."""
+"""Heads on top of the encoder: of masked language modelling (with the classifier rows that the fairness losses look at), and of
+classification."""
 
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
+from ncfair_jax.models.dropout import dropout
 from ncfair_jax.models.encoder import Encoder, LayerNorm, ModelConfig, Params, dense, gelu, per_feature
 
 
@@ -42,6 +44,27 @@ def mlm_logits(config: ModelConfig, params: Params, transformed: Float[Array, ".
 def classifier(params: Params) -> tuple[Float[Array, "V D"], Float[Array, " V"]]:
     """Weight and bias of the output layer: the tied word embeddings and the decoder bias."""
     return params["embeddings"]["word"]["embedding"], params["mlm"]["bias"]
+
+
+def class_outputs(
+    config: ModelConfig, head: Params, first: Float[Array, "... D"], dropout_rng: Key[Array, ""] | None = None
+) -> Float[Array, "... C"]:
+    """Outputs of a classifier on the hidden states of first tokens, float32: with a "pooler" tanh(dense), then "classifier".
+
+    Dropout as in `BertForSequenceClassification` and `RobertaForSequenceClassification` of transformers.
+    """
+    keys = (None, None) if dropout_rng is None else jax.random.split(dropout_rng)
+    x = first.astype(jnp.float32)
+    if "pooler" in head:
+        if config.model_type == "roberta":
+            x = dropout(x, config.hidden_dropout, keys[0])
+        x = jnp.tanh(linear(head["pooler"], x))
+    return linear(head["classifier"], dropout(x, config.hidden_dropout, keys[1]))
+
+
+def linear(params: Params, x: Float[Array, "... D"]) -> Float[Array, "... C"]:
+    """x · kernel + bias."""
+    return x @ params["kernel"] + per_feature(params["bias"], x.ndim)
 
 
 def init_params(config: ModelConfig, rng: Key[Array, ""]) -> Params:

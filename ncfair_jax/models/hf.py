@@ -179,6 +179,25 @@ def save_pretrained(
         os.replace(new, folder)
 
 
+def load_pooler(name_or_folder: str | Path, config: ModelConfig, *, offline: bool = False) -> Params | None:
+    """The dense layer on the first token that BERT was pretrained with ("kernel", "bias"), None where the folder has none.
+
+    Raises:
+        ModelFolderError: if it is of another size.
+    """
+    folder = find_folder(name_or_folder, offline)
+    with _open_tensors(folder) as stored:
+        if "pooler.dense.weight" not in stored or "pooler.dense.bias" not in stored:
+            return None
+        kernel, bias = stored["pooler.dense.weight"].read().T, stored["pooler.dense.bias"].read()
+    size = config.hidden_size
+    if kernel.shape != (size, size) or bias.shape != (size,):
+        raise ModelFolderError(
+            f"{folder}: the pooler has shape {list(kernel.shape)}, config.json says [{size}, {size}]"
+        )
+    return {"kernel": np.ascontiguousarray(kernel), "bias": bias}
+
+
 def load_head(name_or_folder: str | Path, *, offline: bool = False) -> Params:
     """The classifier's parameters that `save_pretrained` wrote beside an encoder, as they were given to it.
 

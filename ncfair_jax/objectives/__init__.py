@@ -3,11 +3,19 @@
 from ncfair_jax.objectives.adept import ADEPT
 from ncfair_jax.objectives.ase import ASE
 from ncfair_jax.objectives.base import Method, Objective
+from ncfair_jax.objectives.classification import CLASSIFICATION
 from ncfair_jax.objectives.coref import COREF
 from ncfair_jax.objectives.mabel import MABEL
 from ncfair_jax.objectives.mlm import MLM
 from ncfair_jax.objectives.nc3 import with_nc3
 
-METHODS: dict[str, Method] = {"adept": ADEPT, "ase": ASE, "coref": COREF, "mabel": MABEL, "mlm": MLM}
+METHODS: dict[str, Method] = {
+    "adept": ADEPT,
+    "ase": ASE,
+    "classification": CLASSIFICATION,
+    "coref": COREF,
+    "mabel": MABEL,
+    "mlm": MLM,
+}
 
 __all__ = ["METHODS", "Method", "Objective", "with_nc3"]

@@ -1,0 +1,83 @@
+"""Bias-in-Bios (De-Arteaga et al. 2019): biographies, each with one of 28 professions and a gender.
+
+The biographies were crawled and are not staged anywhere officially: the crawler is microsoft/biosbias. Here they come from a
+folder with train, dev and test files, from one file that is split, or from a Hub copy. Columns: `title`, `raw`, `start_pos`
+(the text begins there, behind the sentence that names the profession) and `gender`; or, as on the Hub, `hard_text`,
+`profession` (number or name) and `gender`.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ncfair_jax.config import RunConfig
+from ncfair_jax.data.files import CorpusError
+from ncfair_jax.data.labelled import Labelled, Task
+from ncfair_jax.data.rows import Rows, cell, read_rows, split_rows
+
+HUB = "LabHC/bias_in_bios"
+PROFESSIONS = (
+    "accountant", "architect", "attorney", "chiropractor", "comedian", "composer", "dentist", "dietitian", "dj", "filmmaker",
+    "interior_designer", "journalist", "model", "nurse", "painter", "paralegal", "pastor", "personal_trainer", "photographer",
+    "physician", "poet", "professor", "psychologist", "rapper", "software_engineer", "surgeon", "teacher", "yoga_teacher",
+)  # fmt: skip
+GENDERS = ("male", "female")
+GENDER_NAMES = {"m": "male", "male": "male", "0": "male", "f": "female", "female": "female", "1": "female"}
+SPLITS = {"train": ("train",), "dev": ("dev", "validation", "valid"), "test": ("test",)}
+SPLIT_SEED = 0  # one split for all runs
+
+
+def read_bios(config: RunConfig, part: str) -> list[Labelled]:
+    """Biographies of one part; group is the gender.
+
+    Raises:
+        CorpusError: missing, a pickle, a column missing, an unknown profession or gender, a start outside the text.
+    """
+    settings, source = config.classification, config.data.path or HUB
+    if not Path(source).expanduser().is_file():
+        return _part(source, part)
+    rows = _whole(source)
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(rows))
+    tests, devs = (round(len(rows) * share) for share in (settings.test_fraction, settings.dev_fraction))
+    chosen = {"test": order[:tests], "dev": order[tests : tests + devs], "train": order[tests + devs :]}[part]
+    if part != "dev" and not len(chosen):
+        raise CorpusError(f"{source}: the fractions of its {len(rows)} biographies leave none for {part}; change them")
+    return [rows[i] for i in np.sort(chosen)]
+
+
+@lru_cache(maxsize=2)
+def _part(source: str, part: str) -> list[Labelled]:
+    return _biographies(split_rows(source, SPLITS[part]), source)
+
+
+@lru_cache(maxsize=1)
+def _whole(source: str) -> list[Labelled]:
+    return _biographies(read_rows(source), source)
+
+
+def _biographies(rows: Rows, source: str) -> list[Labelled]:
+    found = [_biography(row, where) for where, row in rows]
+    if not found:
+        raise CorpusError(f"{source} holds no biographies; get them with the crawler of microsoft/biosbias")
+    return found
+
+
+def _biography(row: Mapping[str, Any], where: str) -> Labelled:
+    name = str(cell(row, ("title", "profession"), where)).strip().lower().replace(" ", "_")
+    name = PROFESSIONS[int(name)] if name.isdigit() and int(name) < len(PROFESSIONS) else name
+    if name not in PROFESSIONS:
+        raise CorpusError(f"{where}: profession {name!r}; expected one of {', '.join(PROFESSIONS)}")
+    gender = str(cell(row, ("gender",), where)).strip().lower()
+    if gender not in GENDER_NAMES:
+        raise CorpusError(f"{where}: gender {gender!r}; expected one of {', '.join(GENDER_NAMES)}")
+    text = str(cell(row, ("raw", "hard_text"), where))
+    start = str(row.get("start_pos", 0))
+    if not start.isdigit() or not text[int(start) :].strip():
+        raise CorpusError(f"{where}: start_pos {start!r} leaves nothing of a text of {len(text)} characters")
+    return Labelled(text[int(start) :].strip(), None, PROFESSIONS.index(name), GENDER_NAMES[gender])
+
+
+TASK = Task(len(PROFESSIONS), read_bios)

@@ -1,0 +1,44 @@
+"""SNLI and MNLI: premise, hypothesis, and whether the one entails the other."""
+
+from functools import lru_cache
+
+from ncfair_jax.config import RunConfig
+from ncfair_jax.data.files import CorpusError
+from ncfair_jax.data.labelled import Labelled
+from ncfair_jax.data.rows import cell, split_rows, text_cell
+
+HUB = "stanfordnlp/snli"
+LABELS = ("entailment", "neutral", "contradiction")
+COLUMNS = (("premise", "sentence1"), ("hypothesis", "sentence2"))
+NO_LABEL = ("-", "-1", "")  # the annotators did not agree
+SPLITS = {
+    "train": ("train", "snli_1.0_train", "multinli_1.0_train"),
+    "dev": ("validation", "dev", "snli_1.0_dev", "validation_matched", "dev_matched", "multinli_1.0_dev_matched"),
+}
+
+
+def read_nli(config: RunConfig, part: str) -> list[Labelled]:
+    """Pairs of the training or development part; those without a label are left out.
+
+    Raises:
+        CorpusError: missing, a column missing, or an unknown label.
+    """
+    return nli_pairs(config.data.path or HUB, SPLITS[part])
+
+
+@lru_cache(maxsize=2)
+def nli_pairs(source: str, splits: tuple[str, ...]) -> list[Labelled]:
+    """Pairs of one part of a data set that has the columns of SNLI or MNLI; the label is its place in LABELS."""
+    found = []
+    for where, row in split_rows(source, splits):
+        label = str(cell(row, ("gold_label", "label"), where)).strip().lower()
+        if label in NO_LABEL:
+            continue
+        label = LABELS[int(label)] if label in ("0", "1", "2") else label
+        if label not in LABELS:
+            raise CorpusError(f"{where}: label {label!r}; expected one of {', '.join(LABELS)}")
+        premise, hypothesis = (text_cell(row, names, where) for names in COLUMNS)
+        found.append(Labelled(premise, hypothesis, LABELS.index(label)))
+    if not found:
+        raise CorpusError(f"{source} holds no labelled pair; get SNLI or MNLI again")
+    return found

@@ -1,0 +1,105 @@
+"""Outputs of a fine-tuned classifier for texts: packed rows, in float32 at the highest precision.
+
+Letters: R rows, T tokens a row, P places of first tokens a row, E examples, D hidden, C classes.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
+from rich.console import Console
+from rich.progress import track
+
+from ncfair_jax.data.labelled import Encoded, Labelled, encode_labelled
+from ncfair_jax.data.packing import pack_for_inference
+from ncfair_jax.evals.scorer import ACCELERATOR_BATCH_TOKENS, CPU_BATCH_TOKENS
+from ncfair_jax.models.encoder import ModelConfig, Params, encode
+from ncfair_jax.models.heads import class_outputs
+from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.sharding import put_tree, replicate
+
+
+def outputs(
+    model: Pretrained,
+    head: Params,
+    examples: Sequence[Labelled],
+    max_tokens: int,
+    row_tokens: int,
+    mesh: Mesh | None = None,
+    progress: bool = False,
+) -> np.ndarray:
+    """Logits of the classes, or the predicted value, of each example: f32[E,C] in the order of the examples.
+
+    Args:
+        head: the classifier's parameters, as `models.heads.class_outputs` takes them.
+        row_tokens: T, at least `max_tokens`; examples share rows.
+        mesh: the rows lie over all its devices. Every process calls with the same examples and gets all outputs.
+    """
+    if not examples:
+        return np.zeros((0, head["classifier"]["kernel"].shape[1]), np.float32)
+    encoded = encode_labelled(examples, model.tokenizer, max_tokens)
+    config = dataclasses.replace(model.config, activation_dtype="float32", attention="xla", remat=False)
+    params, head = replicate((model.params, head), mesh)
+    with jax.default_matmul_precision("highest"):
+        return _packed_outputs(config, params, head, encoded, row_tokens, mesh, progress)
+
+
+def _packed_outputs(
+    config: ModelConfig,
+    params: Params,
+    head: Params,
+    encoded: Encoded,
+    row_tokens: int,
+    mesh: Mesh | None,
+    progress: bool,
+) -> np.ndarray:
+    devices = 1 if mesh is None else mesh.size
+    tokens = CPU_BATCH_TOKENS if jax.default_backend() == "cpu" else ACCELERATOR_BATCH_TOKENS
+    batch_rows = max(1, tokens // row_tokens) * devices  # one shape for every call, so one compilation
+    packed = pack_for_inference(encoded.tokens, row_tokens, batch_rows, encoded.token_types)
+    # An example has two special tokens at least.
+    places = np.zeros((len(packed.tokens), row_tokens // 2), np.int32)
+    slot = packed.segment_ids[packed.row, packed.offset] - 1
+    places[packed.row, slot] = packed.offset
+    arrays = (packed.tokens, packed.segment_ids, packed.positions, packed.token_types, places)
+    found = []
+    starts_of_batches: Sequence[int] = range(0, len(packed.tokens), batch_rows)
+    everywhere = None if mesh is None else NamedSharding(mesh, P())
+    console = Console(stderr=True)
+    for start in track(starts_of_batches, description="classifying", console=console, disable=not progress):
+        batch = tuple(array[start : start + batch_rows] for array in arrays)
+        if mesh is not None:
+            batch = put_tree(batch, (NamedSharding(mesh, P(mesh.axis_names)),) * len(batch))
+        found.append(_outputs(config, everywhere, params, head, *batch))
+    return np.concatenate([np.asarray(values) for values in found])[packed.row, slot]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _outputs(
+    config: ModelConfig,
+    everywhere: NamedSharding | None,
+    params: Params,
+    head: Params,
+    tokens: Int[Array, "R T"],
+    segment_ids: Int[Array, "R T"],
+    positions: Int[Array, "R T"],
+    token_types: Int[Array, "R T"],
+    places: Int[Array, "R P"],
+) -> Float[Array, "R P C"]:
+    hidden = encode(config, params, tokens, segment_ids, positions, token_types=token_types).hidden_states
+    first = jnp.take_along_axis(hidden, places[..., None], axis=1)  # [R,P,D]
+    values = class_outputs(config, head, first)
+    return values if everywhere is None else jax.lax.with_sharding_constraint(values, everywhere)
+
+
+def log_probs(logits: np.ndarray) -> np.ndarray:
+    """Natural log-probabilities f64[E,C] of the classes."""
+    wide = logits.astype(np.float64)
+    top = wide.max(1, keepdims=True)
+    return wide - top - np.log(np.exp(wide - top).sum(1, keepdims=True))
