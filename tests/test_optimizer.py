@@ -1,5 +1,7 @@
 """Schedules by hand, decay and freezing by path."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -64,3 +66,18 @@ def test_frozen_parameters_do_not_move_and_do_not_count_for_the_clip():
     )
     np.testing.assert_array_equal(updates["frozen"]["kernel"], 0)
     np.testing.assert_allclose(updates["moving"]["kernel"], -1.0, rtol=1e-5)
+
+
+def test_the_method_has_its_own_rate_and_clip():
+    """First step of Adam: the size of the update is the learning rate, whatever the gradient's; no decay, no warm-up."""
+    config = OptimizerConfig(learning_rate=1e-3, warmup_steps=10, weight_decay=0.5, method_learning_rate=1e-2)
+    tx, _ = make_optimizer(config, 100)
+    params = {"encoder": {"kernel": jnp.ones(2)}, "method": {"kernel": jnp.ones(2)}}
+    grads = {"encoder": {"kernel": jnp.full(2, 1e3)}, "method": {"kernel": jnp.full(2, 1e-3)}}
+    updates, _ = tx.update(grads, tx.init(params), params)
+    np.testing.assert_array_equal(updates["encoder"]["kernel"], 0)
+    # Clipped together with the encoder's gradient it would be so small that eps is felt (1.4%).
+    np.testing.assert_allclose(updates["method"]["kernel"], -1e-2, rtol=1e-4)
+    frozen, _ = make_optimizer(dataclasses.replace(config, freeze="^encoder/"), 100)
+    updates, _ = frozen.update(grads, frozen.init(params), params)
+    assert not np.any(updates["encoder"]["kernel"]) and np.all(updates["method"]["kernel"] < 0)

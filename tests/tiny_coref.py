@@ -1,14 +1,22 @@
 """Tiny documents in CoNLL format whose coreference can be learnt: he and she refer to the man or woman before them."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 
 from ncfair_jax.data.conll import Document, in_order, write_conll
-from tests import tiny_text
+from ncfair_jax.models.hf import Pretrained
+from tests import tiny, tiny_text
 
-pretrained = tiny_text.pretrained
 REFERENTS = {"man": "he", "woman": "she"}
+
+
+def pretrained(layers: int = 2) -> Pretrained:
+    """Random weights of the words of `tiny_text`."""
+    found = tiny_text.pretrained()
+    model = dataclasses.replace(found.config, num_layers=layers)
+    return found._replace(config=model, params=tiny.params(3, model))
 
 
 def documents(count: int, seed: int = 0) -> list[Document]:

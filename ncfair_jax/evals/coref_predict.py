@@ -18,7 +18,6 @@ from ncfair_jax.models.antecedents import best_antecedents
 from ncfair_jax.models.coref import rank
 from ncfair_jax.models.encoder import ModelConfig, Params
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.objectives.base import EXTRA
 from ncfair_jax.sharding import put_tree, replicate
 
 BATCH_TOKENS = 2048  # of a device's batch, unless one document has more
@@ -26,6 +25,7 @@ BATCH_TOKENS = 2048  # of a device's batch, unless one document has more
 
 def predict_clusters(
     pretrained: Pretrained,
+    own: Params,
     config: CorefConfig,
     segment_tokens: int,
     documents: Sequence[Document],
@@ -34,7 +34,7 @@ def predict_clusters(
     """Clusters of every document, as words.
 
     Args:
-        pretrained: its params hold the scorers under "method".
+        own: the scorers' parameters, as `init_coref` makes them.
         segment_tokens: as in training.
     Returns:
         Per document its clusters of at least two mentions, in the order in which their second mention comes, as the
@@ -44,7 +44,7 @@ def predict_clusters(
     by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
     for number, document in enumerate(encoded):
         by_shape[shape_of([document], segment_tokens)].append(number)
-    params = replicate(pretrained.params, mesh)
+    params, own = replicate((pretrained.params, own), mesh)
     everywhere = None if mesh is None else NamedSharding(mesh, P())
     devices = 1 if mesh is None else mesh.size
     found: list[tuple[Cluster, ...]] = [()] * len(encoded)
@@ -56,7 +56,7 @@ def predict_clusters(
             batch = lay_out([encoded[i] for i in chosen], size, segment_tokens, config.max_width)
             del batch["gold"], batch["weights"]
             with jax.default_matmul_precision("highest"):
-                links = jax.device_get(_links(pretrained.config, config, everywhere, params, _put(batch, mesh)))
+                links = jax.device_get(_links(pretrained.config, config, everywhere, params, own, _put(batch, mesh)))
             for row, number in enumerate(chosen):
                 spans = clusters_of(*(array[row] for array in links))
                 found[number] = _as_words(spans, encoded[number], row_tokens)
@@ -94,10 +94,15 @@ def _as_words(clusters: list[list[tuple[int, int]]], document: Encoded, row_toke
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _links(
-    model: ModelConfig, config: CorefConfig, everywhere: NamedSharding | None, params: Params, batch: dict[str, Array]
+    model: ModelConfig,
+    config: CorefConfig,
+    everywhere: NamedSharding | None,
+    params: Params,
+    own: Params,
+    batch: dict[str, Array],
 ) -> tuple[Int[Array, "B K"], Int[Array, "B K"], Int[Array, "B K"]]:
     """Starts, ends and antecedents (-1: none, or no span) of the kept spans."""
-    ranked, _ = rank(model, config, params, params[EXTRA], batch, None)
+    ranked, _ = rank(model, config, params, own, batch, None)
     links = (ranked.kept.starts, ranked.kept.ends, jax.vmap(best_antecedents)(ranked.antecedents))
     return links if everywhere is None else jax.lax.with_sharding_constraint(links, everywhere)
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ncfair_jax.data.conll import Cluster
-from ncfair_jax.evals.results import Table
-from ncfair_jax.evals.significance import Figures, Sample, cluster_sums, ratio
+from ncfair_jax.data.conll import Cluster, Document
+from ncfair_jax.evals.benchmark import Benchmark, Headline
+from ncfair_jax.evals.results import Result, Table
+from ncfair_jax.evals.significance import Figures, Sample, cluster_sums, ratio, summarise_sample
 
 METRICS = ("muc", "b_cubed", "ceaf_phi4")
 PARTS = ("recall", "recall_of", "precision", "precision_of")  # numerator, denominator, twice
@@ -81,3 +82,25 @@ def f1(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:
     """Harmonic mean; 0 where either is 0 or has nothing to be a share of."""
     recall, precision = np.nan_to_num(recall), np.nan_to_num(precision)
     return np.nan_to_num(ratio(2 * recall * precision, recall + precision))
+
+
+def score_documents(documents: Sequence[Document], predicted: Sequence[Sequence[Cluster]]) -> Result:
+    """MUC, B³, CEAF-φ4 and the CoNLL F1 of the predicted clusters of each document."""
+    rows = [document_scores(d.clusters, clusters) for d, clusters in zip(documents, predicted, strict=True)]
+    scores: Table = {"document": [document.key for document in documents]}
+    scores |= {name: [row[name] for row in rows] for name in COLUMNS if name != "document"}
+    metrics, intervals = summarise_sample(samples(scores)[""])
+    counts = {"no_cluster": sum(not clusters for clusters in predicted)}
+    return Result(metrics, intervals, len(documents), counts, {}, scores, {})
+
+
+BENCHMARK = Benchmark(
+    None,
+    samples,
+    COLUMNS,
+    {},
+    (Headline("coreference CoNLL F1 %", (("conll_f1",),), None, ("n",)),),
+    "that of the file's documents",
+    content_warning="",
+    trained_by="configs/winobias_coref.py",
+)

@@ -10,7 +10,19 @@ import jax
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from jax.sharding import Mesh
 
-from ncfair_jax.evals import bec_pro, bias_nli, bios, crows_pairs, glue, masked_lm, seat, stereoset, winobias
+from ncfair_jax.evals import (
+    bec_pro,
+    bias_nli,
+    bios,
+    coref_scores,
+    crows_pairs,
+    glue,
+    masked_lm,
+    seat,
+    stereoset,
+    winobias,
+    winobias_coref,
+)
 from ncfair_jax.evals.benchmark import Benchmark, Headline, defined_path, lookup, n_of
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.quality import quality_report
@@ -36,6 +48,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "bios": bios.BENCHMARK,
     "bias_nli": bias_nli.BENCHMARK,
     **{glue.benchmark_name(task): glue.benchmark(task) for task in glue.TASKS},
+    "winobias_coref": winobias_coref.BENCHMARK,
+    "coref_dev": coref_scores.BENCHMARK,
 }
 
 

@@ -12,26 +12,17 @@ Sources: He et al. 2022 (arXiv:2210.14975, princeton-nlp/MABEL); arXiv:1804.0687
 import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from ncfair_jax.config import RunConfig
-from ncfair_jax.data.conll import Cluster, Document, in_order, write_conll
-from ncfair_jax.data.coref import read_documents
-from ncfair_jax.data.winobias import KINDS, SIDES, read_winobias
-from ncfair_jax.evals import coref_scores
-from ncfair_jax.evals.benchmark import STEREOTYPES
-from ncfair_jax.evals.coref_predict import predict_clusters
+from ncfair_jax.data.conll import Cluster, Document
+from ncfair_jax.data.winobias import KINDS, SIDES
+from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.files import DataError
-from ncfair_jax.evals.results import Result, Table, write_result
-from ncfair_jax.evals.significance import Figures, Sample, cluster_sums, ratio, summarise, summarise_sample
-from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.evals.results import Result, Table
+from ncfair_jax.evals.significance import Figures, Sample, cluster_sums, ratio, summarise
 
-NAME, DEV_NAME = "winobias_coref", "coref_dev"
 COLUMNS: dict[str, type] = {"document": str, "aligned": int, "exact": int}
 EXAMPLE_COLUMNS: dict[str, type] = {
     "document": str,
@@ -41,7 +32,6 @@ EXAMPLE_COLUMNS: dict[str, type] = {
     "gold": str,
     "predicted": str,
 }
-LICENCE = "MIT (Zhao et al. 2018, uclanlp/corefBias)"
 _NUMBER = re.compile(r"//(\d+)$")
 
 Group = tuple[int, str]  # type, side
@@ -129,41 +119,15 @@ def score_winobias(predictions: Predictions, settings: Mapping[str, Any]) -> Res
     return Result(metrics, intervals, len(scores["document"]), counts, dict(settings), scores, examples)
 
 
-def score_documents(documents: Sequence[Document], predicted: Sequence[Sequence[Cluster]]) -> Result:
-    """MUC, B³, CEAF-φ4 and the CoNLL F1."""
-    rows = [coref_scores.document_scores(d.clusters, p) for d, p in zip(documents, predicted, strict=True)]
-    scores: Table = {"document": [document.key for document in documents]}
-    scores |= {name: [row[name] for row in rows] for name in rows[0]}
-    metrics, intervals = summarise_sample(coref_scores.samples(scores)[""])
-    counts = {"no_cluster": sum(not clusters for clusters in predicted)}
-    return Result(metrics, intervals, len(documents), counts, {}, scores, {})
-
-
-def evaluate(config: RunConfig, trained: Pretrained, folder: Path, mesh: Mesh) -> dict[str, dict[str, Any]]:
-    """Judges a model trained with objective "coref" on WinoBias and on `config.coref.dev`, whichever are named.
-
-    Writes winobias_coref.json and .csv, coref_dev.json and .csv, and coref_dev.conll: the predictions, for any scorer.
-    """
-    coref, writes = config.coref, jax.process_index() == 0
-    found = {}
-
-    def predict(documents: Sequence[Document]) -> list[tuple[Cluster, ...]]:
-        return predict_clusters(trained, coref, config.data.row_tokens, documents, mesh)
-
-    if coref.winobias:
-        groups = read_winobias(Path(coref.winobias), coref.winobias_split)
-        predictions = {group: list(zip(d, predict(d), strict=True)) for group, d in groups.items()}
-        result = score_winobias(predictions, {"split": coref.winobias_split})
-        notes = {"licence": LICENCE, "content_warning": STEREOTYPES}
-        found[NAME] = write_result(folder, NAME, config.name, result, notes, write=writes)
-    if coref.dev:
-        documents = read_documents(coref.dev)
-        clusters = predict(documents)
-        result = score_documents(documents, clusters)
-        found[DEV_NAME] = write_result(
-            folder, DEV_NAME, config.name, result, {"licence": "as the file's"}, write=writes
-        )
-        if writes:
-            answers = [d._replace(clusters=in_order(c)) for d, c in zip(documents, clusters, strict=True)]
-            write_conll(folder / f"{DEV_NAME}.conll", answers)
-    return found
+BENCHMARK = Benchmark(
+    None,
+    samples,
+    COLUMNS,
+    EXAMPLE_COLUMNS,
+    tuple(
+        Headline(f"WinoBias TPR-{kind} % (0)", ((f"type{kind}", "tpr", "f1_reported"),), 0.0, (f"type{kind}", "n"))
+        for kind in KINDS
+    ),
+    "MIT (Zhao et al. 2018, uclanlp/corefBias)",
+    trained_by="configs/winobias_coref.py",
+)

@@ -7,13 +7,24 @@ Sources: Lee et al. 2018 (arXiv:1804.05392), Joshi et al. 2019 (arXiv:1908.09091
 here: special tokens begin and end no span, and a sentence that a segment's end cuts is two.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from ncfair_jax.config import CorefConfig, RunConfig
-from ncfair_jax.data.coref import load_coref_examples
+from ncfair_jax.data.conll import Cluster, Document, in_order, write_conll
+from ncfair_jax.data.coref import load_coref_examples, read_documents
 from ncfair_jax.data.pipeline import Examples
+from ncfair_jax.data.winobias import read_winobias
+from ncfair_jax.evals import registry
+from ncfair_jax.evals.coref_predict import predict_clusters
+from ncfair_jax.evals.coref_scores import score_documents
+from ncfair_jax.evals.winobias_coref import score_winobias
 from ncfair_jax.models.antecedents import marginal_loss
 from ncfair_jax.models.coref import gold_clusters, init_coref, rank
 from ncfair_jax.models.encoder import ModelConfig, Params
@@ -69,4 +80,30 @@ def _objective(config: RunConfig, model: Pretrained, examples: Examples) -> Obje
     return coref_objective(model.config, config.coref)
 
 
-COREF = Method(load_coref_examples, _objective, _extra_params, dev_metric="coref_loss")
+def _evaluate(config: RunConfig, trained: Pretrained, folder: Path, mesh: Mesh) -> dict[str, dict[str, Any]]:
+    """Judges on WinoBias and on the documents of `config.coref.dev`, whichever are named.
+
+    Also writes coref_dev.conll: the predicted clusters, for any other scorer.
+    """
+    coref = config.coref
+    found = {}
+
+    def predict(documents: Sequence[Document]) -> list[tuple[Cluster, ...]]:
+        return predict_clusters(trained, trained.params[EXTRA], coref, config.data.row_tokens, documents, mesh)
+
+    if coref.winobias:
+        groups = read_winobias(Path(coref.winobias), coref.winobias_split)
+        predictions = {group: list(zip(d, predict(d), strict=True)) for group, d in groups.items()}
+        result = score_winobias(predictions, {"split": coref.winobias_split})
+        found["winobias_coref"] = registry.write(folder, "winobias_coref", config.name, result)
+    if coref.dev:
+        documents = read_documents(coref.dev)
+        clusters = predict(documents)
+        found["coref_dev"] = registry.write(folder, "coref_dev", config.name, score_documents(documents, clusters))
+        if jax.process_index() == 0:
+            answers = [d._replace(clusters=in_order(c)) for d, c in zip(documents, clusters, strict=True)]
+            write_conll(folder / "coref_dev.conll", answers)
+    return found
+
+
+COREF = Method(load_coref_examples, _objective, _extra_params, dev_metric="coref_loss", evaluate=_evaluate)

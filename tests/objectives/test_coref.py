@@ -10,7 +10,8 @@ import pytest
 from ncfair_jax.config import ConfigError, CorefConfig, MeshConfig, RunConfig, validate
 from ncfair_jax.data.conll import in_order, read_conll
 from ncfair_jax.data.coref import encode_document, lay_out, load_coref_examples
-from ncfair_jax.models.hf import load_pretrained
+from ncfair_jax.evals.coref_predict import predict_clusters
+from ncfair_jax.models.hf import load_head, load_pretrained, save_pretrained
 from ncfair_jax.objectives import METHODS
 from ncfair_jax.objectives.base import evaluate_objective
 from ncfair_jax.objectives.coref import COREF, coref_objective
@@ -19,7 +20,7 @@ from ncfair_jax.train import check_method, train_and_evaluate
 from tests import tiny_coref
 
 CONFIG = CorefConfig(hidden_units=20, feature_size=5, max_width=4, dropout=0.0)
-MODEL = tiny_coref.pretrained()
+MODEL = tiny_coref.pretrained(layers=1)
 OWN = COREF.extra_params(RunConfig(coref=CONFIG), MODEL.config, jax.random.key(5))
 PARAMS = MODEL.params | {"method": OWN}
 OBJECTIVE = coref_objective(MODEL.config, CONFIG)
@@ -39,7 +40,10 @@ def loss_of(params, batch):
 def test_a_batch_is_the_mean_of_its_documents():
     """Whatever they share the batch with: shorter documents are padded, and empty rows count nothing."""
     documents = tiny_coref.documents(4)
-    loss, (metrics, _) = loss_of(PARAMS, batch_of(documents, rows=6))
+    batch = batch_of(documents, rows=6)
+    loss, (metrics, _) = loss_of(PARAMS, batch)
+    halves = {name: value.reshape(2, 3, *value.shape[2:]) if value.ndim else value for name, value in batch.items()}
+    np.testing.assert_allclose(loss_of(PARAMS, halves)[0], loss, rtol=1e-5)  # micro-batches add up
     alone = [loss_of(PARAMS, batch_of([document]))[0] for document in documents]
     assert len({batch_of([document])["tokens"].shape for document in documents}) > 1
     np.testing.assert_allclose(loss, np.mean(alone), rtol=1e-5)
@@ -47,11 +51,18 @@ def test_a_batch_is_the_mean_of_its_documents():
     assert metrics["mention_recall"][1] == sum(len(c) for document in documents for c in document.clusters)
 
 
-def test_gradients_are_finite_and_reach_every_scorer():
-    batch = batch_of(tiny_coref.documents(4), rows=6)
-    rng = jax.random.key(0)
+def test_eight_devices_are_one_and_gradients_reach_every_scorer():
+    """With dropout, and rows that hold no document."""
     objective = coref_objective(MODEL.config, dataclasses.replace(CONFIG, dropout=0.3))
-    grads = jax.jit(jax.grad(lambda p: evaluate_objective(objective, p, (), batch, rng)[0]))(PARAMS)
+    batch, results = batch_of(tiny_coref.documents(4), rows=8), []
+    for devices in (1, 8):
+        mesh = make_mesh(MeshConfig(), devices)
+        loss = jax.jit(jax.value_and_grad(lambda p, b: evaluate_objective(objective, p, (), b, jax.random.key(0))[0]))
+        results.append(jax.device_get(loss(replicate(PARAMS, mesh), put_batch(batch, mesh))))
+    (one, grads), (eight, others) = results
+    np.testing.assert_allclose(one, eight, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(others), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(grads))
     still = {
         jax.tree_util.keystr(path)
@@ -62,30 +73,15 @@ def test_gradients_are_finite_and_reach_every_scorer():
     assert np.any(grads["encoder"]["layer_0"]["attention"]["query"]["kernel"])
 
 
-def test_eight_devices_and_micro_batches_are_one():
-    documents = tiny_coref.documents(8)
-    batch = batch_of(documents)
-    results = []
-    for devices, micro in ((1, 1), (8, 1), (1, 2)):
-        mesh = make_mesh(MeshConfig(), devices)
-        split = {n: v.reshape(micro, -1, *v.shape[2:]) if v.ndim else v for n, v in batch.items()}
-        grad = jax.jit(jax.value_and_grad(lambda p, b: evaluate_objective(OBJECTIVE, p, (), b, None)[0]))
-        results.append(jax.device_get(grad(replicate(PARAMS, mesh), put_batch(split, mesh))))
-    for loss, grads in results[1:]:
-        np.testing.assert_allclose(loss, results[0][0], rtol=1e-5)
-        for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(results[0][1]), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
-
-
 # --- the method in a run
 
 
 def run_config(folder, **changes) -> RunConfig:
-    model, _ = tiny_coref.tiny_text.write(folder)
+    save_pretrained(folder / "model", MODEL)
     train = tiny_coref.write(folder / "train.v4_gold_conll", 12)
     base = RunConfig(name="tiny-coref")
     parts = {
-        "model": {"path": str(model)},
+        "model": {"path": str(folder / "model")},
         "data": {"row_tokens": 16, "max_tokens": 16},
         "objective": {"name": "coref"},
         "coref": {"train": str(train), "dev": str(train), "max_width": 4, "hidden_units": 30, "feature_size": 5},
@@ -101,7 +97,7 @@ def run_config(folder, **changes) -> RunConfig:
 
 def test_a_run_learns_the_training_documents(tmp_path):
     config = run_config(tmp_path)
-    train_and_evaluate(config, tmp_path / "run")
+    result = train_and_evaluate(config, tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < 0.1 * lines[0]["loss"] and lines[-1]["mention_recall"] > 0.99
     after = tmp_path / "run" / "evals" / "after"
@@ -110,8 +106,12 @@ def test_a_run_learns_the_training_documents(tmp_path):
     gold, predicted = read_conll(config.coref.train), read_conll(after / "coref_dev.conll")
     same = [in_order(a.clusters) == b.clusters for a, b in zip(gold, predicted, strict=True)]
     assert np.mean(same) > 0.8
+    assert [line[0] for line in result["after"]["benchmarks"]] == ["coreference CoNLL F1 %"]
     exported = load_pretrained(str(tmp_path / "run" / "export"))
+    own = load_head(str(tmp_path / "run" / "export"))
     assert "method" not in exported.params
+    again = predict_clusters(exported, own, config.coref, config.data.row_tokens, gold)
+    assert [in_order(clusters) for clusters in again] == [document.clusters for document in predicted]
 
 
 def test_refusals(tmp_path):
