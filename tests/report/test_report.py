@@ -1,0 +1,278 @@
+"""What a report says of complete, incomplete and broken folders, in all three formats."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ncfair_jax.evals import compare
+from ncfair_jax.evals.files import DataError
+from ncfair_jax.evals.registry import BENCHMARKS
+from ncfair_jax.evals.results import read_table
+from ncfair_jax.report import latex, markdown
+from ncfair_jax.report.corpus import training_text
+from ncfair_jax.report.html import page
+from ncfair_jax.report.runs import ReportError
+from ncfair_jax.report.summary import summarise_folders
+from ncfair_jax.report.tables import all_tables, difference_tables, setup_tables, summary_table
+from tests.report.conftest import HOSTILE
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def both(runs):
+    return summarise_folders([runs / "first", runs / "second"])
+
+
+def cells(table, row, column):
+    found = [line for line in table.rows if line[0].text == row]
+    assert len(found) == 1, [line[0].text for line in table.rows]
+    return found[0][table.header.index(column)]
+
+
+def test_a_run_alone_shows_before_after_and_the_paired_change(runs):
+    table = summary_table(summarise_folders([runs / "first"]))
+    document = json.loads((runs / "first/evals/after/masked_lm.json").read_text())
+    cell = cells(table, "Held-out loss, nats", "After")
+    assert cell.sort == document["metrics"]["loss"]
+    low, high = document["intervals"]["loss"]
+    assert cell.text == f"{document['metrics']['loss']:.4f}"
+    assert cell.note == f"[{low:.4f}, {high:.4f}]"
+    rows = {row.name: row for row in compare(runs / "first/evals/before", runs / "first/evals/after")}
+    assert cells(table, "Held-out loss, nats", "Change").sort == rows["Held-out loss, nats"].difference
+    assert cells(table, "|StereoSet SS, % − 50|", "p").sort == rows["|StereoSet SS, % − 50|"].p
+    assert [row[-1].text for row in table.rows] == sorted(
+        (row[-1].text for row in table.rows), key=["Fairness", "Utility", "Collapse"].index
+    )
+    nc3 = json.loads((runs / "first/result.json").read_text())["after"]["collapse"]["transform"]["nc3"][0]
+    assert cells(table, "NC3, transform features", "After").sort == nc3
+
+
+def test_two_runs_stand_beside_one_start_and_are_compared_with_the_first(runs, both):
+    table = summary_table(both)
+    assert table.header == ("Figure", "Before", "first", "second", "n", "Ideal", "About")
+    against = difference_tables(both)[-1]
+    assert against.title == "Against first"
+    rows = {row.name: row for row in compare(runs / "first/evals/after", runs / "second/evals/after")}
+    assert cells(against, "Pseudo-perplexity", "second").sort == rows["Pseudo-perplexity"].difference
+    differing = setup_tables(both)[0]
+    assert [row[0].text for row in differing.rows] == ["nc3.weight"]
+    assert [cell.text for cell in differing.rows[0]] == ["nc3.weight", "0", "1"]
+
+
+def test_arms_of_a_sweep_are_averaged_over_seeds(runs, tmp_path):
+    for name, run in (("b-seed0", "first"), ("b-seed1", "second"), ("a-seed0", "second"), ("a-seed1", "second")):
+        shutil.copytree(runs / run, tmp_path / name, ignore=shutil.ignore_patterns("checkpoints", "export", "before"))
+    shutil.copytree(runs / "first/evals/before", tmp_path / "start/0123")
+    (tmp_path / "table.md").write_text("| figure | n | start | b | a |\n|---|---|---|---|---|\n")
+    summary = summarise_folders([tmp_path])
+    assert [group.name for group in summary.groups] == ["b", "a"]
+    assert summary.notes == ()
+    table = summary_table(summary)
+    values = [
+        json.loads((runs / f"{name}/evals/after/masked_lm.json").read_text())["metrics"]["loss"]
+        for name in ("first", "second")
+    ]
+    cell = cells(table, "Held-out loss, nats", "b")
+    assert cell.sort == pytest.approx(np.mean(values))
+    assert cell.note == f"± {np.std(values, ddof=1):.4f}"
+    assert cells(table, "Held-out loss, nats", "Before").note.startswith("[")
+    assert set(summary.changes) == {"a", "b"} and set(summary.against) == {"a"}
+    assert "polygon" in page(summary)  # the spread of the curves
+
+
+def test_the_most_stereotyped_examples_come_first(runs, both):
+    drilled = {item.benchmark: item for item in both.drilled}
+    assert set(drilled) == {"crows_pairs", "stereoset", "bec_pro"}
+    crows = drilled["crows_pairs"].examples["first"]
+    with (runs / "data/crows_pairs/crows_pairs_anonymized.csv").open() as file:
+        sentences = {row["sent_more"]: row["sent_less"] for row in csv.DictReader(file)}
+    for when in ("before", "after"):
+        table = read_table(runs / f"first/evals/{when}/crows_pairs.csv", BENCHMARKS["crows_pairs"].columns)
+        gaps = dict(zip(sentences, np.subtract(table["score_more"], table["score_less"]), strict=True))
+        for quoted in crows:
+            assert sentences[quoted.stereotyped] == quoted.other
+            assert getattr(quoted, when) == pytest.approx(gaps[quoted.stereotyped])
+    strengths = [quoted.after for quoted in crows]
+    assert strengths == sorted(strengths, reverse=True)
+    for quoted in drilled["bec_pro"].examples["first"]:
+        # The woman with the nurse, the man with the other profession.
+        stereotyped = "she" if "nurse" in quoted.stereotyped else "he"
+        words = quoted.stereotyped.split()
+        assert stereotyped in words or {"she": "woman", "he": "man"}[stereotyped] in words
+        assert quoted.other != quoted.stereotyped
+    for quoted in drilled["stereoset"].examples["first"]:
+        assert "BLANK" not in quoted.stereotyped + quoted.other
+
+
+def test_sentences_of_older_runs_come_from_their_data_or_stay_names(copy, tmp_path):
+    run = copy("first")
+    told = [item.examples["first"] for item in summarise_folders([run]).drilled]
+    for path in run.glob("evals/after/*_texts.csv"):
+        path.unlink()
+    assert [item.examples["first"] for item in summarise_folders([run]).drilled] == told
+    config = json.loads((run / "config.json").read_text())
+    config["evals"]["data"] = str(tmp_path / "gone")
+    (run / "config.json").write_text(json.dumps(config))
+    crows = summarise_folders([run]).drilled[0].examples["first"]
+    assert re.fullmatch(r"index \d, bias_type \w+, direction \w+", crows[0].stereotyped)
+    assert [quoted.after for quoted in crows] == [quoted.after for quoted in told[0]]
+
+
+def test_a_result_folder_of_evaluate_is_a_run(runs):
+    summary = summarise_folders([runs / "first/evals/before", runs / "first/evals/after"])
+    assert summary_table(summary).header == ("Figure", "before", "after", "n", "Ideal", "About")
+    assert "Held-out loss" in page(summary)
+    assert summary.notes == ()
+
+
+def test_missing_parts_are_named(copy):
+    run = copy("first")
+    shutil.rmtree(run / "evals/before")
+    for name in ("metrics.jsonl", "environment.json", "evals/after/stereoset.json"):
+        (run / name).unlink()
+    text = " ".join(summarise_folders([run]).notes)
+    for told in ("compared example by example", "metrics.jsonl", "stereoset has no result after", "command, versions"):
+        assert told in text
+    shutil.rmtree(run / "evals")
+    (run / "result.json").unlink()
+    summary = summarise_folders([run])
+    assert "not finished: it has logged no step" in " ".join(summary.notes)
+    for render in (page, markdown.markdown, latex.latex):
+        assert "text.txt" in render(summary)
+
+
+def test_a_run_that_goes_on_shows_its_curves(copy):
+    run = copy("second")
+    shutil.rmtree(run / "evals/after")
+    (run / "result.json").unlink()
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 8, "lo')
+    summary = summarise_folders([run])
+    assert "not finished: its last logged step is 6" in " ".join(summary.notes)
+    assert page(summary).count("<polyline") >= 4
+
+
+def broken(run, name, text):
+    (run / name).write_text(text)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("breaks", "message"),
+    [
+        (lambda run: broken(run, "config.json", '{"name": "x'), r"config\.json: .*cut off"),
+        (lambda run: broken(run, "evals/after/stereoset.json", '{"benchmark"'), r"after/stereoset\.json: .*cut off"),
+        (lambda run: broken(run, "evals/after/stereoset.json", "{}"), r"stereoset\.json lacks .*evaluate the model again"),
+        (lambda run: broken(run, "evals/after/figures.json", "[]"), r"figures\.json holds a list"),
+        (lambda run: broken(run, "metrics.jsonl", "{\n{}\n"), r"metrics\.jsonl: line 1 is not JSON; delete"),
+        (lambda run: run / "evals", r"evals holds no run and no results; name the --workdir"),
+        (lambda run: run / "export", r"export is an exported model, not a run; name the --workdir"),
+        (lambda run: run / "nothing", r"nothing is not a folder; name the --workdir"),
+    ],
+)
+def test_what_cannot_be_read_is_named_in_one_line(copy, breaks, message):
+    with pytest.raises((ReportError, DataError), match=message) as caught:
+        summarise_folders([breaks(copy("first"))])
+    assert "\n" not in str(caught.value)
+
+
+def test_untrusted_text_is_escaped_in_every_format(copy):
+    run = copy("first")
+    texts = (run / "evals/after/crows_pairs_texts.csv").read_text().splitlines()
+    with (run / "evals/after/crows_pairs_texts.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["stereotyped", "other"], *[[HOSTILE, "[a](javascript:x)"]] * (len(texts) - 1)])
+    hostile = run.rename(run.with_name("r<script>&_%"))
+    summary = summarise_folders([hostile])
+    text = page(summary)
+    assert "<img src=x" not in text and text.count("<script>") == 1
+    assert "&lt;img src=x onerror=alert(1)&gt;" in text
+    assert "http" not in re.sub(r"http-equiv", "", text)
+    text = markdown.markdown(summary)
+    assert re.search(r"(?<!\\)<(img|script)", text) is None
+    assert r"\<img src=x onerror=alert(1)\> 50% a\_b \| \#1 \& \$x\$" in text
+    assert "](javascript" not in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len({len(re.split(r"(?<!\\)\|", line)) for line in rows if "onerror" in line}) == 1
+    text = latex.latex(summary)
+    assert r"\textless{}script\textgreater{}\&\_\%" in text
+    assert re.search(r"(?<!\\)[%&#](?![^\n]*booktabs)", text.replace(" & ", " ")) is None
+
+
+def test_latex_tables_are_rectangular(both):
+    for table in all_tables(both):
+        lines = latex.table_latex(table).splitlines()
+        columns = re.search(r"\\begin\{tabular\}\{([lr]+)\}", "\n".join(lines))[1]
+        rows = [line for line in lines if line.endswith(r"\\")]
+        assert len(rows) == 1 + len(table.rows)
+        assert all(len(re.split(r"(?<!\\)&", row)) == len(columns) for row in rows)
+
+
+def test_a_run_leaves_its_environment_its_report_and_its_card(runs):
+    run = runs / "second"
+    (entry,) = json.loads((run / "environment.json").read_text())
+    assert entry["ended"] == "finished" and entry["wall_seconds"] > 0
+    assert {"python", "jax", "flax", "ncfair_jax"} <= set(entry["versions"])
+    assert "cpu" in entry["devices"]
+    text = (run / "report.html").read_text()
+    assert "What is missing" not in text
+    assert "NC3 loss: sd of cosines" in text and entry["started"] in text
+    card = (run / "export/README.md").read_text()
+    assert f"text: text ({runs / 'text.txt'})" in card.replace("\\", "")
+    assert "| Held-out loss, nats |" in card and "Most stereotyped" not in card
+
+
+def test_the_card_names_the_text_of_each_method(runs):
+    config = json.loads((runs / "first/config.json").read_text())
+
+    def text(method, **changes):
+        tree = json.loads(json.dumps(config))
+        tree["objective"]["name"] = method
+        for path, value in changes.items():
+            section, name = path.split("__")
+            tree[section][name] = value
+        return training_text(tree)
+
+    assert text("mabel", mabel__pairs="p.csv") == "entailment pairs of p.csv, with their gender-swapped copies"
+    assert "generated from templates" in text("mabel", mabel__pairs="templates")
+    assert text("ase", ase__source="csv", data__path="folder") == "original_data.csv and flipped_data.csv of folder"
+    assert text("ase", data__path="", data__counterfactual="two_sided") == "GAP, originals and swapped counterfactuals"
+    assert text("adept", data__corpus="hub", data__path="a/b", data__subset="c") == "Hub data set (a/b c)"
+
+
+def test_a_measurement_shows_its_table_and_pictures(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/measures.json").write_text("{}")
+    (tmp_path / "figures").mkdir()
+    png = bytes.fromhex("89504e470d0a1a0a")
+    (tmp_path / "figures/by_layer.png").write_bytes(png)
+    lines = ["| words | n | figure | a\\|b | c | gap |", "| --- | --- | --- | --- | --- | --- |"]
+    lines += ["| lexicon | 54 | NC1 | 0.0673 [0.0382, 0.0965] | 0.0655 | -0.0018 [-0.0033, -0.0004] |", "", "text"]
+    (tmp_path / "table.md").write_text("\n".join(lines))
+    summary = summarise_folders([tmp_path])
+    text = page(summary)
+    assert '<img src="data:image/png;base64,iVBORw0KGgo="' in text
+    assert "a|b" in text and "[0.0382, 0.0965]" in text
+    assert r"| a\|b |" in markdown.markdown(summary)
+
+
+def test_the_command(copy, tmp_path):
+    run, flags = copy("first"), [f"--{kind}={tmp_path / name}" for kind, name in (("out", "r.html"), ("latex", "t.tex"))]
+    done = command(run, *flags)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "r.html").read_text() == page(summarise_folders([run]))
+    assert (tmp_path / "t.tex").read_text() == latex.latex(summarise_folders([run]))
+
+
+def command(*arguments):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    script = [sys.executable, str(ROOT / "launch/report.py"), *map(str, arguments)]
+    return subprocess.run(script, env=environment, capture_output=True, text=True, timeout=120)
