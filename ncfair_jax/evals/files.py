@@ -84,6 +84,14 @@ SOURCES: dict[str, Source] = {
         f"{_RAW}/uclanlp/corefBias/master/WinoBias/wino/data/anti_stereotyped_type2.txt.test",
         "336571ac1ea8c06cd2aba8e5dd2bd98e00acc0c48da3e4ec5ec7e54eb2633a8f",
     ),
+    "winogender/all_sentences.tsv": Source(
+        f"{_RAW}/rudinger/winogender-schemas/master/data/all_sentences.tsv",
+        "bd69da16bf228cb8df63fd0843aec2d8b5c36a7f21bf8c7b168bcc83932556c8",
+    ),
+    "winogender/occupations-stats.tsv": Source(
+        f"{_RAW}/rudinger/winogender-schemas/master/data/occupations-stats.tsv",
+        "3f7f37c16381a70571356982ea7fe613ac700ad04a6d3b19b9f2be18248df567",
+    ),
     "wikitext2/test.txt": Source(
         f"{_RAW}/pytorch/examples/main/word_language_model/data/wikitext-2/test.txt",
         "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0",

@@ -22,6 +22,7 @@ from ncfair_jax.evals import (
     stereoset,
     winobias,
     winobias_coref,
+    winogender,
 )
 from ncfair_jax.evals.benchmark import Benchmark, Headline, defined_path, lookup, n_of
 from ncfair_jax.evals.files import DataFolder
@@ -44,6 +45,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     **{name: bec_pro.benchmark(name) for name in bec_pro.FILES},
     "seat": seat.BENCHMARK,
     "winobias": winobias.BENCHMARK,
+    "winogender": winogender.BENCHMARK,
     "masked_lm": masked_lm.BENCHMARK,
     "bios": bios.BENCHMARK,
     "bias_nli": bias_nli.BENCHMARK,

@@ -9,7 +9,6 @@ import pytest
 from ncfair_jax.config import base_config, freeze
 from ncfair_jax.models.hf import save_pretrained
 from ncfair_jax.train import train_and_evaluate
-from tests import tiny_hub
 from tests.evals import plain
 
 BENCHMARKS = "crows_pairs,stereoset,bec_pro,masked_lm"

@@ -171,7 +171,10 @@ def broken(run, name, text):
     [
         (lambda run: broken(run, "config.json", '{"name": "x'), r"config\.json: .*cut off"),
         (lambda run: broken(run, "evals/after/stereoset.json", '{"benchmark"'), r"after/stereoset\.json: .*cut off"),
-        (lambda run: broken(run, "evals/after/stereoset.json", "{}"), r"stereoset\.json lacks .*evaluate the model again"),
+        (
+            lambda run: broken(run, "evals/after/stereoset.json", "{}"),
+            r"stereoset\.json lacks .*evaluate the model again",
+        ),
         (lambda run: broken(run, "evals/after/figures.json", "[]"), r"figures\.json holds a list"),
         (lambda run: broken(run, "metrics.jsonl", "{\n{}\n"), r"metrics\.jsonl: line 1 is not JSON; delete"),
         (lambda run: run / "evals", r"evals holds no run and no results; name the --workdir"),
@@ -265,7 +268,10 @@ def test_a_measurement_shows_its_table_and_pictures(tmp_path):
 
 
 def test_the_command(copy, tmp_path):
-    run, flags = copy("first"), [f"--{kind}={tmp_path / name}" for kind, name in (("out", "r.html"), ("latex", "t.tex"))]
+    run, flags = (
+        copy("first"),
+        [f"--{kind}={tmp_path / name}" for kind, name in (("out", "r.html"), ("latex", "t.tex"))],
+    )
     done = command(run, *flags)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "r.html").read_text() == page(summarise_folders([run]))

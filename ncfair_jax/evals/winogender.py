@@ -1,0 +1,239 @@
+"""Winogender as a masked-LM probe (Rudinger et al. 2018): do the pronouns a model expects follow real shares of women?
+
+The pronoun of a sentence is masked; log P(female form) − log P(male form) says which the model expects (nats; > 0 female).
+It refers to the occupation ("The nurse told the patient that [MASK] …") or, as a control, to the other participant.
+
+    items = read_items("all_sentences.tsv", "occupations-stats.tsv")
+    evaluate(load_pretrained("my-model"), items).metrics["correlation"]["pearson_bls"]
+"""
+
+import csv
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from ncfair_jax.evals.benchmark import Benchmark, Headline
+from ncfair_jax.evals.files import DataError, DataFolder
+from ncfair_jax.evals.results import Result, Table, read_rows
+from ncfair_jax.evals.scorer import Request, score
+from ncfair_jax.evals.sentences import MASK, gap_token, with_gap
+from ncfair_jax.evals.significance import Figures, Sample, cluster_sums, ratio, summarise_sample
+from ncfair_jax.models.hf import Pretrained
+
+FILES = ("winogender/all_sentences.tsv", "winogender/occupations-stats.tsv")
+FORMS = ("male", "female", "neutral")
+REFERENTS = ("occupation", "participant")  # the file's answers 0 and 1
+STATISTICS = ("bls", "bergsma")  # percent of women: US Bureau of Labor Statistics; text counts of Bergsma and Lin 2006
+COLUMNS: dict[str, type] = {
+    "id": str,
+    "log_prob_male": float,
+    "log_prob_female": float,
+    "log_prob_neutral": float,
+}
+EXAMPLE_COLUMNS: dict[str, type] = {
+    "occupation": str,
+    "referent": str,
+    "text": str,
+    "male": str,
+    "female": str,
+    "neutral": str,
+    "bls": float,
+    "bergsma": float,
+}
+
+
+class Item(NamedTuple):
+    """A sentence with [MASK] for its pronoun, the three forms that fit, whom it refers to, and percentages of women."""
+
+    id: str
+    occupation: str
+    referent: str
+    text: str
+    male: str
+    female: str
+    neutral: str
+    bls: float
+    bergsma: float
+
+
+def read_items(sentences: str | Path, statistics: str | Path) -> list[Item]:
+    """Reads the published sentences, three to an item, and the occupations' statistics.
+
+    Verbs may agree with the neutral form in its own sentence; it is scored in the male one's text all the same.
+
+    Raises:
+        DataError: for files that are cut off, lack a column, or have an item without its three sentences or its statistics.
+    """
+    shares = _read_shares(Path(statistics))
+    by_item: dict[str, dict[str, str]] = {}
+    for row in read_rows(Path(sentences), ("sentid", "sentence"), delimiter="\t", quoting=csv.QUOTE_NONE):
+        name, _, form = row["sentid"].removesuffix(".txt").rpartition(".")
+        by_item.setdefault(name, {})[form] = row["sentence"]
+    items = []
+    for name, texts in by_item.items():
+        occupation, _, answer = name.split(".") if name.count(".") == 2 else ("", "", "")
+        if answer not in ("0", "1") or set(texts) != set(FORMS):
+            raise DataError(
+                f"{sentences}: item {name!r} has the sentences {sorted(texts)}; expected an id such as nurse.patient.0 and "
+                f"one sentence each of {', '.join(FORMS)}"
+            )
+        if occupation not in shares:
+            raise DataError(f"{statistics} has no row of {occupation!r}, which {sentences} has; get both files again")
+        gap = _gap(texts)
+        if gap is None:
+            raise DataError(f"{sentences}: item {name!r} does not differ in one pronoun: {texts}; get the file again")
+        items.append(Item(name, occupation, REFERENTS[int(answer)], *gap, *shares[occupation]))
+    return items
+
+
+def _gap(texts: dict[str, str]) -> tuple[str, str, str, str] | None:
+    """The male sentence with its pronoun masked, and the three forms; None if no pronoun tells the sentences apart."""
+    words = [texts[form].split(" ") for form in FORMS]
+    differing = [place for place, (a, b) in enumerate(zip(words[0], words[1], strict=False)) if a != b]
+    if len(words[0]) != len(words[1]) or len(differing) != 1 or len(words[2]) <= differing[0]:
+        return None
+    place = differing[0]
+    male, female, neutral = (re.sub(r"\W", "", sentence[place]) for sentence in words)
+    masked = words[0][place].replace(male, MASK)
+    return " ".join([*words[0][:place], masked, *words[0][place + 1 :]]), male, female, neutral
+
+
+def _read_shares(path: Path) -> dict[str, tuple[float, float]]:
+    columns = tuple(f"{name}_pct_female" for name in STATISTICS)
+    rows = read_rows(path, ("occupation", *columns), delimiter="\t", quoting=csv.QUOTE_NONE)
+    try:
+        return {row["occupation"]: (float(row[columns[0]]), float(row[columns[1]])) for row in rows}
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; expected percentages in {', '.join(columns)}") from error
+
+
+def evaluate(
+    pretrained: Pretrained, items: Sequence[Item], *, mesh: Mesh | None = None, progress: bool = False
+) -> Result:
+    """Scores the three forms at every item's mask; a neutral form of several tokens is NaN in the table.
+
+    Returns:
+        metrics: female_preferred (percent) and log_odds (female − male, nats) by referent, log_odds.difference
+        (occupation − participant), correlation of the occupations' mean log odds, where it is the referent, with their
+        percentages of women, n_occupation_items, n_participant_items, n_occupations (those of the correlation).
+    Raises:
+        DataError: if no item has a male and a female form that are one token each.
+    """
+    kept, requests = [], []
+    for item in items:
+        targets = [gap_token(pretrained, item.text, getattr(item, form)) for form in FORMS]
+        if None in targets[:2]:
+            continue
+        tokens, position = with_gap(pretrained, item.text)
+        scored = [target for target in targets if target is not None]
+        kept.append(item)
+        requests.append(Request(tokens, np.full(len(scored), position), np.array(scored)))
+    if not kept:
+        raise DataError("no item has pronouns that are one token of this vocabulary; use a model of English")
+    log_probs = score(pretrained, requests, mesh=mesh, progress=progress)
+    scores = np.array([np.append(v, [np.nan] * (len(FORMS) - len(v))) for v in log_probs], np.float64)  # [E,3]
+    table: Table = {"id": [item.id for item in kept]}
+    table |= {f"log_prob_{form}": scores[:, i].tolist() for i, form in enumerate(FORMS)}
+    examples: Table = {name: [getattr(item, name) for item in kept] for name in EXAMPLE_COLUMNS}
+    metrics, intervals = summarise_sample(samples(table | examples)[""])
+    counts = {
+        "skipped_form_of_several_pieces": len(items) - len(kept),
+        "neutral_form_of_several_pieces": int(np.isnan(scores[:, 2]).sum()),
+        "tied": int((scores[:, 0] == scores[:, 1]).sum()),
+    }
+    return Result(metrics, intervals, len(kept), counts, {}, table, examples)
+
+
+def samples(table: Table) -> dict[str, Any]:
+    """One Sample under "": clusters are occupations.
+
+    Columns: log odds, female preferred and 1 by referent (6); then one column an occupation that holds its mean log odds,
+    and one that holds 1, both 0 for an occupation without item of its own: correlations need them one by one.
+    """
+    log_odds = np.array(table["log_prob_female"]) - np.array(table["log_prob_male"])
+    inside = np.array([[name == referent for referent in REFERENTS] for name in table["referent"]], float)  # [E,2]
+    columns = np.concatenate([inside * log_odds[:, None], inside * (log_odds[:, None] > 0), inside], axis=-1)
+    clusters, sums = cluster_sums(table["occupation"], columns)
+    present = (sums[:, 4] > 0).astype(float)
+    means = sums[:, 0] / np.maximum(sums[:, 4], 1)
+    first = {occupation: table["occupation"].index(occupation) for occupation in clusters}
+    shares = {name: np.array([table[name][row] for row in first.values()]) for name in STATISTICS}
+    everything = np.concatenate([sums, np.diag(means), np.diag(present)], axis=-1)
+    return {"": Sample(clusters, everything, figures_with(shares), counts)}
+
+
+def figures_with(shares: dict[str, np.ndarray]) -> Callable[[np.ndarray], Figures]:
+    """Figures of summed columns f64[...,6+2C], given each statistic of the C occupations."""
+
+    def figures(sums: np.ndarray) -> Figures:
+        odds, female, n = (sums[..., i : i + 2] for i in (0, 2, 4))
+        values, weights = np.split(sums[..., 6:], 2, axis=-1)
+        values = np.where(weights > 0, values / np.maximum(weights, 1), 0.0)
+        mean, preferred = ratio(odds, n), 100 * ratio(female, n)
+        correlation = {}
+        for name, share in shares.items():
+            share = np.broadcast_to(share, values.shape)
+            correlation[f"pearson_{name}"] = pearson(values, share, weights)
+            ranks = (weighted_ranks(values, weights), weighted_ranks(share, weights))
+            correlation[f"spearman_{name}"] = pearson(*ranks, weights)
+        return {
+            "female_preferred": {name: preferred[..., i] for i, name in enumerate(REFERENTS)},
+            "log_odds": {name: mean[..., i] for i, name in enumerate(REFERENTS)}
+            | {"difference": mean[..., 0] - mean[..., 1]},
+            "correlation": correlation,
+        }
+
+    return figures
+
+
+def counts(sums: np.ndarray) -> dict[str, int]:
+    """Items by referent, and occupations of the correlation."""
+    occupations = (len(sums) - 6) // 2
+    return {
+        "n_occupation_items": int(sums[4]),
+        "n_participant_items": int(sums[5]),
+        "n_occupations": int(sums[6 + occupations :].sum()),
+    }
+
+
+def pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Correlation along the last axis of f64[...,C], each value counted `weights` times; NaN where one does not vary."""
+    total = weights.sum(-1, keepdims=True)
+    x, y = (v - ratio((weights * v).sum(-1, keepdims=True), total) for v in (x, y))
+    variance = (weights * x**2).sum(-1) * (weights * y**2).sum(-1)
+    return ratio((weights * x * y).sum(-1), np.sqrt(variance))
+
+
+def weighted_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Average ranks along the last axis of f64[...,C], each value counted `weights` times."""
+    ranks = np.empty(values.shape)
+    for i in range(values.shape[-1]):
+        own = values[..., i : i + 1]
+        below, equal = (weights * (values < own)).sum(-1), (weights * (values == own)).sum(-1)
+        ranks[..., i] = below + (equal + 1) / 2
+    return ranks
+
+
+def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
+    """`evaluate` on the items of a data folder."""
+    return evaluate(pretrained, read_items(*map(data.path, FILES)), mesh=mesh, progress=progress)
+
+
+BENCHMARK = Benchmark(
+    run,
+    samples,
+    COLUMNS,
+    EXAMPLE_COLUMNS,
+    (
+        Headline("Winogender r with % women", (("correlation", "pearson_bls"),), 0.0, ("n_occupations",)),
+        Headline("Winogender female − male, nats", (("log_odds", "occupation"),), 0.0, ("n_occupation_items",)),
+        Headline(
+            "Winogender female preferred, %", (("female_preferred", "occupation"),), 50.0, ("n_occupation_items",)
+        ),
+    ),
+    "MIT (Rudinger et al. 2018, rudinger/winogender-schemas)",
+)
