@@ -10,8 +10,8 @@ package's own word lists, or of --config.classification.templates=FOLDER in the 
     python launch/train.py --config=configs/bias_nli.py --config.run_arms=base,debiased --config.seeds=0,1,2 \
         --config.arms.debiased.model.path=runs/X/export
 
-Published on their own lists (He et al. 2022): bert-base-uncased NN 0.839, FN 0.927, T:0.5 0.922, T:0.7 0.853; MABEL 0.917, 0.983,
-0.982, 0.968.
+Published on their own lists (He et al. 2022): bert-base-uncased NN 0.839, FN 0.927, T:0.5 0.922, T:0.7 0.853; MABEL
+0.917, 0.983, 0.982, 0.968.
 """
 
 from ml_collections import ConfigDict
@@ -41,7 +41,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.train.dev_every = config.train.save_every = 1000
     config.train.best = "dev_loss"  # here the error: the step of the best development accuracy
     config.train.collapse_every = 0
-    config.arms.base = ConfigDict({"model": {"path": config.model.path}})
+    config.arms.base = ConfigDict()  # starts from config.model.path
     config.arms.debiased = ConfigDict({"model": {"path": ""}})
     config.run_arms = "base"
     return config

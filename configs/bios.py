@@ -6,13 +6,13 @@ FOLDER has train, dev and test (.jsonl, .csv, .tsv or .parquet) with the columns
 microsoft/biosbias; a single FILE is split (config.classification.dev_fraction, test_fraction). Without a path the Hub copy
 LabHC/bias_in_bios is taken. Five epochs of some 250,000 biographies want an accelerator.
 
-To compare models, say which: the arm `debiased` needs its path, and both then start from a fresh pooler, since a model exported
-here has none:
+To compare models, say which: the arm `debiased` needs its path, and both then start from a fresh pooler, since a model
+exported here has none:
 
     python launch/train.py --config=configs/bios.py --config.run_arms=base,debiased --config.seeds=0,1,2 \
         --config.arms.debiased.model.path=runs/X/export --config.classification.pool=fresh_pooler
 
-Published for MABEL's crawl (He et al. 2022): bert-base-uncased accuracy 83.68, TPR gap 1.080, TPR RMS 0.152; MABEL 84.43, 0.605,
+Published for the crawl of He et al. 2022: bert-base-uncased accuracy 83.68, TPR gap 1.080, TPR RMS 0.152; MABEL 84.43, 0.605,
 0.134. Crawls differ, so compare arms, not papers.
 """
 
@@ -42,7 +42,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.train.dev_every = config.train.save_every = 1000
     config.train.best = "dev_loss"  # here the error: the step of the best development accuracy
     config.train.collapse_every = 0
-    config.arms.base = ConfigDict({"model": {"path": config.model.path}})
+    config.arms.base = ConfigDict()  # starts from config.model.path
     config.arms.debiased = ConfigDict({"model": {"path": ""}})
     config.run_arms = "base"
     return config

@@ -29,7 +29,7 @@ CHUNK = 4096  # pairs in memory at a time
 
 
 def read(config: RunConfig, part: str) -> list[Labelled]:
-    """SNLI's or MNLI's training and development part. The pairs to be judged by are made one by one; here they are only found."""
+    """SNLI's or MNLI's training and development part; of the pairs that judge, which are made one by one, only the check."""
     if part == "test":
         chosen_pairs(load_lists(config.classification.templates), config.classification.pairs)
         return []
@@ -40,7 +40,7 @@ TASK = Task(len(LABELS), read)
 
 
 def pair_sums(logits: np.ndarray) -> np.ndarray:
-    """What each pair adds to SUMS, f64[E,4]: probability of "neutral", and whether it is the most probable, above 0.5, above 0.7.
+    """What each pair adds to SUMS, f64[E,4]: the probability of "neutral", and whether it is the highest, above 0.5, above 0.7.
 
     Args:
         logits: [E,3] of entailment, neutral, contradiction.

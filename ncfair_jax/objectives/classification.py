@@ -1,7 +1,7 @@
 """Fine-tuning for a labelled task: cross-entropy, or squared error of a value, on the first token of each example.
 
 The encoder starts from the model, the classifier on top is fresh, and both train; `optimizer.freeze` set to
-'^(embeddings|encoder|mlm)/' trains the classifier alone. The trained model is judged by its task: Bias-in-Bios, Bias-NLI or GLUE.
+'^(embeddings|encoder|mlm)/' trains the classifier alone. The trained model is judged by its task.
 """
 
 from pathlib import Path

@@ -1,0 +1,70 @@
+"""SNLI, MNLI and GLUE in the layouts they come in."""
+
+import pytest
+
+from ncfair_jax.data.files import CorpusError
+from ncfair_jax.data.glue import SOURCES, glue_task, read_glue
+from ncfair_jax.data.labelled import Labelled
+from ncfair_jax.data.nli import SPLITS, nli_pairs
+from tests import tiny_tasks
+from tests.data.test_bios import config
+
+
+def test_snli_in_its_own_names_and_in_the_hubs(tmp_path):
+    own = [
+        {"sentence1": "a b ", "sentence2": "c", "gold_label": "contradiction", "extra": 1},
+        {"sentence1": "a", "sentence2": "b", "gold_label": "-"},
+    ]
+    tiny_tasks.write_jsonl(tmp_path / "own" / "snli_1.0_dev.jsonl", own)
+    assert nli_pairs(str(tmp_path / "own"), SPLITS["dev"]) == [Labelled("a b", "c", 2)]
+    hub = [{"premise": "a", "hypothesis": "b", "label": 1}, {"premise": "a", "hypothesis": "b", "label": -1}]
+    tiny_tasks.write_jsonl(tmp_path / "hub" / "train.jsonl", hub)
+    assert nli_pairs(str(tmp_path / "hub"), SPLITS["train"]) == [Labelled("a", "b", 1)]
+    tiny_tasks.write_jsonl(tmp_path / "bad" / "train.jsonl", [hub[0] | {"label": "maybe"}])
+    with pytest.raises(CorpusError, match=r"train\.jsonl:1: label 'maybe'; expected one of entailment"):
+        nli_pairs(str(tmp_path / "bad"), SPLITS["train"])
+
+
+GLUE_FILES = {  # first lines as in GLUE's own files
+    "cola": ("gj04\t1\t\tWe left.\ngj04\t0\t*\tLeft we.", [("We left.", None, 1), ("Left we.", None, 0)]),
+    "sst2": ("sentence\tlabel\nfine film \t1", [("fine film", None, 1)]),
+    "mrpc": ("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t1\t2\tone\ttwo", [("one", "two", 0)]),
+    "stsb": ("index\tsentence1\tsentence2\tscore\n0\tone\ttwo\t2.75", [("one", "two", 2.75)]),
+    "qqp": ("id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n0\t1\t2\twhy\thow\t1", [("why", "how", 1)]),
+    "qnli": ("index\tquestion\tsentence\tlabel\n0\twho\the\tnot_entailment", [("who", "he", 1)]),
+    "rte": ("index\tsentence1\tsentence2\tlabel\n0\tone\ttwo\tentailment", [("one", "two", 0)]),
+    "wnli": ("index\tsentence1\tsentence2\tlabel\n0\tone\ttwo\t1", [("one", "two", 1)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", GLUE_FILES)
+def test_glues_own_files(tmp_path, task):
+    text, expected = GLUE_FILES[task]
+    (tmp_path / SOURCES[task].folder).mkdir()
+    (tmp_path / SOURCES[task].folder / "dev.tsv").write_text(text + "\n")
+    made = glue_task(task)
+    assert made.read(config(tmp_path), "test") == [Labelled(*row) for row in expected]
+    assert made.read(config(tmp_path), "dev") == []  # never the part that judges
+    assert made.classes == (1 if task == "stsb" else 2)
+
+
+def test_mnli_has_two_validation_parts(tmp_path):
+    for group, label in (("matched", "neutral"), ("mismatched", "contradiction")):
+        text = f"index\tsentence1\tsentence2\tlabel1\tgold_label\n0\tone\ttwo\tentailment\t{label}\n"
+        (tmp_path / f"dev_{group}.tsv").write_text(text)
+    assert glue_task("mnli").read(config(tmp_path), "test") == [
+        Labelled("one", "two", 1, "matched"),
+        Labelled("one", "two", 2, "mismatched"),
+    ]
+
+
+def test_what_is_missing_or_wrong_is_named(tmp_path):
+    with pytest.raises(
+        CorpusError, match=r"no train file of rte, nor has RTE below it; get RTE\.zip from gluebenchmark"
+    ):
+        read_glue("rte", str(tmp_path), ("train",))
+    rows = [{"sentence1": "a", "sentence2": "b", "label": "perhaps"}]
+    tiny_tasks.write_jsonl(tmp_path / "train.jsonl", rows)
+    for task, message in (("rte", "label 'perhaps'; expected one of entailment, 0"), ("stsb", "expected a number")):
+        with pytest.raises(CorpusError, match=message):
+            read_glue(task, str(tmp_path), ("train",))
