@@ -23,13 +23,15 @@ from rich.progress import track
 
 from ncfair_jax.data.packing import first_fit_decreasing, flat_index, round_up, scatter_rows
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
-from ncfair_jax.models.heads import mlm_logits, mlm_transform
+from ncfair_jax.models.heads import mlm_logits, mlm_transform, nsp_logits, nsp_transform
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.sharding import put_tree, replicate
 
 SHORTEST_ROW = 64  # sentences of benchmarks are short; longer rows spend more on attention across segments
 CPU_BATCH_TOKENS = 2048  # of 1024 to 8192 the fastest with rows of 64 (MiniLM, two cores)
 ACCELERATOR_BATCH_TOKENS = 65536  # per device
+# What is made of the hidden state at a scored position: features, then logits of the targets.
+HEADS = {"mlm": (mlm_transform, mlm_logits), "nsp": (nsp_transform, nsp_logits)}
 LOGIT_ELEMENTS = 2**25  # at most this many logits of a device exist at a time (128 MiB)
 
 
@@ -56,10 +58,17 @@ class Request(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Per request, in request order: natural log-probabilities f32[P], and whether the target is the most probable."""
+    """Per request, in request order.
+
+    Attributes:
+        log_probs: natural log-probabilities of the targets, f32[P].
+        top1: whether the target is the most probable, bool[P].
+        attention: that the scored tokens are paid (`EncoderOutput.received_attention`), f32[P]; [] if not asked for.
+    """
 
     log_probs: list[np.ndarray]
     top1: list[np.ndarray]
+    attention: list[np.ndarray]
 
 
 def score(
@@ -79,6 +88,8 @@ def score_with_top1(
     mesh: Mesh | None = None,
     progress: bool = False,
     batch_tokens: int | None = None,
+    head: str = "mlm",
+    attention: bool = False,
 ) -> Scores:
     """Scores the requests in float32 at the highest matmul precision, whatever precision the model trains in.
 
@@ -87,6 +98,8 @@ def score_with_top1(
             processes every process calls with the same requests and gets all scores.
         progress: show a progress bar on stderr.
         batch_tokens: R·T per device; bounds the memory. None: a default for the backend.
+        head: "mlm", or "nsp": the target at a sequence's first position is 0 (next sentence) or 1 (random sentence).
+        attention: also return how much attention the scored tokens are paid.
     Raises:
         ScorerError: for a sequence longer than the model takes, an id beyond its vocabulary, a position outside the
             sequence or not attended to, or lists of unequal length.
@@ -97,16 +110,27 @@ def score_with_top1(
     sequences, slots_of_request = _unique(requests)
     params = replicate(pretrained.params, mesh)
     lengths = np.array([len(sequence.request.tokens) for sequence in sequences], np.int64)
-    found = [np.zeros((0, 2), np.float32)] * len(sequences)
+    found = [np.zeros((0, 3), np.float32)] * len(sequences)
+    readout = Readout(head, attention)
     with jax.default_matmul_precision("highest"):
         for row_tokens, members in _buckets(lengths):
             bucket = [sequences[i] for i in members]
             for i, pairs in zip(
-                members, _score_bucket(config, params, bucket, row_tokens, mesh, batch_tokens, progress), strict=True
+                members,
+                _score_bucket(config, readout, params, bucket, row_tokens, mesh, batch_tokens, progress),
+                strict=True,
             ):
                 found[i] = pairs
     values = [found[sequence][slots] for sequence, slots in slots_of_request]
-    return Scores([v[:, 0] for v in values], [v[:, 1] > 0.5 for v in values])
+    paid = [v[:, 2] for v in values] if attention else []
+    return Scores([v[:, 0] for v in values], [v[:, 1] > 0.5 for v in values], paid)
+
+
+class Readout(NamedTuple):
+    """What is read at the scored positions: a name in HEADS, and whether also the attention paid to them."""
+
+    head: str
+    attention: bool
 
 
 class _Sequence(NamedTuple):
@@ -150,6 +174,7 @@ def _buckets(lengths: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 def _score_bucket(
     config: ModelConfig,
+    readout: Readout,
     params: Params,
     sequences: list[_Sequence],
     row_tokens: int,
@@ -157,7 +182,7 @@ def _score_bucket(
     batch_tokens: int | None,
     progress: bool,
 ) -> list[np.ndarray]:
-    """(log-probability, is top-1) f32[slots,2] of every sequence of one bucket, batch by batch."""
+    """(log-probability, is top-1, attention if read) f32[slots,2 or 3] of every sequence of one bucket, batch by batch."""
     devices = 1 if mesh is None else mesh.size
     rows, place = pack(sequences, row_tokens)
     num_rows = len(rows["tokens"])
@@ -175,12 +200,12 @@ def _score_bucket(
     results, pending = [], None
     for start in shown:
         batch = {name: _pad_rows(value[start : start + batch_rows], batch_rows) for name, value in rows.items()}
-        ahead = _score_batch(config, chunk, everywhere, params, _put_rows(batch, mesh))
+        ahead = _score_batch(config, readout, chunk, everywhere, params, _put_rows(batch, mesh))
         if pending is not None:  # the device computes this batch while the last one is fetched
             results.append(np.asarray(pending))
         pending = ahead
     results.append(np.asarray(pending))
-    values = np.concatenate(results)  # [rows,P,2]
+    values = np.concatenate(results)  # [rows,P,2 or 3]
     return [
         values[row, first : first + len(sequence.slots)]
         for (row, first), sequence in zip(place, sequences, strict=True)
@@ -241,24 +266,31 @@ def _or_fill(values: np.ndarray | None, length: int, fill: int) -> np.ndarray:
     return np.full(length, fill, np.int32) if values is None else np.asarray(values, np.int32)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _score_batch(
-    config: ModelConfig, chunk: int, everywhere: NamedSharding | None, params: Params, batch: dict[str, Array]
-) -> Float[Array, "R P 2"]:
-    """Log-probability and top-1 flag of every slot of a batch of packed rows."""
-    hidden = encode(
+    config: ModelConfig,
+    readout: Readout,
+    chunk: int,
+    everywhere: NamedSharding | None,
+    params: Params,
+    batch: dict[str, Array],
+) -> Float[Array, "R P F"]:
+    """Log-probability, top-1 flag and, if read, attention of every slot of a batch of packed rows."""
+    transform, project_features = HEADS[readout.head]
+    encoded = encode(
         config,
         params,
         batch["tokens"],
         batch["segment_ids"],
         batch["positions"],
         token_types=batch["token_types"],
-    ).hidden_states
-    scored = jnp.take_along_axis(hidden, batch["slot_position"][..., None], axis=1)  # [R,P,D]
-    features = mlm_transform(config, params, scored)
+        received_attention=readout.attention,
+    )
+    scored = jnp.take_along_axis(encoded.hidden_states, batch["slot_position"][..., None], axis=1)  # [R,P,D]
+    features = transform(config, params, scored)
 
     def project(piece: tuple[Array, Array]) -> Float[Array, "R p 2"]:
-        logits = mlm_logits(config, params, piece[0])  # [R,p,V]
+        logits = project_features(config, params, piece[0])  # [R,p,V]
         target = jnp.take_along_axis(logits, piece[1][..., None], axis=-1)[..., 0]
         is_top: Bool[Array, "R p"] = target >= logits.max(-1)
         return jnp.stack([target - jax.nn.logsumexp(logits, axis=-1), is_top.astype(jnp.float32)], axis=-1)
@@ -268,6 +300,9 @@ def _score_batch(
 
     values = jax.lax.map(project, (pieces(features), pieces(batch["slot_target"])))  # [P/p,R,p,2]
     values = jnp.moveaxis(values, 0, 1).reshape(*batch["slot_target"].shape, 2)
+    if encoded.received_attention is not None:
+        paid = jnp.take_along_axis(encoded.received_attention, batch["slot_position"], axis=1)  # [R,P]
+        values = jnp.concatenate([values, paid[..., None]], axis=-1)
     return values if everywhere is None else jax.lax.with_sharding_constraint(values, everywhere)
 
 

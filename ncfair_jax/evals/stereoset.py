@@ -44,24 +44,35 @@ EXAMPLE_COLUMNS: dict[str, type] = {"id": str, "split": str}
 FLAG_COLUMNS: dict[str, type] = {"unknown": int, "duplicate": int, "malformed": int}
 LABELS = ("stereotype", "anti-stereotype", "unrelated")
 BLANK = "BLANK"
+INTRASENTENCE, INTERSENTENCE = "intrasentence", "intersentence"
 ROBERTA_ROWS = ("reference", "clean")
 POOLS = ("mean_prob", "mean_logprob")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class Example(NamedTuple):
-    """A context with one BLANK and its fillers in the order stereotype, anti-stereotype, unrelated.
+    """A context and its sentences in the order stereotype, anti-stereotype, unrelated.
 
-    split is "dev", "test", or "" where unknown; faithful: whether the filled sentences agree with the context elsewhere.
+    Intrasentence, the context has a BLANK that the sentences fill; intersentence, they follow it. split is "dev", "test",
+    or "" where unknown.
     """
 
     id: str
     target: str
     bias_type: str
     context: str
-    fillers: tuple[str, str, str]
+    sentences: tuple[str, str, str]
     split: str = ""
-    faithful: bool = True
+
+    @property
+    def fillers(self) -> list[str]:
+        """The sentences' words at the BLANK."""
+        return [filler(self.context, sentence) for sentence in self.sentences]
+
+    @property
+    def faithful(self) -> bool:
+        """Whether the filled sentences agree with the context everywhere but at the BLANK."""
+        return all(_rest(self.context, self.context) == _rest(self.context, text) for text in self.sentences)
 
 
 class Piece(NamedTuple):
@@ -72,19 +83,22 @@ class Piece(NamedTuple):
     target: int
 
 
-def read_examples(path: str | Path, split: str = "") -> list[Example]:
+def read_examples(path: str | Path, split: str = "", part: str = INTRASENTENCE) -> list[Example]:
     """Reads the official layout (data.intrasentence) or the flat one (a list with stereotype/anti-stereotype/unrelated).
 
+    Args:
+        part: of the official layout, "intrasentence" or "intersentence".
     Raises:
-        DataError: for a file that is cut off, empty or of neither layout, or an example without one BLANK or three labels.
+        DataError: for a file that is cut off, empty or of neither layout, an example without three labels, or an
+            intrasentence example without one BLANK.
     """
     content = read_json(Path(path))
     try:
-        items = content if isinstance(content, list) else content["data"]["intrasentence"]
-        examples = [_example(item, split) for item in items]
+        items = content if isinstance(content, list) else content["data"][part]
+        examples = [_example(item, split, part) for item in items]
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{path}: no {error}; expected StereoSet's data.intrasentence, or a list of examples with id, target, "
+            f"{path}: no {error}; expected StereoSet's data.{part}, or a list of examples with id, target, "
             "bias_type, context and data"
         ) from error
     except ValueError as error:
@@ -94,19 +108,19 @@ def read_examples(path: str | Path, split: str = "") -> list[Example]:
     return examples
 
 
-def _example(item: Mapping[str, Any], split: str) -> Example:
+def _example(item: Mapping[str, Any], split: str, part: str) -> Example:
     if "sentences" in item:
         sentences = {sentence["gold_label"]: sentence["sentence"] for sentence in item["sentences"]}
     else:
         sentences = {label: sentence["sentence"] for label, sentence in item["data"].items()}
     context = item["context"]
-    if context.count(BLANK) != 1:
-        raise ValueError(f"example {item['id']} has {context.count(BLANK)} BLANKs in its context; expected one")
-    stereotype, anti, unrelated = (filler(context, sentences[label]) for label in LABELS)
-    faithful = all(_rest(context, context) == _rest(context, sentences[label]) for label in LABELS)
-    return Example(
-        item["id"], item["target"], item["bias_type"], context, (stereotype, anti, unrelated), split, faithful
-    )
+    stereotype, anti, unrelated = (sentences[label] for label in LABELS)
+    example = Example(item["id"], item["target"], item["bias_type"], context, (stereotype, anti, unrelated), split)
+    if part == INTRASENTENCE:
+        if context.count(BLANK) != 1:
+            raise ValueError(f"example {item['id']} has {context.count(BLANK)} BLANKs in its context; expected one")
+        _ = example.fillers  # refuses a sentence without a word there
+    return example
 
 
 def _rest(context: str, sentence: str) -> list[str]:
@@ -219,12 +233,7 @@ def evaluate(
     ends = np.cumsum([len(rows) for rows in fillers])
     pieces = np.split(log_probs, ends[:-1])
     scores = np.array([np.exp(p).mean() if pool == "mean_prob" else p.mean() for p in pieces]).reshape(-1, 3)
-    table: Table = {
-        "id": [e.id for e in examples],
-        "bias_type": [e.bias_type for e in examples],
-        "target": [e.target for e in examples],
-        **{name: scores[:, i].tolist() for i, name in enumerate(("stereotype", "anti_stereotype", "unrelated"))},
-    }
+    table, splits = tables(examples, scores)
     unk = pretrained.tokenizer.unk_token_id
     known = [all(piece.target != unk for piece in rows) for rows in fillers]
     table |= {
@@ -235,7 +244,6 @@ def evaluate(
             for e in examples
         ],
     }
-    splits: Table = {"id": table["id"], "split": [e.split for e in examples]}
     metrics, intervals = summarise(samples(table | splits))
     unknown = sum(piece.target == unk for rows in fillers for piece in rows)
     counts = {
@@ -246,6 +254,17 @@ def evaluate(
     }
     settings = {"pool": pool} | ({} if pretrained.config.model_type == "bert" else {"roberta_rows": roberta_rows})
     return Result(metrics, intervals, len(examples), counts, settings, table, splits)
+
+
+def tables(examples: Sequence[Example], scores: np.ndarray) -> tuple[Table, Table]:
+    """The tables of COLUMNS, from the scores f64[E,3] of the sentences, and of EXAMPLE_COLUMNS."""
+    table: Table = {
+        "id": [e.id for e in examples],
+        "bias_type": [e.bias_type for e in examples],
+        "target": [e.target for e in examples],
+        **{name: scores[:, i].tolist() for i, name in enumerate(("stereotype", "anti_stereotype", "unrelated"))},
+    }
+    return table, {"id": table["id"], "split": [e.split for e in examples]}
 
 
 def samples(table: Table) -> dict[str, Any]:

@@ -42,10 +42,23 @@ def _xla(query: Heads, key: Keys, value: Keys, mask: Mask, rate: float, rng: Key
     # Heads first before the products: left to itself XLA's CPU backend picks a layout that costs the forward pass of an
     # attention block half again as much (CPU time of R=16, T=128, H=12, C=32: 40 against 60 ms; training equal).
     query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))  # [R,H,T,C], [R,H,S,C]
-    scale = query.shape[-1] ** -0.5
-    logits = jnp.einsum("rhtc,rhsc->rhts", query, key, preferred_element_type=jnp.float32) * scale
-    probs = jax.nn.softmax(jnp.where(mask, logits, -1e30), axis=-1).astype(value.dtype)  # [R,H,T,S]
+    probs = _probabilities(query, key, mask).astype(value.dtype)  # [R,H,T,S]
     return jnp.einsum("rhts,rhsc->rhtc", dropout(probs, rate, rng), value).transpose(0, 2, 1, 3)
+
+
+def _probabilities(query: Float[Array, "R H T C"], key: Float[Array, "R H S C"], mask: Mask) -> Float[Array, "R H T S"]:
+    logits = jnp.einsum("rhtc,rhsc->rhts", query, key, preferred_element_type=jnp.float32) * query.shape[-1] ** -0.5
+    return jax.nn.softmax(jnp.where(mask, logits, -1e30), axis=-1)
+
+
+def received(query: Heads, key: Keys, mask: Mask) -> Float[Array, "R S"]:
+    """Attention that each key is paid, averaged over the heads and over the queries that see it (those of its segment).
+
+    The sum over the keys of a segment is 1. Without dropout, whatever the implementation. Beside `attend` in one jitted
+    function XLA computes the probabilities of both once.
+    """
+    probs = _probabilities(query.transpose(0, 2, 1, 3), key.transpose(0, 2, 1, 3), mask)
+    return probs.mean(1).sum(1) / mask.sum((1, 2))
 
 
 def _cudnn(query: Heads, key: Keys, value: Keys, mask: Mask, rate: float, rng: Key[Array, ""] | None) -> Heads:

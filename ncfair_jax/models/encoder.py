@@ -20,11 +20,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
-from ncfair_jax.models.attention import IMPLEMENTATIONS, Mask, attend, segment_mask
+from ncfair_jax.models.attention import IMPLEMENTATIONS, Mask, attend, received, segment_mask
 from ncfair_jax.models.dropout import dropout
 
 Params = dict[str, Any]
 PREFIX = "prefix"
+RECEIVED = "received_attention"  # the collection that layers write to where it is asked for
 PREFIX_DROPOUT = 0.1  # of the elements of a learned prefix, drawn for each row
 CHOICES = {
     "model_type": ("bert", "roberta"),
@@ -88,10 +89,18 @@ class ModelConfig:
 
 
 class EncoderOutput(NamedTuple):
-    """hidden_states: the last layer; all_layers: embeddings, then each layer's output, where asked for."""
+    """What `encode` returns; None where it was not asked for.
+
+    Attributes:
+        hidden_states: the last layer.
+        all_layers: embeddings, then each layer's output.
+        received_attention: attention that each token is paid by those of its segment, averaged over layers, heads and
+            queries; sums to 1 over a segment, less what a learned prefix takes. Means nothing at pads.
+    """
 
     hidden_states: Float[Array, "R T D"]
     all_layers: tuple[Float[Array, "R T D"], ...] | None
+    received_attention: Float[Array, "R T"] | None
 
 
 def per_feature(vector: Float[Array, " D"], ndim: int) -> Array:
@@ -188,6 +197,8 @@ class Attention(Module):
             learned = jnp.broadcast_to(prefix[None], (len(x), *prefix.shape))  # [R,2,P,H,C]
             learned = dropout(learned, PREFIX_DROPOUT, self.dropout_key()).astype(key.dtype)
             key, value = (jnp.concatenate([learned[:, i], own], axis=1) for i, own in enumerate((key, value)))
+        if self.is_mutable_collection(RECEIVED):
+            self.sow(RECEIVED, "of_keys", received(query, key, mask)[:, -x.shape[1] :])
         context = attend(
             query,
             key,
@@ -248,6 +259,7 @@ def encode(
     token_types: Int[Array, "R T"] | None = None,
     dropout_rng: Key[Array, ""] | None = None,
     all_layers: bool = False,
+    received_attention: bool = False,
 ) -> EncoderOutput:
     """Hidden states of packed rows.
 
@@ -260,6 +272,7 @@ def encode(
         token_types: all 0 if not given.
         dropout_rng: typed key; without it there is no dropout. Row r's dropout depends on r, not on later rows.
         all_layers: also return the embeddings and every layer's output.
+        received_attention: also return how much attention each token is paid; attention maps are never kept.
     Returns:
         Hidden states in the activation dtype. Those of pads are finite and mean nothing; those of ids or positions
         beyond their table are NaN.
@@ -269,5 +282,11 @@ def encode(
     rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
     module = Encoder(config, train=dropout_rng is not None)
     inputs = (tokens, segment_ids, positions, token_types, params.get(PREFIX))
-    layers: Any = module.apply({"params": params}, *inputs, rngs=rngs)
-    return EncoderOutput(layers[-1], layers if all_layers else None)
+    paid = None
+    if received_attention:
+        layers: Any
+        layers, sown = module.apply({"params": params}, *inputs, rngs=rngs, mutable=[RECEIVED])
+        paid = jnp.stack(jax.tree.leaves(sown)).mean(0)  # of [L,R,T]
+    else:
+        layers = module.apply({"params": params}, *inputs, rngs=rngs)
+    return EncoderOutput(layers[-1], layers if all_layers else None, paid)

@@ -41,6 +41,20 @@ def mlm_logits(config: ModelConfig, params: Params, transformed: Float[Array, ".
     return logits + per_feature(bias, logits.ndim)
 
 
+def nsp_transform(config: ModelConfig, params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    """BERT's pooler, to be applied to the first token of a sequence: dense and tanh, in float32."""
+    pooler = params["nsp"]["pooler"]
+    inner = hidden.astype(jnp.float32) @ pooler["kernel"]
+    return jnp.tanh(inner + per_feature(pooler["bias"], inner.ndim))
+
+
+def nsp_logits(config: ModelConfig, params: Params, transformed: Float[Array, "... D"]) -> Float[Array, "... 2"]:
+    """Logits of BERT's next-sentence head in float32: 0, the second text follows the first; 1, it is a random one."""
+    head = params["nsp"]["classifier"]
+    logits = transformed @ head["kernel"]
+    return logits + per_feature(head["bias"], logits.ndim)
+
+
 def classifier(params: Params) -> tuple[Float[Array, "V D"], Float[Array, " V"]]:
     """Weight and bias of the output layer: the tied word embeddings and the decoder bias."""
     return params["embeddings"]["word"]["embedding"], params["mlm"]["bias"]

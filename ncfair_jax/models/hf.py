@@ -76,6 +76,13 @@ _HEADS = {
         "lm_head.bias": "mlm/bias",
     },
 }
+# BERT's next-sentence head, read where it is asked for.
+_NSP = {
+    "pooler.dense.weight": "nsp/pooler/kernel",
+    "pooler.dense.bias": "nsp/pooler/bias",
+    "cls.seq_relationship.weight": "nsp/classifier/kernel",
+    "cls.seq_relationship.bias": "nsp/classifier/bias",
+}
 # Copies of other tensors that some files carry: compared, then left out.
 _TIED = {
     "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
@@ -117,6 +124,7 @@ def load_pretrained(
     head: str = "",
     activation_dtype: str = "float32",
     remat: bool = False,
+    nsp: bool = False,
     offline: bool = False,
 ) -> Pretrained:
     """Reads a BERT or RoBERTa masked LM from a Hugging Face folder, or from the Hub by name.
@@ -128,6 +136,8 @@ def load_pretrained(
             LayerNorm 1 and 0, biases 0; "seeded:42" draws N(0, initializer_range²) from that seed. A stored head is
             used whatever this says.
         activation_dtype, remat: go into the ModelConfig.
+        nsp: also read what the folder has of BERT's next-sentence head, its pooler included, into params["nsp"], which
+            `save_pretrained` leaves out.
         offline: take Hub names from the local cache only (the environment variable HF_HUB_OFFLINE=1 does the same).
     Returns:
         Config, float32 parameters, fast tokenizer. A prefix.safetensors of the folder becomes params["prefix"].
@@ -136,7 +146,7 @@ def load_pretrained(
     """
     folder = find_folder(name_or_folder, offline)
     config = _read_config(folder, activation_dtype, remat)
-    params = _read_params(folder, config, head) | _read_prefix(folder, config)
+    params = _read_params(folder, config, head, nsp) | _read_prefix(folder, config)
     return Pretrained(config, params, _read_tokenizer(folder, config))
 
 
@@ -447,7 +457,7 @@ def _open_tensors(folder: Path) -> Iterator[dict[str, _Stored]]:
         yield stored
 
 
-def _read_params(folder: Path, config: ModelConfig, head: str) -> Params:
+def _read_params(folder: Path, config: ModelConfig, head: str, nsp: bool) -> Params:
     with _open_tensors(folder) as stored:
         for copy, original in _TIED.items():  # some files store the copy of the output bias only
             if original not in stored and copy.endswith("bias") and copy in stored:
@@ -457,6 +467,8 @@ def _read_params(folder: Path, config: ModelConfig, head: str) -> Params:
         if not any(name in stored for name in _HEADS[config.model_type]):
             flat |= _fresh_head(folder, config, head)
             table = {name: path for name, path in table.items() if path[0] != "mlm"}
+        if nsp and config.model_type == "bert":
+            table |= {name: tuple(path.split("/")) for name, path in _NSP.items() if name in stored}
         _raise(folder, [*_key_problems(table, stored), *_shape_problems(config, table, stored), *_tie_problems(stored)])
         for name, path in table.items():
             flat[path] = jnp.asarray(_reorient(path, stored[name].read()))
@@ -493,12 +505,15 @@ def _key_problems(table: dict[str, tuple[str, ...]], stored: dict[str, _Stored])
 
 
 def _shape_problems(config: ModelConfig, table: dict[str, tuple[str, ...]], stored: dict[str, _Stored]) -> list[str]:
-    shapes = flatten_dict(jax.eval_shape(lambda: init_params(config, jax.random.key(0))))
+    params = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    shapes = {path: leaf.shape for path, leaf in flatten_dict(params).items()}
+    for module, outputs in (("pooler", config.hidden_size), ("classifier", 2)):
+        shapes |= {("nsp", module, "kernel"): (config.hidden_size, outputs), ("nsp", module, "bias"): (outputs,)}
     problems = []
     for name, path in table.items():
         if name not in stored:
             continue
-        expected = shapes[path].shape[::-1] if path[-1] == "kernel" else shapes[path].shape
+        expected = shapes[path][::-1] if path[-1] == "kernel" else shapes[path]
         if stored[name].shape != expected:
             problems.append(
                 f"{stored[name].key} has shape {list(stored[name].shape)}, config.json says {list(expected)}; "

@@ -6,6 +6,7 @@ import pytest
 
 from ncfair_jax.evals import scorer
 from ncfair_jax.evals.scorer import Request, ScorerError, mask_id, score, score_with_top1
+from ncfair_jax.models.encoder import encode
 from ncfair_jax.models.hf import Pretrained
 from tests import tiny
 from tests.evals import plain
@@ -102,3 +103,22 @@ def test_a_tokenizer_without_a_mask_is_refused():
 
 def test_no_requests_give_no_scores():
     assert score(MODEL, []) == []
+
+
+def test_attention_paid_to_packed_tokens_is_that_of_a_pass_alone():
+    made = [
+        request._replace(positions=np.arange(len(request.tokens)), targets=request.tokens) for request in requests(20)
+    ]
+    scores = score_with_top1(MODEL, made, attention=True)
+    width = max(len(request.tokens) for request in made)
+    rows = np.stack([np.pad(request.tokens, (0, width - len(request.tokens))) for request in made])
+    own = np.stack([np.arange(width) < len(request.tokens) for request in made]).astype(np.int32)
+    positions = np.broadcast_to(np.arange(width, dtype=np.int32), rows.shape)
+    alone = encode(MODEL.config, MODEL.params, rows, own, positions, received_attention=True).received_attention
+    plainly = score(MODEL, made)
+    for row, (log_probs, paid) in enumerate(zip(scores.log_probs, scores.attention, strict=True)):
+        np.testing.assert_allclose(paid, alone[row, : len(paid)], atol=1e-6)
+        np.testing.assert_allclose(paid.sum(), 1, atol=1e-5)
+        assert np.ptp(paid) > 1e-4
+        np.testing.assert_allclose(log_probs, plainly[row], atol=1e-5)
+    assert score_with_top1(MODEL, made).attention == []

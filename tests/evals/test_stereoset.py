@@ -114,7 +114,9 @@ def test_terms_weigh_the_same_and_examples_in_the_micro_figures():
 
 def test_mean_of_log_probabilities_is_a_choice():
     model = plain.pretrained("bert")
-    example = stereoset.Example("e", "t", "gender", "the man was BLANK.", ("nurses", "tired", "the"))
+    example = stereoset.Example(
+        "e", "t", "gender", "the man was BLANK.", ("the man was nurses.", "the man was tired.", "the man was the.")
+    )
     rows = filler_rows(example.context, "nurses", model, "reference")
     logs = np.array([plain.log_probs(model, row.tokens)[row.position, row.target] for row in rows])
     assert len(logs) == 2

@@ -236,3 +236,37 @@ def test_a_prefix_is_dropped_in_part_and_shared_by_the_segments_of_a_row():
     dropped = hidden([7, 11, 23], params=params, dropout_rng=rng)
     assert np.abs(np.asarray(dropped - hidden([7, 11, 23], params=params)))[0, :3].max() > 1e-3
     np.testing.assert_allclose(dropped, hidden([7, 11, 23], config=remat, params=params, dropout_rng=rng), atol=1e-6)
+
+
+def test_attention_received_by_hand():
+    config = dataclasses.replace(tiny.MODEL, num_layers=1)
+    params, (tokens, segments, positions) = tiny.params(model=config), rows([5, 6, 7, 8], [9, 10])
+    segments[0, 1] = 0  # a hole
+    out = encode(config, params, tokens, segments, positions, all_layers=True, received_attention=True)
+    attention = jax.device_get(params["encoder"]["layer_0"]["attention"])
+    x = np.asarray(out.all_layers[0][0], np.float64)
+    query, key = (
+        (x @ attention[name]["kernel"] + attention[name]["bias"]).reshape(len(x), config.num_heads, -1)
+        for name in ("query", "key")
+    )
+    for members in ([0, 2, 3], [4, 5]):
+        logits = np.einsum("thc,shc->hts", query[members], key[members]) / np.sqrt(query.shape[-1])
+        probs = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        np.testing.assert_allclose(out.received_attention[0, members], probs.mean((0, 1)), atol=1e-6)
+    plainly = encode(config, params, tokens, segments, positions)
+    assert plainly.received_attention is None
+    np.testing.assert_array_equal(plainly.hidden_states, out.hidden_states)
+
+
+def test_attention_received_is_the_layers_mean_with_remat_and_prefix():
+    inputs = rows([5, 6, 7, 8], [9, 10])
+    model = tiny.MODEL
+    shape = (model.num_layers, 2, 3, model.num_heads, model.hidden_size // model.num_heads)
+    params = tiny.params() | {"prefix": jax.random.normal(jax.random.key(0), shape)}
+    paid, remat = (
+        encode(dataclasses.replace(model, remat=remat), params, *inputs, received_attention=True).received_attention
+        for remat in (False, True)
+    )
+    np.testing.assert_allclose(paid, remat, atol=1e-6)
+    assert paid.shape == inputs[0].shape
+    assert (paid[0, :4].sum(), paid[0, 4:6].sum()) < (0.99, 0.99)  # the prefix takes its part
