@@ -25,16 +25,17 @@ def main(argv: list[str]) -> None:
 
     from ncfair_jax import launcher
     from ncfair_jax.evals.registry import EvaluationError, content_warnings, evaluate, headline, parse
+    from ncfair_jax.evals.stereoset_intersentence import NAME as NEXT_SENTENCE
     from ncfair_jax.evals.table import headline_markdown
     from ncfair_jax.models.hf import load_pretrained
 
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
-    parse(BENCHMARKS.value)
+    nsp = any(name == NEXT_SENTENCE for name, _ in parse(BENCHMARKS.value))
     launcher.prepare_jax(CACHE.value)
     for warning in content_warnings(BENCHMARKS.value):
         print(f"Content warning: {warning}")
-    pretrained = load_pretrained(MODEL.value, head=HEAD.value, offline=OFFLINE.value)
+    pretrained = load_pretrained(MODEL.value, head=HEAD.value, nsp=nsp, offline=OFFLINE.value)
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     names = {"model_name": MODEL.value, "mesh": mesh, "offline": OFFLINE.value, "progress": True}
     try:

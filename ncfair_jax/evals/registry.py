@@ -20,6 +20,7 @@ from ncfair_jax.evals import (
     masked_lm,
     seat,
     stereoset,
+    stereoset_intersentence,
     unmasked,
     winobias,
     winobias_coref,
@@ -43,6 +44,7 @@ class EvaluationError(ValueError):
 BENCHMARKS: dict[str, Benchmark] = {
     "crows_pairs": crows_pairs.BENCHMARK,
     "stereoset": stereoset.BENCHMARK,
+    stereoset_intersentence.NAME: stereoset_intersentence.BENCHMARK,
     **{name: bec_pro.benchmark(name) for name in bec_pro.FILES},
     "seat": seat.BENCHMARK,
     "crows_pairs_aul": unmasked.CROWS_PAIRS,
