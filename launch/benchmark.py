@@ -1,6 +1,6 @@
 """Speed beside PyTorch on this machine: `python launch/benchmark.py --model=FOLDER --data=DATA [--compare=none]`.
 
-The train step alone, at a real size, on any device: `… --preset=bert-base --dtype=bfloat16 --tokens=128,512`.
+All benchmarks: `… --suite`. The train step alone on any device: `… --preset=bert-base --dtype=bfloat16 --tokens=128,512`.
 """
 
 import json
@@ -23,26 +23,30 @@ TOKENS = flags.DEFINE_list("tokens", ["128"], "Row lengths of the preset.")
 ROWS = flags.DEFINE_integer("rows", 0, "Rows of 128 tokens a step of the preset; 0 = by backend.")
 MATMUL = flags.DEFINE_integer("matmul", 0, "Size of the bare matrix product; 0 = by backend.")
 COLLAPSE = flags.DEFINE_bool("collapse", False, "Time measuring instead: pairwise figures, NC4, the moments pass.")
+SUITE = flags.DEFINE_bool("suite", False, "Time all intrinsic benchmarks instead, beside scoring one row at a time.")
+SAMPLE = flags.DEFINE_integer("sample", 200, "Requests of each benchmark of the suite that PyTorch scores.")
 OUT = flags.DEFINE_string("out", "", "JSON file for the figures.")
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
-    from ncfair_jax.benchmark import accelerator, collapse, compare, tables
+    from ncfair_jax.benchmark import accelerator, collapse, compare, suite, suite_table, tables
     from ncfair_jax.benchmark.contestants import sizes
 
     if PRESET.value:
         shape = {"row_tokens": sizes("tokens", TOKENS.value), "rows": ROWS.value, "matmul": MATMUL.value}
         result = accelerator.measure(PRESET.value, dtype=DTYPE.value, attention=ATTENTION.value, **shape)
         print(tables.accelerator_table(result))
+    elif SUITE.value:
+        result = suite.run(suite.Settings(MODEL.value, DATA.value, ROUNDS.value, SAMPLE.value, COMPARE.value))
+        print(suite_table.suite_table(result))
     elif COLLAPSE.value:
         result = collapse.run(MODEL.value, DATA.value)
         print(tables.collapse_table(result))
     else:
         counts = (sizes("batches", BATCHES.value), ROUNDS.value, STEPS.value, NC3_STEPS.value, PAIRS.value)
-        settings = compare.Settings(MODEL.value, DATA.value, *counts, COMPARE.value, MATMUL.value or 2048)
-        result = compare.run(settings)
+        result = compare.run(compare.Settings(MODEL.value, DATA.value, *counts, COMPARE.value, MATMUL.value or 2048))
         print(tables.markdown(result))
     if OUT.value:
         Path(OUT.value).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

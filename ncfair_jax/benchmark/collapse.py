@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ncfair_jax.benchmark.contestants import Result, Worker, spread, workers
+from ncfair_jax.benchmark.contestants import Result, spread, workers
 from ncfair_jax.collapse import pairs
 from ncfair_jax.collapse.agreement import nc4_decisions
 from ncfair_jax.collapse.class_stats import ClassStats
@@ -35,16 +35,13 @@ ROW_TOKENS, BATCH_ROWS = 128, 16
 
 def run(model: str, data: str, classes: int = CLASSES, width: int = WIDTH) -> Result:
     """All measurements, each in a process of its own, so that its peak memory is its own."""
-    specs: dict[str, Result] = {
-        "pairs": {"kind": "collapse_pairs", "classes": classes, "width": width},
-        "nc4": {"kind": "collapse_nc4", "classes": classes, "width": width},
-        "pass": {"kind": "collapse_pass", "model": model, "data": data},
-    }
+    size = {"classes": classes, "width": width}
+    arguments = {"pairs": size, "nc4": size, "pass": {"model": model, "data": data}}
     found = {}
-    for name, spec in specs.items():
+    for name in MEASUREMENTS:
+        spec = {"kind": "collapse_cost", "measurement": name, "arguments": arguments[name]}
         with workers({name: spec}) as started:
-            worker: Worker = started[name]
-            found[name] = worker.facts
+            found[name] = started[name].facts
     return found
 
 
@@ -140,3 +137,6 @@ def seconds(function: Callable[[], Any]) -> float:
     began = time.perf_counter()
     function()
     return time.perf_counter() - began
+
+
+MEASUREMENTS: dict[str, Callable[..., Result]] = {"pairs": time_pairs, "nc4": time_nc4, "pass": time_pass}

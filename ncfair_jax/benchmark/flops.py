@@ -52,3 +52,8 @@ def train_flops(
 def score_flops(config: ModelConfig, *, rows: int, tokens: int, scored: int) -> int:
     """One scoring pass: forward only."""
     return encoder_flops(config, rows, tokens) + head_flops(config, scored)
+
+
+def pool_flops(config: ModelConfig, rows: int, tokens: int, segments: int) -> int:
+    """Means over S segments of packed rows, made by a matrix product [S, T] · [T, D] a row."""
+    return 2 * rows * segments * tokens * config.hidden_size

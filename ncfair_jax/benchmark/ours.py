@@ -1,7 +1,7 @@
 """ncfair_jax's own contestants: the real train step and the real scorer, timed as a run calls them."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ncfair_jax.benchmark.flops import score_flops, train_flops
+from ncfair_jax.benchmark.flops import encoder_flops, pool_flops, score_flops, train_flops
 from ncfair_jax.config import RunConfig, base_config, freeze
+from ncfair_jax.data.packing import pack_for_inference, round_up
 from ncfair_jax.evals import scorer
 from ncfair_jax.evals.scorer import Request
 from ncfair_jax.models.encoder import ModelConfig
@@ -136,16 +137,32 @@ def make_scorer(folder: str) -> Callable[[list[Request]], list[np.ndarray]]:
     return run
 
 
-def packed_score_flops(model: ModelConfig, requests: list[Request]) -> int:
-    """Operations of scoring the requests, packed as the scorer packs them (without the empty rows of a last batch)."""
+def packed_score_flops(model: ModelConfig, requests: Sequence[Request]) -> int:
+    """Operations of scoring the requests, packed as the scorer packs them, with the empty rows of a last batch."""
     sequences, _ = scorer._unique(requests)
-    lengths = np.array([len(sequence.request.tokens) for sequence in sequences], np.int64)
     flops = 0
-    for row_tokens, members in scorer._buckets(lengths):
-        packed, _ = scorer.pack([sequences[i] for i in members], row_tokens)
-        rows = len(packed["tokens"])
-        flops += score_flops(model, rows=rows, tokens=row_tokens, scored=packed["slot_target"].size)
+    for row_tokens, members in scorer.buckets(np.array([len(sequence.request.tokens) for sequence in sequences])):
+        slot_target = scorer.pack([sequences[i] for i in members], row_tokens)[0]["slot_target"]  # [R,P]
+        rows = computed_rows(len(slot_target), row_tokens)
+        flops += score_flops(model, rows=rows, tokens=row_tokens, scored=rows * slot_target.shape[1])
     return flops
+
+
+def packed_embed_flops(model: ModelConfig, sequences: Sequence[np.ndarray]) -> int:
+    """Operations of embedding the sequences, packed as the embedder packs them, with the empty rows of a last batch."""
+    distinct = list({tokens.tobytes(): tokens for tokens in sequences}.values())
+    flops = 0
+    for row_tokens, members in scorer.buckets(np.array([len(tokens) for tokens in distinct])):
+        packed = pack_for_inference([distinct[i] for i in members], row_tokens)
+        rows = computed_rows(len(packed.tokens), row_tokens)
+        segments = round_up(int(packed.segment_ids.max()), 4)
+        flops += encoder_flops(model, rows, row_tokens) + pool_flops(model, rows, row_tokens, segments)
+    return flops
+
+
+def computed_rows(rows: int, row_tokens: int) -> int:
+    """Rows of all batches of one device, of which the last one is filled up with empty rows."""
+    return round_up(rows, scorer.rows_per_device(rows, row_tokens))
 
 
 def make_matmul(size: int, dtype: str = "float32") -> Callable[[], None]:

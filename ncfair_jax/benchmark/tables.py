@@ -13,11 +13,8 @@ NAMES = {
 
 def markdown(result: Result) -> str:
     """All tables of `compare.run`."""
-    machine = result["machine"]
-    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     parts = [
-        f"Model {result['settings']['model']}, {machine['processor']}, {machine['cores']} cores; Python {machine['python']}, "
-        f"{versions}. Medians over rounds, range in brackets; a ratio is how many times less ncfair_jax takes."
+        f"{provenance(result)} Medians over rounds, range in brackets; a ratio is how many times less ncfair_jax takes."
     ]
     for training in result["training"]:
         parts += [f"## Training, {training['batch_size']} sentences a step", training_table(training)]
@@ -28,6 +25,16 @@ def markdown(result: Result) -> str:
         scoring_table(result["crows_pairs"]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def provenance(result: Result) -> str:
+    """Model, machine and versions, in a sentence."""
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    return (
+        f"Model {result['settings']['model']}, {machine['processor']}, {machine['cores']} cores; Python {machine['python']}, "
+        f"{versions}."
+    )
 
 
 def training_table(training: Result) -> str:

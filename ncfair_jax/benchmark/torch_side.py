@@ -175,6 +175,23 @@ def make_scorer(folder: str) -> Callable[[Sequence[Scored]], list[np.ndarray]]:
     return score
 
 
+def make_embedder(folder: str) -> Callable[[Sequence[Scored]], list[np.ndarray]]:
+    """Sentence vectors as the released SEAT gets them: one sentence at a time, mean of all positions of the last layer.
+
+    Without the pooler that the released code computes and drops, and without recording gradients as it does.
+    """
+    encoder = load(folder, "eager").base_model
+
+    def embed(sequences: Sequence[Scored]) -> list[np.ndarray]:
+        with torch.no_grad():
+            return [
+                encoder(input_ids=torch.from_numpy(sequence.tokens)[None]).last_hidden_state.mean(1)[0].numpy()
+                for sequence in sequences
+            ]
+
+    return embed
+
+
 def make_matmul(size: int) -> Callable[[], None]:
     """A bare float32 product of two square matrices, to be timed."""
     a, b = torch.rand(size, size), torch.rand(size, size)

@@ -1,7 +1,8 @@
 """One contestant in a process of its own: so its peak memory is its own, and contestants can take turns.
 
 `python -m ncfair_jax.benchmark.worker` reads one JSON line that says what it is, answers when it is ready, and then answers
-one JSON line to every command: {"run": [start, count]} does steps (or scores pairs), {"matmul": size} times a bare product.
+one JSON line to every command: {"run": [start, count]} does steps (or scores pairs, or runs benchmarks), {"matmul": size}
+times a bare product.
 """
 
 import importlib
@@ -78,27 +79,11 @@ def nc3_cost(spec: Answer) -> Contestant:
     return Contestant(run, ours.make_matmul, {})
 
 
-def collapse_pairs(spec: Answer) -> Contestant:
-    """Pairwise figures of a whole vocabulary; done when ready, the facts are the answer."""
+def collapse_cost(spec: Answer) -> Contestant:
+    """One of `collapse.MEASUREMENTS`; done when ready, the facts are the answer."""
     from ncfair_jax.benchmark import collapse, ours
 
-    facts = collapse.time_pairs(spec["classes"], spec["width"])
-    return Contestant(nothing, ours.make_matmul, facts | {"peak_mib": peak_mib()})
-
-
-def collapse_nc4(spec: Answer) -> Contestant:
-    """NC4's decisions, likewise."""
-    from ncfair_jax.benchmark import collapse, ours
-
-    facts = collapse.time_nc4(spec["classes"], spec["width"])
-    return Contestant(nothing, ours.make_matmul, facts | {"peak_mib": peak_mib()})
-
-
-def collapse_pass(spec: Answer) -> Contestant:
-    """The moments pass, likewise."""
-    from ncfair_jax.benchmark import collapse, ours
-
-    facts = collapse.time_pass(spec["model"], spec["data"])
+    facts = collapse.MEASUREMENTS[spec["measurement"]](**spec["arguments"])
     return Contestant(nothing, ours.make_matmul, facts | {"peak_mib": peak_mib()})
 
 
@@ -134,6 +119,41 @@ def our_scoring(spec: Answer) -> Contestant:
         score_stored([request for group in groups[:count] for request in group])
     facts = {"compile_seconds": time.perf_counter() - began}
     return Contestant(scoring(score_stored, groups), ours.make_matmul, facts)
+
+
+def our_suite(spec: Answer) -> Contestant:
+    """The benchmarks themselves, by number; the cold runs are done when it is ready, and tell what they asked."""
+    from ncfair_jax.benchmark import ours, suite_ours
+
+    suite = suite_ours.Suite(spec["model"], spec["data"], spec["sample"], Path(spec["requests"]))
+
+    def run(start: int, count: int) -> Answer:
+        taken = [suite.run(number) for number in range(start, start + count)]
+        return {name: [each[name] for each in taken] for name in taken[0]}
+
+    return Contestant(run, ours.make_matmul, suite.facts)
+
+
+def torch_suite(spec: Answer) -> Contestant:
+    """PyTorch on the stored sample of each benchmark, one row at a time."""
+    from ncfair_jax.benchmark import torch_side
+
+    groups = load_ragged(Path(spec["requests"]), Scored)
+    make = {"score_with_top1": torch_side.make_scorer, "embed": torch_side.make_embedder}
+    engines = {name: make[name](spec["model"]) for name in set(spec["engines"])}
+    for name, group in zip(spec["engines"], groups, strict=True):
+        engines[name](group[:2])  # first calls start threads
+
+    def run(start: int, count: int) -> Answer:
+        seconds, answers = [], []
+        for number in range(start, start + count):
+            began = time.perf_counter()
+            found = engines[spec["engines"][number]](groups[number])
+            seconds.append(time.perf_counter() - began)
+            answers.append([values.tolist() for values in found])
+        return {"seconds": seconds, "answers": answers}
+
+    return Contestant(run, torch_side.make_matmul, {})
 
 
 def scoring(score: Callable[[list[Scored]], Any], groups: list[list[Scored]]) -> Callable[[int, int], Answer]:
@@ -183,11 +203,11 @@ KINDS = {
     "torch_training": torch_training,
     "our_training": our_training,
     "nc3_cost": nc3_cost,
-    "collapse_pairs": collapse_pairs,
-    "collapse_nc4": collapse_nc4,
-    "collapse_pass": collapse_pass,
+    "collapse_cost": collapse_cost,
     "torch_scoring": torch_scoring,
     "our_scoring": our_scoring,
+    "torch_suite": torch_suite,
+    "our_suite": our_suite,
 }
 
 

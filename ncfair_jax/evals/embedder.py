@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.progress import track
 
 from ncfair_jax.data.packing import PackedRows, pack_for_inference, round_up
-from ncfair_jax.evals.scorer import ACCELERATOR_BATCH_TOKENS, CPU_BATCH_TOKENS, SHORTEST_ROW
+from ncfair_jax.evals.observation import observable
+from ncfair_jax.evals.scorer import buckets, rows_per_device
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.sharding import put_tree, replicate
@@ -32,6 +33,7 @@ class EmbedderError(ValueError):
     """A sequence that this model cannot embed; the message names it."""
 
 
+@observable
 def embed(
     pretrained: Pretrained,
     sequences: Sequence[np.ndarray],
@@ -63,13 +65,11 @@ def embed(
     index: dict[bytes, int] = {}
     place = [index.setdefault(np.asarray(tokens, np.int32).tobytes(), len(index)) for tokens in sequences]
     distinct = [np.frombuffer(key, np.int32) for key in index]
-    buckets: dict[int, list[int]] = {}  # by row length, a power of two
-    for number, tokens in enumerate(distinct):
-        buckets.setdefault(1 << (max(len(tokens), SHORTEST_ROW) - 1).bit_length(), []).append(number)
+    lengths = np.array([len(tokens) for tokens in distinct], np.int64)
     vectors = np.zeros((len(distinct), config.hidden_size), np.float32)
     params = replicate(pretrained.params, mesh)
     with jax.default_matmul_precision("highest"):
-        for row_tokens, members in sorted(buckets.items()):
+        for row_tokens, members in buckets(lengths):
             packed = pack_for_inference([distinct[i] for i in members], row_tokens)
             vectors[members] = _embed_rows(config, params, pool, packed, mesh, batch_tokens, progress)
     return vectors[place]
@@ -87,9 +87,7 @@ def _embed_rows(
     """Vectors f32[sequences,D] of one bucket, batch by batch."""
     num_rows, row_tokens = packed.tokens.shape
     devices = 1 if mesh is None else mesh.size
-    default = CPU_BATCH_TOKENS if jax.default_backend() == "cpu" else ACCELERATOR_BATCH_TOKENS
-    per_device = min((batch_tokens or default) // row_tokens, 2 ** (-(-num_rows // devices) - 1).bit_length())
-    batch_rows = max(1, per_device) * devices
+    batch_rows = rows_per_device(num_rows, row_tokens, devices, batch_tokens) * devices
     padding = ((0, -num_rows % batch_rows), (0, 0))
     rows = {name: np.pad(getattr(packed, name), padding) for name in ("tokens", "segment_ids", "positions")}
     segments = round_up(int(packed.segment_ids.max()), 4)  # one for all batches, so one compilation

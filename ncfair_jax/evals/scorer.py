@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ncfair_jax.data.packing import first_fit_decreasing, flat_index, round_up, scatter_rows
+from ncfair_jax.evals.observation import observable
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform, nsp_logits, nsp_transform
 from ncfair_jax.models.hf import Pretrained
@@ -81,6 +82,7 @@ def score(
     return score_with_top1(pretrained, requests, mesh=mesh, progress=progress).log_probs
 
 
+@observable
 def score_with_top1(
     pretrained: Pretrained,
     requests: Sequence[Request],
@@ -113,7 +115,7 @@ def score_with_top1(
     found = [np.zeros((0, 3), np.float32)] * len(sequences)
     readout = Readout(head, attention)
     with jax.default_matmul_precision("highest"):
-        for row_tokens, members in _buckets(lengths):
+        for row_tokens, members in buckets(lengths):
             bucket = [sequences[i] for i in members]
             for i, pairs in zip(
                 members,
@@ -163,13 +165,20 @@ def _unique(requests: Sequence[Request]) -> tuple[list[_Sequence], list[tuple[in
     return sequences, places
 
 
-def _buckets(lengths: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def buckets(lengths: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Row lengths (powers of two) and the sequences that go there: one compilation each."""
     if len(lengths) == 0:
         return
     exponents = np.ceil(np.log2(np.maximum(lengths, SHORTEST_ROW))).astype(int)
     for exponent in np.unique(exponents):
         yield 2 ** int(exponent), np.flatnonzero(exponents == exponent)
+
+
+def rows_per_device(num_rows: int, row_tokens: int, devices: int = 1, batch_tokens: int | None = None) -> int:
+    """Rows of a batch on each device: what `batch_tokens` (R·T; None: a default) allow, and no more than all rows need."""
+    default = CPU_BATCH_TOKENS if jax.default_backend() == "cpu" else ACCELERATOR_BATCH_TOKENS
+    needed = 2 ** (-(-num_rows // devices) - 1).bit_length()
+    return max(1, min((batch_tokens or default) // row_tokens, needed))
 
 
 def _score_bucket(
@@ -186,12 +195,9 @@ def _score_bucket(
     devices = 1 if mesh is None else mesh.size
     rows, place = pack(sequences, row_tokens)
     num_rows = len(rows["tokens"])
-    default = CPU_BATCH_TOKENS if jax.default_backend() == "cpu" else ACCELERATOR_BATCH_TOKENS
-    per_device = min((batch_tokens or default) // row_tokens, 2 ** (-(-num_rows // devices) - 1).bit_length())
-    batch_rows = max(1, per_device) * devices
-    chunk = _slot_chunk(
-        rows["slot_target"].shape[1], max(1, LOGIT_ELEMENTS // (config.vocab_size * max(1, per_device)))
-    )
+    per_device = rows_per_device(num_rows, row_tokens, devices, batch_tokens)
+    batch_rows = per_device * devices
+    chunk = _slot_chunk(rows["slot_target"].shape[1], max(1, LOGIT_ELEMENTS // (config.vocab_size * per_device)))
     everywhere = None if mesh is None else NamedSharding(mesh, P())
     starts: Sequence[int] = range(0, num_rows, batch_rows)
     shown = track(

@@ -128,7 +128,7 @@ def evaluate(
     """
     if not tests or len({test.name for test in tests}) < len(tests):
         raise ValueError(f"tests {[test.name for test in tests]}: give at least one, each of another name")
-    texts = list(dict.fromkeys(text for test in tests for part in test[1:5] for text in part))
+    texts = [text for test in tests for part in test[1:5] for text in part]
     encoded = [np.array(ids, np.int32) for ids in pretrained.tokenizer(texts)["input_ids"]]
     vectors = embed(pretrained, encoded, pool=pool, mesh=mesh, progress=progress).astype(float)
     associations = association_table(texts, vectors, tests)
@@ -150,7 +150,7 @@ def evaluate(
         metrics["tests"][name] |= tested
         intervals["tests"][name] |= dict.fromkeys(tested)
     counts = {
-        "texts": len(texts),
+        "texts": len(place),
         "texts_with_unknown_token": sum(unknown.values()),
         "repeated": sum(test.repeated for test in tests),
     }
