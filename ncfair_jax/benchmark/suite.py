@@ -6,6 +6,7 @@ number. It neither reads files nor encodes text nor computes figures.
 Both take turns, benchmark by benchmark; ratios are taken within a round.
 """
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -54,6 +55,7 @@ def run(settings: Settings) -> Result:
     """
     if settings.compare == "torch":
         require_torch()
+    where = machine(settings.compare) | {"load_average": os.getloadavg()[0]}  # before we add to it
     with tempfile.TemporaryDirectory() as folder:
         stored = str(Path(folder) / "requests.npz")
         spec = {"kind": "our_suite", "model": settings.model, "data": settings.data, "sample": settings.sample}
@@ -65,6 +67,7 @@ def run(settings: Settings) -> Result:
             theirs = {"kind": "torch_suite", "model": settings.model, "requests": stored, "engines": engines}
             with workers({RELEASE: theirs} if settings.compare == "torch" else {}) as torch:
                 contestants = ours | torch
+                where |= {"torch_threads": torch[RELEASE].facts["threads"]} if torch else {}
                 answers: list[dict[str, list[Result]]] = [{name: [] for name in contestants} for _ in engines]
                 for index in range(settings.rounds):
                     for number, answer in enumerate(answers):
@@ -75,7 +78,7 @@ def run(settings: Settings) -> Result:
     }
     return {
         "settings": asdict(settings),
-        "machine": machine(settings.compare),
+        "machine": where,
         "load_seconds": facts["load_seconds"],
         "benchmarks": found,
         "refused": facts["refused"],

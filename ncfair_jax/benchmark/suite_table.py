@@ -7,6 +7,8 @@ from ncfair_jax.benchmark.tables import number, provenance, ranged, table
 HEADER = ["", "requests", "distinct", "cold s", "warm s", "of it scoring s", "requests/s"]
 COMPARED = ["PyTorch requests/s", "faster by", "whole run faster by", "fewer operations by", "largest difference"]
 
+BUSY = 0.25  # load average a core; the minute before an idle machine's run leaves less
+
 
 def suite_table(result: Result) -> str:
     """The table of `suite.run`: one row a benchmark, one for all, and notes."""
@@ -18,9 +20,16 @@ def suite_table(result: Result) -> str:
         f"loaded once in {result['load_seconds']:.1f} s; {result['all']['cold_programs']} programs compiled by the cold runs, "
         f"{result['all']['warm_programs']} by the warm ones."
     ]
+    machine = result["machine"]
+    if machine["load_average"] > BUSY * machine["cores"]:
+        notes.append(
+            f"The machine was busy: load average {machine['load_average']:.1f} on {machine['cores']} cores before the start. "
+            "Times and ratios say nothing; repeat on an idle one."
+        )
     if compared:
         notes.append(
-            "PyTorch scores one row at a time, unpadded, eager attention, logits everywhere (no head for sentence vectors), "
+            "PyTorch scores one row at a time, unpadded, eager attention, logits everywhere (no head for sentence vectors), on "
+            f"{machine['torch_threads']} threads (the faster of 1 and its default), "
             f"{result['settings']['sample']} evenly spaced requests of each benchmark; its time is scaled to all requests. "
             '"Faster by" compares that with our scoring, "whole run" with all that ours does: files, tokens, figures, '
             "intervals. Operations, and so their ratio, count all requests; requests are counted before equal ones are "

@@ -5,6 +5,7 @@ Nothing else in the package imports PyTorch, and this module is imported by the 
 Letters: E sentences, T tokens of a padded row, N rows of features, D hidden, V vocabulary, K classes.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -190,6 +191,25 @@ def make_embedder(folder: str) -> Callable[[Sequence[Scored]], list[np.ndarray]]
             ]
 
     return embed
+
+
+def choose_threads(work: Callable[[], object], repeats: int = 3) -> int:
+    """Sets and returns PyTorch's number of threads: one or its default, whichever does `work` sooner (best of `repeats`).
+
+    Its default loses much on short rows where its threads wait for each other, which is not what is to be measured.
+    """
+    taken = {}
+    for threads in {1, torch.get_num_threads()}:
+        torch.set_num_threads(threads)
+        work()
+        began = [time.perf_counter()]
+        for _ in range(repeats):
+            work()
+            began.append(time.perf_counter())
+        taken[threads] = min(np.diff(began))
+    chosen = min(taken, key=lambda threads: taken[threads])
+    torch.set_num_threads(chosen)
+    return chosen
 
 
 def make_matmul(size: int) -> Callable[[], None]:

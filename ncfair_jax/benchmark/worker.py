@@ -143,6 +143,7 @@ def torch_suite(spec: Answer) -> Contestant:
     engines = {name: make[name](spec["model"]) for name in set(spec["engines"])}
     for name, group in zip(spec["engines"], groups, strict=True):
         engines[name](group[:2])  # first calls start threads
+    threads = torch_side.choose_threads(lambda: engines[spec["engines"][0]](groups[0][:10]))
 
     def run(start: int, count: int) -> Answer:
         seconds, answers = [], []
@@ -153,7 +154,7 @@ def torch_suite(spec: Answer) -> Contestant:
             answers.append([values.tolist() for values in found])
         return {"seconds": seconds, "answers": answers}
 
-    return Contestant(run, torch_side.make_matmul, {})
+    return Contestant(run, torch_side.make_matmul, {"threads": threads})
 
 
 def scoring(score: Callable[[list[Scored]], Any], groups: list[list[Scored]]) -> Callable[[int, int], Answer]:

@@ -1,12 +1,14 @@
 """The PyTorch contestants compute what ours computes where the definitions coincide (dropout off)."""
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
 
 from ncfair_jax.benchmark import compare, ours
-from ncfair_jax.benchmark.padded import unpack
+from ncfair_jax.benchmark.padded import Scored, unpack
+from ncfair_jax.evals.embedder import embed
 from ncfair_jax.evals.scorer import Request
 from ncfair_jax.models.hf import load_pretrained
 
@@ -99,6 +101,25 @@ def test_scorers_agree(world):
     theirs = torch_side.make_scorer(str(world / "small"))(requests)
     mine = ours.make_scorer(str(world / "small"))([Request(*request) for request in requests])
     np.testing.assert_allclose(np.concatenate(mine), np.concatenate(theirs), atol=1e-4)
+
+
+def test_embedders_agree(world):
+    torch_side = pytest.importorskip("ncfair_jax.benchmark.torch_side", exc_type=ImportError)
+    sequences = [np.arange(5, 5 + length) for length in (3, 12, 30)]
+    nothing = np.zeros(0, np.int64)
+    theirs = torch_side.make_embedder(str(world / "small"))([Scored(tokens, nothing, nothing) for tokens in sequences])
+    mine = embed(load_pretrained(world / "small", offline=True), [tokens.astype(np.int32) for tokens in sequences])
+    np.testing.assert_allclose(mine, np.stack(theirs), atol=1e-5)
+
+
+@pytest.mark.parametrize("fast", [1, 2])
+def test_the_faster_number_of_threads_is_chosen(monkeypatch, fast):
+    torch_side = pytest.importorskip("ncfair_jax.benchmark.torch_side", exc_type=ImportError)
+    now = {"threads": 2}
+    monkeypatch.setattr(torch_side.torch, "get_num_threads", lambda: now["threads"])
+    monkeypatch.setattr(torch_side.torch, "set_num_threads", lambda threads: now.update(threads=threads))
+    assert torch_side.choose_threads(lambda: time.sleep(0.0 if now["threads"] == fast else 0.1)) == fast
+    assert now["threads"] == fast
 
 
 def test_unknown_style(training, world):

@@ -1,11 +1,15 @@
 """Vectors of packed rows are those of one sequence at a time; shapes, meshes and errors."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from ncfair_jax.evals import embedder
 from ncfair_jax.evals.embedder import EmbedderError, embed
+from ncfair_jax.models.hf import Pretrained
+from tests import tiny
 from tests.evals import plain
 
 
@@ -36,13 +40,21 @@ def test_eight_devices_equal_one():
     np.testing.assert_allclose(embed(model, given, mesh=mesh), embed(model, given), atol=1e-5)
 
 
-def test_batches_of_a_bucket_share_one_compilation(monkeypatch):
-    model = plain.pretrained("bert")
-    traced, encode = [], embedder.encode
+def test_batches_after_the_first_of_a_bucket_trace_nothing(monkeypatch):
+    """Two buckets, rows of 64 and of 128 tokens, several batches of each: one trace a bucket, none when run again."""
+    config = dataclasses.replace(tiny.MODEL, max_positions=128)
+    model = Pretrained(config, tiny.params(model=config), None)
+    short = sequences(model, 60)
+    long = [np.resize(tokens, 70 + len(tokens)) for tokens in short[:20]]
+    traced, batches = [], []
+    encode, put = embedder.encode, embedder._put
     monkeypatch.setattr(embedder, "encode", lambda *args: traced.append(args[2].shape) or encode(*args))
+    monkeypatch.setattr(embedder, "_put", lambda batch, mesh: batches.append(batch["tokens"].shape) or put(batch, mesh))
     jax.clear_caches()
-    embed(model, sequences(model, 60), batch_tokens=192)
-    assert traced == [(3, 64)]
+    for _ in range(2):
+        embed(model, short + long, batch_tokens=256)
+    assert traced == [(4, 64), (2, 128)]
+    assert min(batches.count(shape) for shape in traced) >= 2 * 3
 
 
 def test_no_sequences_no_vectors():

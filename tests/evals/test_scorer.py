@@ -1,5 +1,7 @@
 """The engine: packed scores equal those of single rows, in order, on one device and on eight, one compilation a bucket."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -62,19 +64,26 @@ def test_nobody_sees_an_unattended_token():
     assert abs(float(seen[0] - unlike[0])) > 1e-4
 
 
-def test_one_compilation_a_bucket(monkeypatch):
-    traced = []
-    original = scorer.encode
+def test_batches_after_the_first_of_a_bucket_trace_nothing(monkeypatch):
+    """Two buckets, rows of 64 and of 128 tokens, several batches of each: one trace a bucket, none when run again."""
+    model = dataclasses.replace(tiny.MODEL, max_positions=128)
+    long = [r._replace(tokens=np.resize(r.tokens, 70 + len(r.tokens))) for r in requests(40)]
+    traced, batches = [], []
+    original, put = scorer.encode, scorer._put_rows
 
     def counting(config, params, tokens, *args, **kwargs):
         traced.append(tokens.shape)
         return original(config, params, tokens, *args, **kwargs)
 
     monkeypatch.setattr(scorer, "encode", counting)
+    monkeypatch.setattr(
+        scorer, "_put_rows", lambda batch, mesh: batches.append(batch["tokens"].shape) or put(batch, mesh)
+    )
     jax.clear_caches()
-    score(MODEL, requests(200), mesh=None)
-    score(MODEL, requests(200), mesh=None)
-    assert len(traced) == len(set(traced)) == 1
+    for _ in range(2):
+        score_with_top1(Pretrained(model, tiny.params(model=model), None), requests(200) + long, batch_tokens=512)
+    assert traced == [(8, 64), (4, 128)]
+    assert min(batches.count(shape) for shape in traced) >= 2 * 3
 
 
 @pytest.mark.parametrize(
