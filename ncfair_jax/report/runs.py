@@ -303,14 +303,21 @@ def _rows(text: str) -> list[list[list[str]]]:
 
 
 def _distinct(groups: list[Group]) -> list[Group]:
-    """Groups of the same name get their folder's parent before it."""
-    names = [group.name for group in groups]
-    return [
-        Group(f"{group.runs[0].folder.resolve().parent.name}/{group.name}", group.runs)
-        if names.count(group.name) > 1
-        else group
-        for group in groups
-    ]
+    """Groups of the same name get as many parents of their folders before it as tell them apart; a number, if none do."""
+    found = []
+    for place, group in enumerate(groups):
+        same = [other for other in groups if other.name == group.name]
+        depth = 0
+        while depth < 8 and sum(_named(other, depth) == _named(group, depth) for other in same) > 1:
+            depth += 1
+        earlier = sum(_named(other, depth) == _named(group, depth) for other in groups[:place] if other in same)
+        found.append(Group(_named(group, depth) + (f" ({earlier + 1})" if earlier else ""), group.runs))
+    return found
+
+
+def _named(group: Group, parents: int) -> str:
+    above = group.runs[0].folder.resolve().parent.parts
+    return "/".join([*above[len(above) - min(parents, len(above)) :], group.name])
 
 
 def _dict(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ncfair_jax.evals.compare import Row, compare, read_averaged
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.registry import BENCHMARKS
 from ncfair_jax.evals.results import Table, read_table
+from ncfair_jax.evals.significance import holm
 from ncfair_jax.report.runs import Group, Measured, Results, read_folders
 
 EXAMPLES = 10  # quoted for each benchmark and group
@@ -46,8 +47,8 @@ class Summary:
     Attributes:
         groups: the columns; the first is what the others are compared with.
         changes: by group, after against before, paired by example.
-        against: by group but the first, after training against the first group after training.
-        corrected: whether the p-values of `against` are corrected for several groups.
+        against: by group but the first, after training against the first group after training; with p_holm where there are
+            several.
         warnings: the distinct content warnings of the benchmarks.
         notes: what could not be compared, and what each run lacks.
     """
@@ -57,7 +58,6 @@ class Summary:
     measured: tuple[Measured, ...]
     changes: dict[str, list[Row]]
     against: dict[str, list[Row]]
-    corrected: bool
     drilled: tuple[Drilled, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
@@ -80,15 +80,15 @@ def summarise_folders(folders: Sequence[Path], before: Path | None = None) -> Su
         first, other = _folders(groups[0], "after"), _folders(group, "after")
         if first and other:
             against[group.name] = _compared(first, other, f"{groups[0].name} and {group.name}", notes)
+    if len(against) > 1:
+        against = _adjusted(against)
     drilled = tuple(
         found for name, benchmark in BENCHMARKS.items() if (found := _drill(name, benchmark, groups)) is not None
     )
     documents = [document for group in groups for results in _results(group) for document in results.documents.values()]
     warnings = dict.fromkeys(document["content_warning"] for document in documents if document.get("content_warning"))
     title = ", ".join([group.name for group in groups] or [item.name for item in measured])
-    return Summary(
-        title, tuple(groups), tuple(measured), changes, against, False, drilled, tuple(warnings), tuple(notes)
-    )
+    return Summary(title, tuple(groups), tuple(measured), changes, against, drilled, tuple(warnings), tuple(notes))
 
 
 def before_is_shared(groups: Sequence[Group]) -> bool:
@@ -124,6 +124,12 @@ def _compared(a: list[Path], b: list[Path], what: str, notes: list[str]) -> list
     except DataError as error:
         notes.append(f"{what} were not compared: {error}")
         return []
+
+
+def _adjusted(by_group: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
+    """Rows with p_holm: p adjusted for all of them, as `compare_many` does where no group lacks a result."""
+    adjusted = iter(holm([row.p for rows in by_group.values() for row in rows]))
+    return {group: [row._replace(p_holm=next(adjusted)) for row in rows] for group, rows in by_group.items()}
 
 
 def _drill(name: str, benchmark: Benchmark, groups: Sequence[Group]) -> Drilled | None:

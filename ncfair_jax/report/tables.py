@@ -126,12 +126,8 @@ def difference_tables(summary: Summary) -> list[Table]:
     if summary.against:
         first = summary.groups[0].name
         caption = f"Minus {first}, paired by example, with 95% interval over examples and p of a permutation test"
-        caption += (
-            f"; for each figure p is Holm-corrected for {len(summary.against)} comparisons."
-            if summary.corrected
-            else "."
-        )
-        found.append(_differences(f"Against {first}", caption, summary.against, summary))
+        adjusted = "; p is adjusted for all comparisons of this table (Holm)." if len(summary.against) > 1 else "."
+        found.append(_differences(f"Against {first}", caption + adjusted, summary.against, summary))
     return [table for table in found if table is not None]
 
 
@@ -303,7 +299,8 @@ def _figure_cell(figures: Sequence[Figure | None]) -> Cell:
 def _row_cells(row: Row) -> tuple[Cell, Cell]:
     decimals = _decimals(row.name, row.value_a, row.value_b)
     interval = _interval(row.interval, decimals, "+") if row.interval else ""
-    return Cell(_fixed(row.difference, decimals, "+"), interval, row.difference), Cell(p_value(row.p), "", row.p)
+    p = row.p if row.p_holm is None else row.p_holm
+    return Cell(_fixed(row.difference, decimals, "+"), interval, row.difference), Cell(p_value(p), "", p)
 
 
 def _change_cells(row: Row | None, before: Figure | None, after: Figure | None) -> tuple[Cell, Cell]:

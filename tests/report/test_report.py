@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ncfair_jax.evals import compare
+from ncfair_jax.evals import compare, compare_many
 from ncfair_jax.evals.files import DataError
 from ncfair_jax.evals.registry import BENCHMARKS
 from ncfair_jax.evals.results import read_table
@@ -87,6 +87,20 @@ def test_arms_of_a_sweep_are_averaged_over_seeds(runs, tmp_path):
     assert cells(table, "Held-out loss, nats", "Before").note.startswith("[")
     assert set(summary.changes) == {"a", "b"} and set(summary.against) == {"a"}
     assert "polygon" in page(summary)  # the spread of the curves
+
+
+def test_three_runs_have_their_p_values_adjusted(runs):
+    folders = [runs / name for name in ("first/evals/before", "first/evals/after", "second/evals/after")]
+    summary = summarise_folders(folders)
+    names = [group.name for group in summary.groups]
+    assert names == ["before", "first/evals/after", "second/evals/after"]
+    assert [g.name for g in summarise_folders([runs / "first"] * 2).groups][1].endswith("first (2)")
+    expected = compare_many(dict(zip(names, folders, strict=True)))
+    assert summary.against == expected
+    (table,) = difference_tables(summary)
+    assert "Holm" in table.caption and "Holm" not in difference_tables(summarise_folders(folders[:2]))[0].caption
+    shown = cells(table, "Held-out loss, nats", "p").sort
+    assert shown == next(row.p_holm for row in expected[names[1]] if row.name == "Held-out loss, nats")
 
 
 def test_the_most_stereotyped_examples_come_first(runs, both):
