@@ -23,7 +23,7 @@ def test_a_document_alone_or_among_others_on_eight_devices():
     segments = {encode_document(document, MODEL.tokenizer, 16).num_segments for document in documents}
     assert len(segments) > 1
     together = predict_clusters(MODEL, OWN, CONFIG, 16, documents)
-    assert sum(map(len, together)) > 5  # untrained, so it finds something wrong; but finds it
+    assert sum(map(len, together)) > 3  # untrained, so it finds something wrong; but finds it
     for document, clusters in zip(documents, together, strict=True):
         words = sum(map(len, document.sentences))
         assert all(0 <= first <= last < words for cluster in clusters for first, last in cluster)
