@@ -63,7 +63,7 @@ def all_tables(summary: Summary) -> list[Table]:
 
 def summary_table(summary: Summary) -> Table | None:
     """Fairness, utility and collapse: one line for each figure, before and after."""
-    groups = [group for group in summary.groups if any(run.before or run.after for run in group.runs)]
+    groups = [group for group in summary.groups if all_figures([group])]
     if not groups:
         return None
     if len(groups) == 1 and groups[0].name in summary.changes and len(groups[0].runs) == 1:
