@@ -326,7 +326,9 @@ def benchmark(name: str) -> Benchmark:
             Headline(f"{label} mean |association|", (("mean_abs_association",),), None, ("n",), better="lower"),
         ),
         licence,
-        drill=None if name == "bec_pro_eec" else Drill(unit, strength, texts),  # an emotion has no gender of its own
+        drill=None
+        if name == "bec_pro_eec"
+        else Drill(label, unit, strength, texts),  # an emotion has no gender of its own
         flags=flags,
         flag_columns=FLAG_COLUMNS,
     )

@@ -43,11 +43,13 @@ class Drill(NamedTuple):
     """How a report finds the most stereotyped examples of a benchmark.
 
     Attributes:
+        label: the benchmark's name in a heading.
         unit: what the strength is, with its unit.
         strength: table of scores and examples -> f64[E], larger = more stereotyped; NaN = not ranked.
         texts: (data, table) -> columns "stereotyped" and "other", the two sentences of each example in the table's order.
     """
 
+    label: str
     unit: str
     strength: Callable[[Table], np.ndarray]
     texts: Callable[[DataFolder, Table], Table]

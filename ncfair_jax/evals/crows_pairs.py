@@ -274,7 +274,7 @@ BENCHMARK = Benchmark(
     ),
     "CC BY-SA 4.0 (Nangia et al. 2020, nyu-mll/crows-pairs)",
     takes_selector=True,
-    drill=Drill("log-probability of the words in which the sentences differ, nats a token", strength, texts),
+    drill=Drill("CrowS-Pairs", "log-probability of the words in which they differ, nats a token", strength, texts),
     flags=flags,
     flag_columns=FLAG_COLUMNS,
 )

@@ -372,7 +372,7 @@ BENCHMARK = Benchmark(
         _headline("StereoSet ICAT, %", "icat", None),
     ),
     "CC BY-SA 4.0 (Nadeem et al. 2021, moinnadeem/StereoSet)",
-    drill=Drill("log-probability of the filler, nats", strength, texts),
+    drill=Drill("StereoSet", "log-probability of the filler, nats", strength, texts),
     flags=flags,
     flag_columns=FLAG_COLUMNS,
 )

@@ -91,7 +91,7 @@ def _plots_caption(seeds: bool) -> str:
 
 def _drilled(item: Drilled) -> dict[str, Any]:
     tables = [drill_table(name, quoted) for name, quoted in item.examples.items()]
-    return vars(item) | {"name": item.benchmark.replace("_", " "), "tables": tables}
+    return vars(item) | {"tables": tables}
 
 
 def _measured(item: Measured) -> dict[str, Any]:

@@ -57,9 +57,7 @@ def code_block(text: str) -> str:
 def _quotes(summary: Summary, mark: str) -> Sequence[str]:
     parts = [f"{mark} Most stereotyped examples"]
     for item in summary.drilled:
-        heading = (
-            f"{item.benchmark.replace('_', ' ')}: {item.unit}, stereotyped minus other sentence. Data: {item.licence}."
-        )
+        heading = f"{item.label}: {item.unit}, stereotyped minus other sentence. Data: {item.licence}."
         parts += [escape(heading), f"> {escape(item.warning)}"]
         for name, quoted in item.examples.items():
             table = drill_table(name, quoted)

@@ -34,6 +34,7 @@ class Drilled:
     """The most stereotyped examples of one benchmark after training, for each group; `unit` is that of the strengths."""
 
     benchmark: str
+    label: str
     unit: str
     licence: str
     warning: str
@@ -143,7 +144,8 @@ def _drill(name: str, benchmark: Benchmark, groups: Sequence[Group]) -> Drilled 
             examples[group.name] = _quoted(name, benchmark, benchmark.drill, group, folders)
     if not examples:
         return None
-    return Drilled(name, benchmark.drill.unit, benchmark.licence, benchmark.content_warning, examples)
+    drill = benchmark.drill
+    return Drilled(name, drill.label, drill.unit, benchmark.licence, benchmark.content_warning, examples)
 
 
 def _quoted(name: str, benchmark: Benchmark, drill: Drill, group: Group, folders: list[Path]) -> list[Quoted]:

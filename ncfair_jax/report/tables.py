@@ -8,7 +8,7 @@ import numpy as np
 
 from ncfair_jax.config import RunConfig, to_dict
 from ncfair_jax.evals.compare import Row
-from ncfair_jax.evals.table import number, p_value
+from ncfair_jax.evals.table import p_value
 from ncfair_jax.report.corpus import training_text
 from ncfair_jax.report.runs import Figure, Group, Results, Run
 from ncfair_jax.report.summary import Quoted, Summary, before_is_shared
@@ -211,8 +211,8 @@ def drill_table(name: str, quoted: Sequence[Quoted]) -> Table:
         (
             Cell(example.stereotyped),
             Cell(example.other),
-            Cell("–") if example.before is None else Cell(signed_text(example.before), "", example.before),
-            Cell(signed_text(example.after), "", example.after),
+            Cell("–") if example.before is None else Cell(_fixed(example.before, 2, "+"), "", example.before),
+            Cell(_fixed(example.after, 2, "+"), "", example.after),
         )
         for example in quoted
     ]
@@ -245,11 +245,6 @@ def versions(runs: Iterable[Run]) -> list[str]:
     """The distinct sets of versions, in one line each."""
     found = [entry["versions"] for run in runs for entry in run.environment if "versions" in entry]
     return list(dict.fromkeys(", ".join(f"{name} {version}" for name, version in x.items()) for x in found))
-
-
-def signed_text(value: float | None) -> str:
-    """A number with its sign, its minus as long as its plus."""
-    return _sign(number(value, signed=True))
 
 
 def _table(
