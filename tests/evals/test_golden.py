@@ -100,6 +100,16 @@ def test_stereoset_scores(golden_set, rows, shared):
     np.testing.assert_allclose(ours, theirs, rtol=PROBABILITY)
 
 
+def test_stereoset_scores_as_means_of_log_probabilities(golden_set, shared):
+    folder, model = golden_set
+    rows, name = ("reference", "mean_logprob") if folder == "evals" else ("clean", "clean_mean_logprob")
+    golden, examples = arrays(shared, folder, "stereoset_gender"), stereoset_examples(shared)
+    chosen = range(0, len(examples), 50)
+    result = stereoset.evaluate(model, [examples[i] for i in chosen], pool="mean_logprob", roberta_rows=rows)
+    ours = np.stack([result.scores[column] for column in ("stereotype", "anti_stereotype", "unrelated")], axis=-1)
+    np.testing.assert_allclose(ours, golden[name][list(chosen)], atol=LOG_PROB, rtol=0)
+
+
 def stereoset_table(examples, scores, keep):
     names = ("stereotype", "anti_stereotype", "unrelated")
     kept = [(example, row) for example, row, k in zip(examples, scores, keep, strict=True) if k]
@@ -132,6 +142,9 @@ def test_stereoset_aggregates_of_the_stored_scores(golden_set, shared):
         samples = stereoset.samples(stereoset_table(examples, golden[scores], [True] * len(examples)))["gender"]
         for part, name in (("all", "all"), ("dev", "dev_255"), ("test", "test_771")):
             check_stereoset(samples[part], document[name])
+        means = golden[scores.replace("prob", "logprob")]
+        samples = stereoset.samples(stereoset_table(examples, means, [True] * len(examples)))["gender"]
+        check_stereoset(samples["all"], document["alternative_mean_logprob_all"])
 
 
 def test_stereoset_aggregates_of_published_predictions(shared):
