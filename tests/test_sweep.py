@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from ncfair_jax.config import ConfigError, base_config
-from ncfair_jax.judge import arms_table, flat, mean_sd
+from ncfair_jax.judge import arms_table, comparison_table, flat, mean_sd
 from ncfair_jax.sweep import arm_config, before_folder
 from tests import tiny_text
 from tests.evals.test_compare import write_masked_lm
@@ -97,6 +97,20 @@ def test_three_arms_have_adjusted_p_values(tmp_path):
     assert "**c** against **a**" in table
     two = arms_table({arm: [tmp_path / arm] for arm in "ab"}, {arm: results[arm] for arm in "ab"})
     assert "Holm" not in two
+
+
+def test_figures_that_only_trained_models_have_stand_without_a_start():
+    nothing = {"benchmarks": [], "collapse": {}}
+    results = {
+        "debias": [{"before": nothing, "after": nothing}],  # only makes the model of the next arm
+        "bios": [
+            {"before": nothing, "after": nothing | {"benchmarks": [["acc", x, [60.0, 90.0], 80]]}} for x in (70, 74)
+        ],
+    }
+    table = arms_table({"debias": [WORK], "bios": [WORK, WORK]}, results)
+    assert "| acc | 80 | – – | – | 72.00 ± 2.83 |" in table
+    shown = comparison_table(WORK, WORK, nothing, results["bios"][0]["after"])
+    assert "| acc | 70.00 | [60.00, 90.00] | 80 |" in shown
 
 
 CONFIG = """
