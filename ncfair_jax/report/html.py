@@ -13,9 +13,9 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from ncfair_jax.report.measured import Measured
 from ncfair_jax.report.pictures import summary_plots, training_curves
 from ncfair_jax.report.plots import style_of
-from ncfair_jax.report.runs import Measured
 from ncfair_jax.report.summary import Drilled, Summary
 from ncfair_jax.report.tables import (
     commands,

@@ -1,7 +1,8 @@
 """The report's tables as LaTeX, for a paper: figures only, no quoted sentence."""
 
+from ncfair_jax.report.cells import Table
 from ncfair_jax.report.summary import Summary
-from ncfair_jax.report.tables import Table, all_tables, measured_table
+from ncfair_jax.report.tables import all_tables, measured_table
 
 ESCAPES = {
     "\\": r"\textbackslash{}",

@@ -4,8 +4,9 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
+from ncfair_jax.report.cells import Table
 from ncfair_jax.report.summary import Summary
-from ncfair_jax.report.tables import Table, all_tables, commands, drill_table, measured_table, versions
+from ncfair_jax.report.tables import all_tables, commands, drill_table, measured_table, versions
 
 SPECIAL = re.compile(r"([\\`*_<>|#~$&])")
 

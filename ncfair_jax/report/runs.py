@@ -4,7 +4,6 @@ A folder is what `launch/train.py` (one run or arms × seeds), `launch/sweep.py`
 wrote. What a folder lacks is named in `missing`; what it has but cannot be read is an error.
 """
 
-import base64
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from ncfair_jax.environment import ENVIRONMENT_FILE
 from ncfair_jax.evals.files import DataError
 from ncfair_jax.evals.registry import BENCHMARKS, defined_path, headlines_of, lookup, n_of, parse
 from ncfair_jax.evals.results import read_json
+from ncfair_jax.report.measured import Measured, is_measured, markdown_tables, read_measured
 from ncfair_jax.run_log import METRICS_FILE
 
 COLLAPSE = ("nc3", "unc3", "nc1")  # of the figures that a run reads, those worth a line
@@ -78,15 +78,6 @@ class Group:
     runs: tuple[Run, ...]
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A folder of `launch/measure.py`: its tables (title, rows of cells) and its pictures (name, data URI)."""
-
-    name: str
-    tables: tuple[tuple[str, list[list[str]]], ...]
-    pictures: tuple[tuple[str, str], ...]
-
-
 def read_folders(folders: Sequence[Path], before: Path | None = None) -> tuple[list[Group], list[Measured]]:
     """Reads folders in the order given; a folder of arms × seeds becomes a group for each arm.
 
@@ -106,8 +97,8 @@ def read_folders(folders: Sequence[Path], before: Path | None = None) -> tuple[l
             groups += [Group(name, tuple(read_run(run) for run in runs)) for name, runs in arms.items()]
         elif any((folder / f"{name}.json").is_file() for name in BENCHMARKS):
             groups.append(Group(folder.name, (_read_evaluation(folder),)))
-        elif (folder / "table.md").is_file() and ((folder / "measures.json").is_file() or _measured_inside(folder)):
-            measured.append(_read_measured(folder))
+        elif is_measured(folder):
+            measured.append(read_measured(folder))
         else:
             raise ReportError(f"{folder} holds no run and no results; {REMEDY}")
     return _distinct(groups), measured
@@ -166,7 +157,7 @@ def _arms(folder: Path) -> dict[str, list[Path]]:
 
 
 def _arm_order(table: Path) -> list[str]:
-    tables = _rows(table.read_text(encoding="utf-8")) if table.is_file() else []
+    tables = markdown_tables(table.read_text(encoding="utf-8")) if table.is_file() else []
     return tables[0][0] if tables else []
 
 
@@ -269,37 +260,6 @@ def _read_metrics(path: Path) -> tuple[dict[str, float], ...]:
                     f"{path}: line {number} is not JSON; delete the line and make the report again"
                 ) from None
     return tuple(found)
-
-
-def _read_measured(folder: Path) -> Measured:
-    text = (folder / "table.md").read_text(encoding="utf-8")
-    titles = (
-        "Words and figures",
-        "The lexicon among random lists of neutral words, as many and as frequent (two-sided p)",
-    )
-    tables = tuple(zip(titles, _rows(text), strict=False))
-    pictures = tuple(
-        (path.stem, "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode())
-        for path in sorted((folder / "figures").glob("*.png"))
-    )
-    return Measured(folder.name, tables, pictures)
-
-
-def _measured_inside(folder: Path) -> bool:
-    return any(path.is_file() for path in folder.glob("*/measures.json"))
-
-
-def _rows(text: str) -> list[list[list[str]]]:
-    """Tables of a Markdown text: for each, its rows of cells without the rule under the header."""
-    tables: list[list[list[str]]] = [[]]
-    for line in text.splitlines():
-        if line.startswith("|"):
-            cells = [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-            if not all(re.fullmatch(r":?-+:?", cell) for cell in cells):
-                tables[-1].append(cells)
-        elif tables[-1]:
-            tables.append([])
-    return [table for table in tables if table]
 
 
 def _distinct(groups: list[Group]) -> list[Group]:

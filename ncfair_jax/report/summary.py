@@ -13,7 +13,8 @@ from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.registry import BENCHMARKS
 from ncfair_jax.evals.results import Table, read_table
 from ncfair_jax.evals.significance import holm
-from ncfair_jax.report.runs import Group, Measured, Results, read_folders
+from ncfair_jax.report.measured import Measured
+from ncfair_jax.report.runs import Group, Results, read_folders
 
 EXAMPLES = 10  # quoted for each benchmark and group
 TEXTS = {"stereotyped": str, "other": str}

@@ -1,7 +1,6 @@
 """The tables of a report, as cells that know how they sort; HTML, Markdown and LaTeX are made of the same ones."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,11 +8,22 @@ import numpy as np
 from ncfair_jax.config import RunConfig, to_dict
 from ncfair_jax.evals.compare import Row
 from ncfair_jax.evals.table import p_value
+from ncfair_jax.report.cells import (
+    Cell,
+    Table,
+    count_cell,
+    decimals_of,
+    duration,
+    fixed,
+    interval_text,
+    make_table,
+    plain_cell,
+    with_minus,
+)
 from ncfair_jax.report.corpus import training_text
 from ncfair_jax.report.runs import Figure, Group, Results, Run
 from ncfair_jax.report.summary import Quoted, Summary, before_is_shared
 
-MINUS = "−"
 KINDS = {"fairness": "Fairness", "utility": "Utility", "collapse": "Collapse"}
 IDEALS = {"higher": "↑", "lower": "↓"}
 # Shown in other words, or without effect on the result.
@@ -33,26 +43,6 @@ HIDDEN_FIELDS = (
     "train.save_every",
     "train.keep",
 )
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Text, a smaller second line, and the number that it sorts by (None: by its text)."""
-
-    text: str
-    note: str = ""
-    sort: float | None = None
-
-
-@dataclass(frozen=True)
-class Table:
-    """A titled table. `numeric`: columns that are set to the right. `caption` says what the cells are."""
-
-    title: str
-    caption: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    numeric: frozenset[int]
 
 
 def all_tables(summary: Summary) -> list[Table]:
@@ -90,7 +80,7 @@ def summary_table(summary: Summary) -> Table | None:
     caption = "In brackets the 95% interval over examples." + (
         " Arms with several seeds: mean ± standard deviation over the seeds." if seeds else ""
     )
-    return _table("Summary", caption, ["Figure", *(name for name, _ in columns), "n", "Ideal", "About"], rows)
+    return make_table("Summary", caption, ["Figure", *(name for name, _ in columns), "n", "Ideal", "About"], rows)
 
 
 def _before_after_table(group: Group, changes: Sequence[Row]) -> Table:
@@ -103,13 +93,13 @@ def _before_after_table(group: Group, changes: Sequence[Row]) -> Table:
         rows.append((*cells, *_change_cells(by_name.get(figure.name), before, after), *_trailing(figure)))
         for name in _distances(figure.name, by_name):
             row = by_name[name]
-            values = (Cell(_fixed(x, _decimals(name, x)), "", x) for x in (row.value_a, row.value_b))
+            values = (Cell(fixed(x, decimals_of(name, x)), "", x) for x in (row.value_a, row.value_b))
             rows.append((Cell(name), *values, *_row_cells(row), *_trailing(figure, "0")))
     caption = (
         "In brackets 95% intervals over examples. Change: after minus before, paired by example; p: permutation test. "
         "Collapse figures have intervals of their own, but no paired test."
     )
-    return _table("Summary", caption, ["Figure", "Before", "After", "Change", "p", "n", "Ideal", "About"], rows)
+    return make_table("Summary", caption, ["Figure", "Before", "After", "Change", "p", "n", "Ideal", "About"], rows)
 
 
 def _distances(name: str, by_name: Mapping[str, Row]) -> list[str]:
@@ -140,14 +130,14 @@ def _differences(title: str, caption: str, by_group: Mapping[str, Sequence[Row]]
     body = []
     for name in names:
         found = {group: row for group, rows in by_group.items() for row in rows if row.name == name}
-        cells = [Cell(name), _n_cell(str(next(iter(found.values())).n))]
+        cells = [Cell(name), count_cell(str(next(iter(found.values())).n))]
         for group in by_group:
             cells += _row_cells(found[group]) if group in found else (Cell("–"), Cell("–"))
         body.append(tuple(cells))
     header = ["Figure", "n"]
     for group in by_group:
         header += [group, "p"]
-    return _table(title, caption, header, body, 1)
+    return make_table(title, caption, header, body, 1)
 
 
 def setup_tables(summary: Summary) -> list[Table]:
@@ -176,9 +166,9 @@ def setup_tables(summary: Summary) -> list[Table]:
         ("What differs", [group.name for group in groups], differing),
         ("Settings" if len(groups) == 1 else "What all share", ["Value"], shared),
     ):
-        body = [(Cell(name), *map(_plain, values)) for name, values in rows.items()]
+        body = [(Cell(name), *map(plain_cell, values)) for name, values in rows.items()]
         if body:
-            found.append(_table(title, "", ["Setting", *columns], body, len(columns) + 1))
+            found.append(make_table(title, "", ["Setting", *columns], body, len(columns) + 1))
     return found
 
 
@@ -192,7 +182,7 @@ def runs_table(summary: Summary) -> Table | None:
                 (
                     Cell(run.name),
                     Cell(str(entry.get("started", "–"))),
-                    Cell("–") if seconds is None else Cell(_duration(seconds), "", seconds),
+                    Cell("–") if seconds is None else Cell(duration(seconds), "", seconds),
                     Cell(str(entry.get("ended", "killed or going on"))),
                     Cell(str(entry.get("devices", "–"))),
                     Cell(str(entry.get("host", "–"))),
@@ -202,7 +192,7 @@ def runs_table(summary: Summary) -> Table | None:
     if not rows:
         return None
     header = ["Run", "Started (UTC)", "Wall time", "Ended", "Devices", "Host", "Commit"]
-    return _table("Runs", "A line for each start of a run.", header, rows, len(header))
+    return make_table("Runs", "A line for each start of a run.", header, rows, len(header))
 
 
 def drill_table(name: str, quoted: Sequence[Quoted]) -> Table:
@@ -211,12 +201,12 @@ def drill_table(name: str, quoted: Sequence[Quoted]) -> Table:
         (
             Cell(example.stereotyped),
             Cell(example.other),
-            Cell("–") if example.before is None else Cell(_fixed(example.before, 2, "+"), "", example.before),
-            Cell(_fixed(example.after, 2, "+"), "", example.after),
+            Cell("–") if example.before is None else Cell(fixed(example.before, 2, "+"), "", example.before),
+            Cell(fixed(example.after, 2, "+"), "", example.after),
         )
         for example in quoted
     ]
-    return _table(f"{name}, {len(rows)} examples", "", ["Stereotyped", "Other", "Before", "After"], rows, 2)
+    return make_table(f"{name}, {len(rows)} examples", "", ["Stereotyped", "Other", "Before", "After"], rows, 2)
 
 
 def measured_table(title: str, rows: Sequence[Sequence[str]]) -> Table:
@@ -225,13 +215,13 @@ def measured_table(title: str, rows: Sequence[Sequence[str]]) -> Table:
     cells = [tuple(_measured_cell(text) for text in row) for row in body]
     texts = next((i for i, name in enumerate(header) if i and all(row[i].sort is not None for row in cells)), 0)
     caption = "In brackets 95% jackknife intervals over groups of sentences; gap and ratio to the first model."
-    return _table(title, caption if "gap" in header else "", header, cells, texts)
+    return make_table(title, caption if "gap" in header else "", header, cells, texts)
 
 
 def _measured_cell(text: str) -> Cell:
     value, _, rest = text.partition(" ")
     try:
-        return Cell(_sign(value), _sign(rest), float(value))
+        return Cell(with_minus(value), with_minus(rest), float(value))
     except ValueError:
         return Cell(text)
 
@@ -247,14 +237,6 @@ def versions(runs: Iterable[Run]) -> list[str]:
     return list(dict.fromkeys(", ".join(f"{name} {version}" for name, version in x.items()) for x in found))
 
 
-def _table(
-    title: str, caption: str, header: Sequence[str], rows: Sequence[Sequence[Cell]], text_columns: int = 1
-) -> Table:
-    """`text_columns`: so many at the left are text; "About" is, wherever it stands."""
-    numeric = frozenset(column for column in range(text_columns, len(header)) if header[column] != "About")
-    return Table(title, caption, tuple(header), tuple(tuple(row) for row in rows), numeric)
-
-
 def all_figures(groups: Sequence[Group]) -> list[Figure]:
     """Every figure of any run once: fairness, utility, collapse, each in the order of the benchmarks."""
     found: dict[str, Figure] = {}
@@ -267,12 +249,7 @@ def all_figures(groups: Sequence[Group]) -> list[Figure]:
 
 
 def _trailing(figure: Figure, ideal: str = "") -> tuple[Cell, ...]:
-    return _n_cell(figure.n), Cell(ideal or IDEALS.get(figure.better, figure.better)), Cell(KINDS[figure.kind])
-
-
-def _n_cell(n: str) -> Cell:
-    count, _, unit = n.partition(" ")
-    return Cell(f"{int(count):,} {unit}".strip(), "", float(count))
+    return count_cell(figure.n), Cell(ideal or IDEALS.get(figure.better, figure.better)), Cell(KINDS[figure.kind])
 
 
 def _figure_cell(figures: Sequence[Figure | None]) -> Cell:
@@ -282,20 +259,20 @@ def _figure_cell(figures: Sequence[Figure | None]) -> Cell:
         return Cell("–")
     mean = float(np.mean(values))
     assert figures[0] is not None
-    decimals = _decimals(figures[0].name, mean)
+    decimals = decimals_of(figures[0].name, mean)
     interval = figures[0].interval
     if len(values) > 1:
         note = f"± {np.std(values, ddof=1):.{decimals}f}"
     else:
-        note = _interval(interval, decimals) if interval else ""
-    return Cell(_fixed(mean, decimals), note, mean)
+        note = interval_text(interval, decimals) if interval else ""
+    return Cell(fixed(mean, decimals), note, mean)
 
 
 def _row_cells(row: Row) -> tuple[Cell, Cell]:
-    decimals = _decimals(row.name, row.value_a, row.value_b)
-    interval = _interval(row.interval, decimals, "+") if row.interval else ""
+    decimals = decimals_of(row.name, row.value_a, row.value_b)
+    interval = interval_text(row.interval, decimals, "+") if row.interval else ""
     p = row.p if row.p_holm is None else row.p_holm
-    return Cell(_fixed(row.difference, decimals, "+"), interval, row.difference), Cell(p_value(p), "", p)
+    return Cell(fixed(row.difference, decimals, "+"), interval, row.difference), Cell(p_value(p), "", p)
 
 
 def _change_cells(row: Row | None, before: Figure | None, after: Figure | None) -> tuple[Cell, Cell]:
@@ -304,35 +281,8 @@ def _change_cells(row: Row | None, before: Figure | None, after: Figure | None) 
     if before is None or after is None or before.value is None or after.value is None:
         return Cell("–"), Cell("–")
     difference = after.value - before.value
-    text = _fixed(difference, _decimals(before.name, before.value, after.value), "+")
+    text = fixed(difference, decimals_of(before.name, before.value, after.value), "+")
     return Cell(text, "", difference), Cell("–")
-
-
-def _plain(value: Any) -> Cell:
-    return Cell(f"{value:g}" if isinstance(value, float) else str(value) if value != "" else "–")
-
-
-def _decimals(name: str, *values: float) -> int:
-    """Two for percentages and numbers of 10 and more, else four: the same for a value, its interval and its change."""
-    return 2 if "%" in name or any(abs(value) >= 10 for value in values) else 4
-
-
-def _fixed(value: float, decimals: int, sign: str = "") -> str:
-    return "–" if value != value else _sign(f"{value:{sign}.{decimals}f}")
-
-
-def _interval(ends: Sequence[float], decimals: int, sign: str = "") -> str:
-    return "[" + ", ".join(_fixed(end, decimals, sign) for end in ends) + "]"
-
-
-def _sign(text: str) -> str:
-    return text.replace("-", MINUS)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:

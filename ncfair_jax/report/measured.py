@@ -1,0 +1,49 @@
+"""A folder of `launch/measure.py`: its tables and its pictures."""
+
+import base64
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A folder of `launch/measure.py`: its tables (title, rows of cells) and its pictures (name, data URI)."""
+
+    name: str
+    tables: tuple[tuple[str, list[list[str]]], ...]
+    pictures: tuple[tuple[str, str], ...]
+
+
+def is_measured(folder: Path) -> bool:
+    """Whether the folder holds a finished measurement, of one model or several."""
+    models = [folder / "measures.json", *folder.glob("*/measures.json")]
+    return (folder / "table.md").is_file() and any(path.is_file() for path in models)
+
+
+def read_measured(folder: Path) -> Measured:
+    """Its tables as cells, its pictures as data URIs."""
+    text = (folder / "table.md").read_text(encoding="utf-8")
+    titles = (
+        "Words and figures",
+        "The lexicon among random lists of neutral words, as many and as frequent (two-sided p)",
+    )
+    tables = tuple(zip(titles, markdown_tables(text), strict=False))
+    pictures = tuple(
+        (path.stem, "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode())
+        for path in sorted((folder / "figures").glob("*.png"))
+    )
+    return Measured(folder.name, tables, pictures)
+
+
+def markdown_tables(text: str) -> list[list[list[str]]]:
+    """Tables of a Markdown text: for each, its rows of cells without the rule under the header."""
+    tables: list[list[list[str]]] = [[]]
+    for line in text.splitlines():
+        if line.startswith("|"):
+            cells = [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            if not all(re.fullmatch(r":?-+:?", cell) for cell in cells):
+                tables[-1].append(cells)
+        elif tables[-1]:
+            tables.append([])
+    return [table for table in tables if table]
