@@ -40,6 +40,13 @@ def test_an_arm_changes_its_fields_and_its_references_become_paths():
     assert arm_config(sweep_config(), "zero", 0, WORK).model.path == str(WORK / "world" / "model")
 
 
+def test_the_arm_to_compare_with_is_no_field_of_the_run():
+    config = sweep_config()
+    plain = arm_config(config, "nc", 0, WORK)
+    config.arms.nc.against = "cda"
+    assert arm_config(config, "nc", 0, WORK) == plain
+
+
 def test_runs_from_one_model_share_its_figures():
     folders = {name: before_folder(arm_config(sweep_config(), name, 0, WORK), WORK) for name in ("zero", "cda", "nc")}
     assert folders["cda"] == folders["nc"] != folders["zero"]
@@ -97,6 +104,10 @@ def test_three_arms_have_adjusted_p_values(tmp_path):
     assert "**c** against **a**" in table
     two = arms_table({arm: [tmp_path / arm] for arm in "ab"}, {arm: results[arm] for arm in "ab"})
     assert "Holm" not in two
+    named = arms_table({arm: [tmp_path / arm] for arm in losses}, results, {"c": "b"})
+    assert "**c** against **b**" in named
+    assert "**b** against **a**" in named
+    assert "| Held-out loss, nats | 30 | 3.5000 | 2.0000 |" in named.split("**c**")[1]
 
 
 def test_figures_that_only_trained_models_have_stand_without_a_start():
