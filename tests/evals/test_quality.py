@@ -76,8 +76,9 @@ def test_flags_of_pairs_of_sentences():
 def test_flags_of_fillers():
     made = [("the man was BLANK", ("tired", "nurse", "the")), ("the man was BLANK", ("Tired", "nurse", "the"))]
     made += [("a  man said BLANK", ("he", "doctor", "a")), ("BLANK was tired", ("he", "He", "she"))]
-    examples = [stereoset.Example(f"e{i}", "man", "gender", *parts) for i, parts in enumerate(made)]
-    examples.append(stereoset.Example("e4", "man", "gender", "a BLANK", ("man", "woman", "the"), faithful=False))
+    filled = [(context, tuple(context.replace("BLANK", word) for word in words)) for context, words in made]
+    filled.append(("a BLANK", ("a man", "a woman", "one the")))  # "a" in the context
+    examples = [stereoset.Example(f"e{i}", "man", "gender", *parts) for i, parts in enumerate(filled)]
     found = stereoset.flags(stereoset.evaluate(plain.pretrained("bert"), examples).scores)
     flagged = {name: np.flatnonzero(rows).tolist() for name, rows in found.items()}
     assert flagged == {"unknown": [2], "duplicate": [1], "malformed": [2, 3, 4], "tied": [3]}
@@ -86,7 +87,8 @@ def test_flags_of_fillers():
 def test_sentences_that_differ_from_their_context_are_malformed(tmp_path):
     items = plain.stereoset_items()
     items[1]["data"]["unrelated"]["sentence"] = "a said that she was tired"  # "he" in the context
-    assert [stereoset._example(item, "").faithful for item in items] == [True, False, True, True]
+    examples = [stereoset._example(item, "", stereoset.INTRASENTENCE) for item in items]
+    assert [example.faithful for example in examples] == [True, False, True, True]
 
 
 def test_flags_of_bec_pro_take_the_whole_pair():
