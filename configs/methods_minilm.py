@@ -72,8 +72,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.evals.benchmarks = "stereoset,masked_lm:masked" if search else "stereoset,bec_pro,masked_lm:masked"
     config.evals.collapse_text = "wikitext2"
     config.seeds = "0" if search else "0,1,2"
-    config.arms = ConfigDict(search_arms() if search else arms())
-    config.run_arms = ",".join(config.arms)
+    chosen = search_arms() if search else arms()
+    config.arms = ConfigDict(chosen)
+    config.run_arms = ",".join(chosen)  # a ConfigDict has them in alphabetical order
     return config
 
 
