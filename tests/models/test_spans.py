@@ -98,3 +98,9 @@ def test_kept_spans_equal_the_loop(limit):
         found = list(zip(kept.starts[:count].tolist(), kept.ends[:count].tolist(), strict=True))
         assert found == numpy_keep(scores, np.asarray(allowed), limit)
     assert count == limit or (limit == 40 and 16 <= count < 40)
+
+
+def test_equal_scores_go_by_place():
+    kept = keep_spans(jnp.zeros((6, 3)), candidates(jnp.zeros(6, jnp.int32), 3), jnp.asarray(18), 18)
+    found = list(zip(kept.starts.tolist(), kept.ends.tolist(), strict=True))[: int(kept.real.sum())]
+    assert found == numpy_keep(np.zeros((6, 3)), np.asarray(candidates(jnp.zeros(6, jnp.int32), 3)), 18)
