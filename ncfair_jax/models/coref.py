@@ -82,7 +82,7 @@ def rank(
     hidden = encode(model, params, *rows, dropout_rng=encoder_rng).hidden_states
     length = segments * row_tokens
     states = hidden.reshape(documents, length, -1).astype(jnp.float32)
-    spans = min(MOST_SPANS, max(1, int(config.span_ratio * length)))
+    spans = min(MOST_SPANS, length * config.max_width, max(1, int(config.span_ratio * length)))
 
     def one(states: Array, document: dict[str, Array], rng: Any) -> Ranked:
         rngs = (None,) * 3 if rng is None else tuple(jax.random.split(rng, 3))

@@ -2,10 +2,8 @@
 
 import numpy as np
 
-from ncfair_jax.config import MeshConfig
 from ncfair_jax.data.coref import encode_document
 from ncfair_jax.evals.coref_predict import clusters_of, predict_clusters
-from ncfair_jax.sharding import make_mesh
 from tests import tiny_coref
 from tests.objectives.test_coref import CONFIG, MODEL, OWN
 
@@ -17,7 +15,7 @@ def test_chains_in_the_order_of_their_second_mentions():
     assert clusters_of(starts, ends, np.full(6, -1)) == []
 
 
-def test_a_document_alone_or_among_others_on_eight_devices():
+def test_a_document_alone_or_among_others():
     """Whatever else is predicted, in documents of one and of several segments."""
     documents = tiny_coref.documents(5)
     segments = {encode_document(document, MODEL.tokenizer, 16).num_segments for document in documents}
@@ -29,4 +27,3 @@ def test_a_document_alone_or_among_others_on_eight_devices():
         assert all(0 <= first <= last < words for cluster in clusters for first, last in cluster)
         assert all(len(cluster) > 1 for cluster in clusters)
     assert predict_clusters(MODEL, OWN, CONFIG, 16, documents[::-1])[::-1] == together
-    assert predict_clusters(MODEL, OWN, CONFIG, 16, documents, make_mesh(MeshConfig(), 8)) == together

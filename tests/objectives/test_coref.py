@@ -84,9 +84,16 @@ def run_config(folder, **changes) -> RunConfig:
         "model": {"path": str(folder / "model")},
         "data": {"row_tokens": 16, "max_tokens": 16},
         "objective": {"name": "coref"},
-        "coref": {"train": str(train), "dev": str(train), "max_width": 4, "hidden_units": 30, "feature_size": 5},
+        "coref": {
+            "train": str(train),
+            "dev": str(train),
+            "span_ratio": 1.0,
+            "max_width": 4,
+            "hidden_units": 30,
+            "feature_size": 5,
+        },
         "optimizer": {"learning_rate": 3e-3, "method_learning_rate": 1e-2},
-        "train": {"batch_size": 12, "steps": 150, "log_every": 20, "save_every": 150, "collapse_every": 0},
+        "train": {"batch_size": 12, "steps": 150, "log_every": 30, "save_every": 150, "collapse_every": 0},
     }
     for name, values in changes.items():
         parts[name] = parts[name] | values
@@ -95,23 +102,22 @@ def run_config(folder, **changes) -> RunConfig:
     )
 
 
-def test_a_run_learns_the_training_documents(tmp_path, monkeypatch):
-    # On one device: eight fake ones on few cores wait for each other longer than XLA's collectives allow.
-    monkeypatch.setattr("ncfair_jax.train.make_mesh", lambda config: make_mesh(config, 1))
+def test_a_run_learns_the_training_documents(tmp_path):
     config = run_config(tmp_path)
     result = train_and_evaluate(config, tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert lines[-1]["loss"] < 0.1 * lines[0]["loss"] and lines[-1]["mention_recall"] > 0.85
+    assert lines[-1]["loss"] < 0.1 * lines[0]["loss"] and lines[-1]["mention_recall"] > 0.95
     after = tmp_path / "run" / "evals" / "after"
     figures = json.loads((after / "coref_dev.json").read_text())
-    assert figures["metrics"]["conll_f1"] > 80 and figures["n"] == 12
+    assert figures["metrics"]["conll_f1"] > 97 and figures["n"] == 12
     gold, predicted = read_conll(config.coref.train), read_conll(after / "coref_dev.conll")
     same = [in_order(a.clusters) == b.clusters for a, b in zip(gold, predicted, strict=True)]
-    assert np.mean(same) > 0.5
+    assert np.mean(same) > 0.8
     assert [line[0] for line in result["after"]["benchmarks"]] == ["coreference CoNLL F1 %"]
     exported = load_pretrained(str(tmp_path / "run" / "export"))
     own = load_head(str(tmp_path / "run" / "export"))
     assert "method" not in exported.params
+    # The run predicted on eight devices; here is one.
     again = predict_clusters(exported, own, config.coref, config.data.row_tokens, gold)
     assert [in_order(clusters) for clusters in again] == [document.clusters for document in predicted]
 
