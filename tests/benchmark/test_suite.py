@@ -31,7 +31,7 @@ def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("suite")
     save_pretrained(root / "model", plain.pretrained("bert"))
     data = plain.write_data_folder(root / "data")
-    (data / "seat").mkdir()
+    (data / "seat").mkdir(exist_ok=True)
     for name in seat.SHA256:
         (data / "seat" / f"{name}.jsonl").write_text(json.dumps({k: {"examples": v} for k, v in WORDS.items()}))
     return str(root / "model"), str(data)
@@ -157,7 +157,7 @@ def test_benchmarks_that_cannot_be_compared_are_refused_and_others_go_on(folders
 def test_join_keeps_order_over_several_calls_and_refuses_two_engines():
     first, second = (Request(np.array([i]), np.array([0]), np.array([i])) for i in (3, 4))
     calls = [
-        Observation(suite_ours.SCORER, [request], Scores([np.array([float(i)])], [np.array([True])]), 0.1)
+        Observation(suite_ours.SCORER, [request], Scores([np.array([float(i)])], [np.array([True])], []), 0.1)
         for i, request in enumerate((first, second))
     ]
     asked = suite_ours.join(calls)
