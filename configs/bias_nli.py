@@ -16,17 +16,13 @@ Published on their own lists (He et al. 2022): bert-base-uncased NN 0.839, FN 0.
 
 from ml_collections import ConfigDict
 
-from ncfair_jax.config import base_config, parse_arg
+from ncfair_jax.config import finetuning_config, parse_arg
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The recipe of He et al. 2022, with shuffling, and a warm-up from 0 where theirs rises from a third."""
     parse_arg(arg, ())
-    config = base_config()
-    config.name = "bias_nli"
-    config.model.path = "bert-base-uncased"
-    config.objective.name = "classification"
-    config.classification.task = "bias_nli"
+    config = finetuning_config("bias_nli", "bias_nli")
     config.classification.pool = "first"
     config.classification.pairs = 100_000
     config.data.max_tokens = 64
@@ -40,8 +36,4 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.train.epochs = 3.0
     config.train.dev_every = config.train.save_every = 1000
     config.train.best = "dev_loss"  # here the error: the step of the best development accuracy
-    config.train.collapse_every = 0
-    config.arms.base = ConfigDict()  # starts from config.model.path
-    config.arms.debiased = ConfigDict({"model": {"path": ""}})
-    config.run_arms = "base"
     return config

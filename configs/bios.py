@@ -18,7 +18,7 @@ Published for the crawl of He et al. 2022: bert-base-uncased accuracy 83.68, TPR
 
 from ml_collections import ConfigDict
 
-from ncfair_jax.config import base_config, parse_arg
+from ncfair_jax.config import finetuning_config, parse_arg
 
 PROBE = "probe"
 
@@ -26,11 +26,7 @@ PROBE = "probe"
 def get_config(arg: str | None = None) -> ConfigDict:
     """`configs/bios.py:probe` trains the classifier alone on the frozen encoder."""
     probe = parse_arg(arg, (PROBE,)) == (PROBE,)
-    config = base_config()
-    config.name = "bios-probe" if probe else "bios"
-    config.model.path = "bert-base-uncased"
-    config.objective.name = "classification"
-    config.classification.task = "bios"
+    config = finetuning_config("bios-probe" if probe else "bios", "bios")
     config.data.dev_examples = 2000
     config.optimizer.learning_rate = 1e-3 if probe else 1e-5
     config.optimizer.schedule = "constant"
@@ -41,8 +37,4 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.train.epochs = 5.0
     config.train.dev_every = config.train.save_every = 1000
     config.train.best = "dev_loss"  # here the error: the step of the best development accuracy
-    config.train.collapse_every = 0
-    config.arms.base = ConfigDict()  # starts from config.model.path
-    config.arms.debiased = ConfigDict({"model": {"path": ""}})
-    config.run_arms = "base"
     return config

@@ -15,27 +15,17 @@ SST-2 92.32, STS-B 87.75, WNLI 36.15.
 
 from ml_collections import ConfigDict
 
-from ncfair_jax.config import ConfigError, base_config, parse_arg
-
-TASKS = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
+from ncfair_jax.config import GLUE_TASKS, ConfigError, finetuning_config, parse_arg
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """One task, "cola" if none is named."""
-    tasks = parse_arg(arg, TASKS) or ("cola",)
+    tasks = parse_arg(arg, GLUE_TASKS) or ("cola",)
     if len(tasks) > 1:
-        raise ConfigError(f"config argument {arg!r}: one task a run, choose from {', '.join(TASKS)}")
-    config = base_config()
-    config.name = f"glue-{tasks[0]}"
-    config.model.path = "bert-base-uncased"
-    config.objective.name = "classification"
-    config.classification.task = tasks[0]
+        raise ConfigError(f"config argument {arg!r}: one task a run, choose from {', '.join(GLUE_TASKS)}")
+    config = finetuning_config(f"glue-{tasks[0]}", tasks[0])
     config.optimizer.learning_rate = 2e-5
     config.train.batch_size = 32
     config.train.epochs = 3.0
-    config.train.collapse_every = 0
-    config.arms.base = ConfigDict()  # starts from config.model.path
-    config.arms.debiased = ConfigDict({"model": {"path": ""}})
-    config.run_arms = "base"
     config.seeds = "0,1,2"
     return config

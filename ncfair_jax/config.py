@@ -396,6 +396,7 @@ class RunConfig:
     world: WorldConfig = field(default_factory=WorldConfig)
 
 
+GLUE_TASKS = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
 CHOICES = {
     "model.activation_dtype": ("float32", "bfloat16"),
     "data.corpus": ("gap", "text", "hub"),
@@ -419,20 +420,7 @@ CHOICES = {
     "ase.sn_reduce": ("sum", "mean"),
     "ase.fisher_scale": ("mean_one", "raw"),
     "coref.winobias_split": ("dev", "test"),
-    "classification.task": (
-        "",
-        "bios",
-        "bias_nli",
-        "cola",
-        "sst2",
-        "mrpc",
-        "stsb",
-        "qqp",
-        "mnli",
-        "qnli",
-        "rte",
-        "wnli",
-    ),
+    "classification.task": ("", "bios", "bias_nli", *GLUE_TASKS),
     "classification.pool": ("pooler", "fresh_pooler", "first"),
     "optimizer.schedule": ("linear", "cosine", "constant"),
     "train.best": ("", "dev_loss"),
@@ -517,6 +505,20 @@ def published_config(name: str, arg: str | None, model: str) -> ConfigDict:
     config.nc3.weight = 100.0  # paper: as released for BEC; aligned: found on development data (configs/bec_minilm.py)
     config.evals.benchmarks = "stereoset,crows_pairs,bec_pro,masked_lm"
     config.evals.collapse_text = "wikitext2"
+    return config
+
+
+def finetuning_config(name: str, task: str) -> ConfigDict:
+    """What the shipped configs of classification share: BERT-base, and the arms of a model and its debiased copy."""
+    config = base_config()
+    config.name = name
+    config.model.path = "bert-base-uncased"
+    config.objective.name = "classification"
+    config.classification.task = task
+    config.train.collapse_every = 0
+    config.arms.base = ConfigDict()  # starts from config.model.path
+    config.arms.debiased = ConfigDict({"model": {"path": ""}})
+    config.run_arms = "base"
     return config
 
 

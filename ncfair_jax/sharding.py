@@ -95,6 +95,14 @@ def replicate(tree: Any, mesh: Mesh | None) -> Any:
     return put_tree(tree, jax.tree.map(lambda _: NamedSharding(mesh, P()), tree))
 
 
+def put_rows(tree: Any, mesh: Mesh | None) -> Any:
+    """Host arrays, equal in every process, onto the device or, their first axis shared out, over all axes of the mesh."""
+    if mesh is None:
+        return jax.device_put(tree)
+    rows = NamedSharding(mesh, P(mesh.axis_names))
+    return put_tree(tree, jax.tree.map(lambda _: rows, tree))
+
+
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This process's rows [A, R/A/processes, …] become its part of the global batch; scalars are replicated."""
     rows = NamedSharding(mesh, P(None, BATCH_AXES))

@@ -4,18 +4,16 @@ Letters: E examples, R rows of a batch, T tokens a row, N = R T, D hidden, K cla
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from ncfair_jax.data.packing import PackedRows, round_up
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import mlm_transform
-from ncfair_jax.sharding import put_tree
+from ncfair_jax.sharding import put_rows
 
 LAYER = "layer_"
 ALIGNMENTS = ("same", "next")
@@ -86,9 +84,7 @@ def batches(packed: PackedRows, rows: int, mesh: Mesh | None) -> Iterator[Rows]:
     """Batches of R rows, the last filled up with pads, shared out over the mesh: each process gives its devices' rows."""
     for start in range(0, len(packed.tokens), rows):
         parts = [np.asarray(x[start : start + rows]) for x in (packed.tokens, packed.segment_ids, packed.positions)]
-        full: list[Any] = [np.pad(x, ((0, rows - len(x)), (0, 0))) for x in parts]
-        if mesh is not None:
-            full = put_tree(full, [NamedSharding(mesh, P(mesh.axis_names))] * len(full))
+        full = put_rows([np.pad(x, ((0, rows - len(x)), (0, 0))) for x in parts], mesh)
         yield full[0], full[1], full[2]
 
 

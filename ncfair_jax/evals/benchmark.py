@@ -38,6 +38,11 @@ class Headline(NamedTuple):
     kind: str = "fairness"
     better: str = ""
 
+    @property
+    def ideal(self) -> str:
+        """The value of an unbiased model as text, else which way is better."""
+        return self.better if self.unbiased is None else f"{self.unbiased:g}"
+
 
 class Drill(NamedTuple):
     """How a report finds the most stereotyped examples of a benchmark.

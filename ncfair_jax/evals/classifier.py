@@ -18,11 +18,11 @@ from rich.progress import track
 
 from ncfair_jax.data.labelled import Encoded, Labelled, encode_labelled
 from ncfair_jax.data.packing import pack_for_inference
-from ncfair_jax.evals.scorer import ACCELERATOR_BATCH_TOKENS, CPU_BATCH_TOKENS
+from ncfair_jax.evals.scorer import default_batch_tokens, fetch_rows
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import class_outputs
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.sharding import put_tree, replicate
+from ncfair_jax.sharding import put_rows, replicate
 
 
 def outputs(
@@ -60,24 +60,23 @@ def _packed_outputs(
     progress: bool,
 ) -> np.ndarray:
     devices = 1 if mesh is None else mesh.size
-    tokens = CPU_BATCH_TOKENS if jax.default_backend() == "cpu" else ACCELERATOR_BATCH_TOKENS
-    batch_rows = max(1, tokens // row_tokens) * devices  # one shape for every call, so one compilation
+    batch_rows = max(1, default_batch_tokens() // row_tokens) * devices  # one shape for every call, so one compilation
     packed = pack_for_inference(encoded.tokens, row_tokens, batch_rows, encoded.token_types)
     # An example has two special tokens at least.
     places = np.zeros((len(packed.tokens), row_tokens // 2), np.int32)
     slot = packed.segment_ids[packed.row, packed.offset] - 1
     places[packed.row, slot] = packed.offset
     arrays = (packed.tokens, packed.segment_ids, packed.positions, packed.token_types, places)
-    found = []
     starts_of_batches: Sequence[int] = range(0, len(packed.tokens), batch_rows)
     everywhere = None if mesh is None else NamedSharding(mesh, P())
     console = Console(stderr=True)
-    for start in track(starts_of_batches, description="classifying", console=console, disable=not progress):
+    shown = track(starts_of_batches, description="classifying", console=console, disable=not progress)
+
+    def classified(start: int) -> Array:
         batch = tuple(array[start : start + batch_rows] for array in arrays)
-        if mesh is not None:
-            batch = put_tree(batch, (NamedSharding(mesh, P(mesh.axis_names)),) * len(batch))
-        found.append(_outputs(config, everywhere, params, head, *batch))
-    return np.concatenate([np.asarray(values) for values in found])[packed.row, slot]
+        return _outputs(config, everywhere, params, head, *put_rows(batch, mesh))
+
+    return fetch_rows(map(classified, shown))[packed.row, slot]
 
 
 @partial(jax.jit, static_argnums=(0, 1))

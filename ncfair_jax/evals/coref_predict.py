@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -18,7 +17,7 @@ from ncfair_jax.models.antecedents import best_antecedents
 from ncfair_jax.models.coref import rank
 from ncfair_jax.models.encoder import ModelConfig, Params
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.sharding import put_tree, replicate
+from ncfair_jax.sharding import put_rows, replicate
 
 BATCH_TOKENS = 2048  # of a device's batch, unless one document has more
 
@@ -56,7 +55,9 @@ def predict_clusters(
             batch = lay_out([encoded[i] for i in chosen], size, segment_tokens, config.max_width)
             del batch["gold"], batch["weights"]
             with jax.default_matmul_precision("highest"):
-                links = jax.device_get(_links(pretrained.config, config, everywhere, params, own, _put(batch, mesh)))
+                links = jax.device_get(
+                    _links(pretrained.config, config, everywhere, params, own, put_rows(batch, mesh))
+                )
             for row, number in enumerate(chosen):
                 spans = clusters_of(*(array[row] for array in links))
                 found[number] = _as_words(spans, encoded[number], row_tokens)
@@ -105,9 +106,3 @@ def _links(
     ranked, _ = rank(model, config, params, own, batch, None)
     links = (ranked.kept.starts, ranked.kept.ends, jax.vmap(best_antecedents)(ranked.antecedents))
     return links if everywhere is None else jax.lax.with_sharding_constraint(links, everywhere)
-
-
-def _put(batch: dict[str, np.ndarray], mesh: Mesh | None) -> Any:
-    if mesh is None:
-        return jax.device_put(batch)
-    return put_tree(batch, dict.fromkeys(batch, NamedSharding(mesh, P(mesh.axis_names))))

@@ -21,10 +21,10 @@ from rich.progress import track
 
 from ncfair_jax.data.packing import PackedRows, pack_for_inference, round_up
 from ncfair_jax.evals.observation import observable
-from ncfair_jax.evals.scorer import buckets, rows_per_device
+from ncfair_jax.evals.scorer import buckets, fetch_rows, rows_per_device
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.sharding import put_tree, replicate
+from ncfair_jax.sharding import put_rows, replicate
 
 POOLS = ("mean", "cls")
 
@@ -96,22 +96,14 @@ def _embed_rows(
     shown = track(
         starts, description=f"embedding, rows of {row_tokens}", console=Console(stderr=True), disable=not progress
     )
-    results, pending = [], None
-    for start in shown:
+
+    def embedded(start: int) -> Array:
         batch = {name: value[start : start + batch_rows] for name, value in rows.items()}
-        ahead = _embed_batch(config, pool, segments, everywhere, params, _put(batch, mesh))
-        if pending is not None:  # the device computes this batch while the last one is fetched
-            results.append(np.asarray(pending))
-        pending = ahead
-    results.append(np.asarray(pending))
+        return _embed_batch(config, pool, segments, everywhere, params, put_rows(batch, mesh))
+
+    vectors = fetch_rows(map(embedded, shown))  # [rows,S,D]
     number = packed.segment_ids[packed.row, packed.offset] - 1  # of every sequence, in its row
-    return np.concatenate(results)[packed.row, number]
-
-
-def _put(batch: dict[str, np.ndarray], mesh: Mesh | None) -> dict[str, Array]:
-    if mesh is None:
-        return jax.device_put(batch)
-    return put_tree(batch, dict.fromkeys(batch, NamedSharding(mesh, P(mesh.axis_names))))
+    return vectors[packed.row, number]
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))

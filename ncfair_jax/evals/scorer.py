@@ -8,7 +8,7 @@ Letters: R rows of a batch, T tokens a row, P scored slots a row, L tokens of a 
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from ncfair_jax.evals.observation import observable
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform, nsp_logits, nsp_transform
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.sharding import put_tree, replicate
+from ncfair_jax.sharding import put_rows, replicate
 
 SHORTEST_ROW = 64  # sentences of benchmarks are short; longer rows spend more on attention across segments
 CPU_BATCH_TOKENS = 2048  # of 1024 to 8192 the fastest with rows of 64 (MiniLM, two cores)
@@ -174,11 +174,25 @@ def buckets(lengths: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         yield 2 ** int(exponent), np.flatnonzero(exponents == exponent)
 
 
+def default_batch_tokens() -> int:
+    """R·T of a batch on each device of this backend."""
+    return CPU_BATCH_TOKENS if jax.default_backend() == "cpu" else ACCELERATOR_BATCH_TOKENS
+
+
 def rows_per_device(num_rows: int, row_tokens: int, devices: int = 1, batch_tokens: int | None = None) -> int:
     """Rows of a batch on each device: what `batch_tokens` (R·T; None: a default) allow, and no more than all rows need."""
-    default = CPU_BATCH_TOKENS if jax.default_backend() == "cpu" else ACCELERATOR_BATCH_TOKENS
     needed = 2 ** (-(-num_rows // devices) - 1).bit_length()
-    return max(1, min((batch_tokens or default) // row_tokens, needed))
+    return max(1, min((batch_tokens or default_batch_tokens()) // row_tokens, needed))
+
+
+def fetch_rows(batches: Iterable[Array]) -> np.ndarray:
+    """Results of batches, one below the other; each is fetched while the device computes the next."""
+    results, pending = [], None
+    for ahead in batches:
+        if pending is not None:
+            results.append(np.asarray(pending))
+        pending = ahead
+    return np.concatenate([*results, np.asarray(pending)])
 
 
 def _score_bucket(
@@ -203,15 +217,12 @@ def _score_bucket(
     shown = track(
         starts, description=f"scoring, rows of {row_tokens}", console=Console(stderr=True), disable=not progress
     )
-    results, pending = [], None
-    for start in shown:
+
+    def scored(start: int) -> Array:
         batch = {name: _pad_rows(value[start : start + batch_rows], batch_rows) for name, value in rows.items()}
-        ahead = _score_batch(config, readout, chunk, everywhere, params, _put_rows(batch, mesh))
-        if pending is not None:  # the device computes this batch while the last one is fetched
-            results.append(np.asarray(pending))
-        pending = ahead
-    results.append(np.asarray(pending))
-    values = np.concatenate(results)  # [rows,P,2 or 3]
+        return _score_batch(config, readout, chunk, everywhere, params, put_rows(batch, mesh))
+
+    values = fetch_rows(map(scored, shown))  # [rows,P,2 or 3]
     return [
         values[row, first : first + len(sequence.slots)]
         for (row, first), sequence in zip(place, sequences, strict=True)
@@ -310,13 +321,6 @@ def _score_batch(
         paid = jnp.take_along_axis(encoded.received_attention, batch["slot_position"], axis=1)  # [R,P]
         values = jnp.concatenate([values, paid[..., None]], axis=-1)
     return values if everywhere is None else jax.lax.with_sharding_constraint(values, everywhere)
-
-
-def _put_rows(batch: dict[str, np.ndarray], mesh: Mesh | None) -> dict[str, Array]:
-    if mesh is None:
-        return jax.device_put(batch)
-    rows = NamedSharding(mesh, P(mesh.axis_names))
-    return put_tree(batch, dict.fromkeys(batch, rows))
 
 
 def _check(number: int, request: Request, config: ModelConfig) -> None:

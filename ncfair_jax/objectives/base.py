@@ -61,6 +61,28 @@ class Objective(NamedTuple):
         return self.refresh is not None and (step % self.refresh_every == 0 if self.refresh_every else step == 0)
 
 
+def stateless(
+    partial: Callable[[Params, Batch, Key[Array, ""] | None], tuple[Partial, Float[Array, "R T D"]]],
+    loss: Callable[[dict[str, Float[Array, ""]]], tuple[Float[Array, ""], Metrics]],
+) -> Objective:
+    """An objective that keeps nothing between updates: `partial` without a carry, and `loss` of the sums alone."""
+
+    def carried_partial(
+        params: Params, carry: Carry, batch: Batch, rng: Key[Array, ""] | None
+    ) -> tuple[Partial, Float[Array, "R T D"]]:
+        del carry
+        return partial(params, batch, rng)
+
+    def carried_loss(
+        params: Params, carry: Carry, total: Partial, step: Int[Array, ""]
+    ) -> tuple[Float[Array, ""], tuple[Metrics, Carry]]:
+        del params, step
+        value, metrics = loss(total.sums)
+        return value, (metrics, carry)
+
+    return Objective(lambda params: (), carried_partial, carried_loss)
+
+
 class Method(NamedTuple):
     """What a name in the config stands for.
 

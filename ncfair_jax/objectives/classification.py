@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from ncfair_jax.config import ConfigError, RunConfig
 from ncfair_jax.data import bios as bios_data
@@ -20,7 +20,7 @@ from ncfair_jax.evals import bias_nli, bios, glue, registry
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import class_outputs
 from ncfair_jax.models.hf import Pretrained, load_pooler
-from ncfair_jax.objectives.base import EXTRA, Batch, Method, Metrics, Objective, Partial
+from ncfair_jax.objectives.base import EXTRA, Batch, Method, Metrics, Objective, Partial, stateless
 
 TASKS: dict[str, Task] = {"bios": bios_data.TASK, "bias_nli": bias_nli.TASK} | glue.TASKS
 HEAD_DROPOUT = 1  # fold of an update's key; the encoder uses the key itself
@@ -33,14 +33,7 @@ def classification_objective(model: ModelConfig) -> Objective:
     Source: Devlin et al. 2019, section 4.1.
     """
 
-    def init(params: Params) -> tuple[()]:
-        del params
-        return ()
-
-    def partial(
-        params: Params, carry: tuple[()], batch: Batch, rng: Key[Array, ""] | None
-    ) -> tuple[Partial, Float[Array, "R T D"]]:
-        del carry
+    def partial(params: Params, batch: Batch, rng: Key[Array, ""] | None) -> tuple[Partial, Float[Array, "R T D"]]:
         rows = (batch["tokens"], batch["segment_ids"], batch["positions"])
         hidden = encode(model, params, *rows, token_types=batch["token_types"], dropout_rng=rng).hidden_states
         places = batch["masked_positions"]
@@ -50,15 +43,11 @@ def classification_objective(model: ModelConfig) -> Objective:
         labels = jnp.take_along_axis(batch["labels"], places, axis=1)
         return Partial(label_sums(outputs, labels, batch["masked_weights"])), hidden
 
-    def loss(
-        params: Params, carry: tuple[()], total: Partial, step: Int[Array, ""]
-    ) -> tuple[Float[Array, ""], tuple[Metrics, tuple[()]]]:
-        del params, step
-        sums = total.sums
+    def loss(sums: dict[str, Float[Array, ""]]) -> tuple[Float[Array, ""], Metrics]:
         metrics = {"task_loss": (sums["loss"], sums["examples"]), "error": (sums["error"], sums["examples"])}
-        return sums["loss"] / jnp.maximum(sums["examples"], 1), (metrics, carry)
+        return sums["loss"] / jnp.maximum(sums["examples"], 1), metrics
 
-    return Objective(init, partial, loss)
+    return stateless(partial, loss)
 
 
 def label_sums(

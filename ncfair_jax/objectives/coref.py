@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from ncfair_jax.config import CorefConfig, RunConfig
 from ncfair_jax.data.conll import Cluster, Document, in_order, write_conll
@@ -29,7 +29,7 @@ from ncfair_jax.models.antecedents import marginal_loss
 from ncfair_jax.models.coref import gold_clusters, init_coref, rank
 from ncfair_jax.models.encoder import ModelConfig, Params
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.objectives.base import EXTRA, Batch, Method, Metrics, Objective, Partial
+from ncfair_jax.objectives.base import EXTRA, Batch, Method, Metrics, Objective, Partial, stateless
 
 
 def coref_objective(model: ModelConfig, config: CorefConfig) -> Objective:
@@ -38,14 +38,7 @@ def coref_objective(model: ModelConfig, config: CorefConfig) -> Objective:
     Metrics: "coref_loss" (nats a document) and "mention_recall" (gold mentions among the kept spans, fraction).
     """
 
-    def init(params: Params) -> tuple[()]:
-        del params
-        return ()
-
-    def partial(
-        params: Params, carry: tuple[()], batch: Batch, rng: Key[Array, ""] | None
-    ) -> tuple[Partial, Float[Array, "R T D"]]:
-        del carry
+    def partial(params: Params, batch: Batch, rng: Key[Array, ""] | None) -> tuple[Partial, Float[Array, "R T D"]]:
         ranked, hidden = rank(model, config, params, params[EXTRA], batch, rng)
         clusters = gold_clusters(ranked, batch["gold"])
         losses = jax.vmap(marginal_loss)(ranked.antecedents, ranked.kept.real, clusters)
@@ -57,18 +50,14 @@ def coref_objective(model: ModelConfig, config: CorefConfig) -> Objective:
         }
         return Partial(sums), hidden
 
-    def loss(
-        params: Params, carry: tuple[()], total: Partial, step: Int[Array, ""]
-    ) -> tuple[Float[Array, ""], tuple[Metrics, tuple[()]]]:
-        del params, step
-        sums = total.sums
+    def loss(sums: dict[str, Float[Array, ""]]) -> tuple[Float[Array, ""], Metrics]:
         metrics = {
             "coref_loss": (sums["loss"], sums["documents"]),
             "mention_recall": (sums["found"], sums["mentions"]),
         }
-        return sums["loss"] / jnp.maximum(sums["documents"], 1), (metrics, carry)
+        return sums["loss"] / jnp.maximum(sums["documents"], 1), metrics
 
-    return Objective(init, partial, loss)
+    return stateless(partial, loss)
 
 
 def _extra_params(config: RunConfig, model: ModelConfig, rng: Key[Array, ""]) -> Params:

@@ -19,7 +19,7 @@ from ncfair_jax.data.mabel import load_pair_examples
 from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.models.encoder import ModelConfig, Params, encode, per_feature
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.objectives.base import EXTRA, Batch, Method, Metrics, Objective, Partial
+from ncfair_jax.objectives.base import EXTRA, Batch, Method, Metrics, Objective, Partial, stateless
 from ncfair_jax.objectives.mlm import head_sums
 
 SMALLEST_NORM = 1e-8
@@ -149,14 +149,7 @@ def mabel_objective(model: ModelConfig, config: MabelConfig) -> Objective:
     Metrics: "contrastive_loss", "alignment_loss" (where asked for), "mlm_loss" (nats) and "mlm_accuracy" (fraction).
     """
 
-    def init(params: Params) -> tuple[()]:
-        del params
-        return ()
-
-    def partial(
-        params: Params, carry: tuple[()], batch: Batch, rng: Key[Array, ""] | None
-    ) -> tuple[Partial, Float[Array, "R T D"]]:
-        del carry
+    def partial(params: Params, batch: Batch, rng: Key[Array, ""] | None) -> tuple[Partial, Float[Array, "R T D"]]:
         output = encode(
             model,
             params,
@@ -175,11 +168,7 @@ def mabel_objective(model: ModelConfig, config: MabelConfig) -> Objective:
         # A batch is one micro-batch (the method does not accumulate), so these losses of it are its sums.
         return Partial(sums | pair_losses(config, params[EXTRA], views)), hidden
 
-    def loss(
-        params: Params, carry: tuple[()], total: Partial, step: Int[Array, ""]
-    ) -> tuple[Float[Array, ""], tuple[Metrics, tuple[()]]]:
-        del params, step
-        sums = total.sums
+    def loss(sums: dict[str, Float[Array, ""]]) -> tuple[Float[Array, ""], Metrics]:
         losses: dict[str, Array] = {name: sums[name] for name in ("contrastive", "alignment") if name in sums}
         mlm = sums["loss"] / jnp.maximum(sums["masked"], 1)
         one = jnp.ones(())
@@ -188,9 +177,9 @@ def mabel_objective(model: ModelConfig, config: MabelConfig) -> Objective:
             "mlm_loss": (sums["loss"], sums["masked"]),
             "mlm_accuracy": (sums["correct"], sums["masked"]),
         }
-        return mixed(config, losses) + config.mlm_weight * mlm, (metrics, carry)
+        return mixed(config, losses) + config.mlm_weight * mlm, metrics
 
-    return Objective(init, partial, loss)
+    return stateless(partial, loss)
 
 
 def _extra_params(config: RunConfig, model: ModelConfig, rng: Key[Array, ""]) -> Params:

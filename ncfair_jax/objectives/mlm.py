@@ -10,7 +10,7 @@ from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.objectives.base import Batch, Method, Metrics, Objective, Partial
+from ncfair_jax.objectives.base import Batch, Method, Metrics, Objective, Partial, stateless
 
 
 def mlm_objective(model: ModelConfig) -> Objective:
@@ -20,31 +20,20 @@ def mlm_objective(model: ModelConfig) -> Objective:
     Source: Devlin et al. 2019; as tuned by Bartl et al. 2020 (BEC).
     """
 
-    def init(params: Params) -> tuple[()]:
-        del params
-        return ()
-
-    def partial(
-        params: Params, carry: tuple[()], batch: Batch, rng: Key[Array, ""] | None
-    ) -> tuple[Partial, Float[Array, "R T D"]]:
-        del carry
+    def partial(params: Params, batch: Batch, rng: Key[Array, ""] | None) -> tuple[Partial, Float[Array, "R T D"]]:
         hidden = encode(
             model, params, batch["tokens"], batch["segment_ids"], batch["positions"], dropout_rng=rng
         ).hidden_states
         return Partial(head_sums(model, params, hidden, batch)), hidden
 
-    def loss(
-        params: Params, carry: tuple[()], total: Partial, step: Int[Array, ""]
-    ) -> tuple[Float[Array, ""], tuple[Metrics, tuple[()]]]:
-        del params, step
-        sums = total.sums
+    def loss(sums: dict[str, Float[Array, ""]]) -> tuple[Float[Array, ""], Metrics]:
         metrics = {
             "mlm_loss": (sums["loss"], sums["masked"]),
             "mlm_accuracy": (sums["correct"], sums["masked"]),
         }
-        return sums["loss"] / jnp.maximum(sums["masked"], 1), (metrics, carry)
+        return sums["loss"] / jnp.maximum(sums["masked"], 1), metrics
 
-    return Objective(init, partial, loss)
+    return stateless(partial, loss)
 
 
 def _examples(config: RunConfig, model: Pretrained) -> tuple[Examples, Examples | None]:

@@ -214,9 +214,8 @@ def _figures(name: str, document: Mapping[str, Any]) -> list[Figure]:
         if path is None:
             continue
         value, interval = lookup(document["metrics"], path), lookup(document["intervals"], path)
-        better = f"{line.unbiased:g}" if line.unbiased is not None else line.better
         n = str(n_of(line, path, document))
-        found.append(Figure(line.name, value, tuple(interval) if interval else None, n, line.kind, better))
+        found.append(Figure(line.name, value, tuple(interval) if interval else None, n, line.kind, line.ideal))
     return found
 
 
@@ -240,7 +239,7 @@ def _lines(figures: Mapping[str, Any]) -> dict[str, Figure]:
     for name, value, interval, n in figures["benchmarks"]:
         line = known.get(name)
         kind = line.kind if line else "fairness"
-        better = "" if line is None else f"{line.unbiased:g}" if line.unbiased is not None else line.better
+        better = line.ideal if line else ""
         found[name] = Figure(name, value, tuple(interval) if interval else None, str(n), kind, better)
     return found | _collapse(figures["collapse"])
 

@@ -185,8 +185,8 @@ def requests(count):
 
 def test_counted_operations_of_scoring_are_those_of_the_batches(monkeypatch):
     """The scorer's own batches, of which the last one has empty rows."""
-    batches, put = [], scorer._put_rows
-    monkeypatch.setattr(scorer, "_put_rows", lambda batch, mesh: batches.append(batch) or put(batch, mesh))
+    batches, put = [], scorer.put_rows
+    monkeypatch.setattr(scorer, "put_rows", lambda batch, mesh: batches.append(batch) or put(batch, mesh))
     made = requests(100)
     scorer.score(plain.pretrained("bert")._replace(config=tiny.MODEL, params=tiny.params()), made)
     assert len(batches) > 1
@@ -197,8 +197,8 @@ def test_counted_operations_of_scoring_are_those_of_the_batches(monkeypatch):
 
 
 def test_counted_operations_of_embedding_are_those_of_the_batches(monkeypatch):
-    batches, put = [], embedder._put
-    monkeypatch.setattr(embedder, "_put", lambda batch, mesh: batches.append(batch) or put(batch, mesh))
+    batches, put = [], embedder.put_rows
+    monkeypatch.setattr(embedder, "put_rows", lambda batch, mesh: batches.append(batch) or put(batch, mesh))
     sequences = [request.tokens for request in requests(100)]
     embedder.embed(plain.pretrained("bert")._replace(config=tiny.MODEL, params=tiny.params()), sequences)
     assert len(batches) > 1

@@ -47,9 +47,11 @@ def test_batches_after_the_first_of_a_bucket_trace_nothing(monkeypatch):
     short = sequences(model, 60)
     long = [np.resize(tokens, 70 + len(tokens)) for tokens in short[:20]]
     traced, batches = [], []
-    encode, put = embedder.encode, embedder._put
+    encode, put = embedder.encode, embedder.put_rows
     monkeypatch.setattr(embedder, "encode", lambda *args: traced.append(args[2].shape) or encode(*args))
-    monkeypatch.setattr(embedder, "_put", lambda batch, mesh: batches.append(batch["tokens"].shape) or put(batch, mesh))
+    monkeypatch.setattr(
+        embedder, "put_rows", lambda batch, mesh: batches.append(batch["tokens"].shape) or put(batch, mesh)
+    )
     jax.clear_caches()
     for _ in range(2):
         embed(model, short + long, batch_tokens=256)

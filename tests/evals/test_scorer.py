@@ -69,7 +69,7 @@ def test_batches_after_the_first_of_a_bucket_trace_nothing(monkeypatch):
     model = dataclasses.replace(tiny.MODEL, max_positions=128)
     long = [r._replace(tokens=np.resize(r.tokens, 70 + len(r.tokens))) for r in requests(40)]
     traced, batches = [], []
-    original, put = scorer.encode, scorer._put_rows
+    original, put = scorer.encode, scorer.put_rows
 
     def counting(config, params, tokens, *args, **kwargs):
         traced.append(tokens.shape)
@@ -77,7 +77,7 @@ def test_batches_after_the_first_of_a_bucket_trace_nothing(monkeypatch):
 
     monkeypatch.setattr(scorer, "encode", counting)
     monkeypatch.setattr(
-        scorer, "_put_rows", lambda batch, mesh: batches.append(batch["tokens"].shape) or put(batch, mesh)
+        scorer, "put_rows", lambda batch, mesh: batches.append(batch["tokens"].shape) or put(batch, mesh)
     )
     jax.clear_caches()
     for _ in range(2):
