@@ -25,22 +25,24 @@ METHODS: dict[str, dict[str, Any]] = {
         "mabel": {"pairs": "templates"},
         "optimizer": {"learning_rate": 5e-5},
     },
+    "adept": {
+        "objective": {"name": "adept"},
+        "data": {"max_examples": 2000},
+        "adept": {"mode": "quality"},
+        "optimizer": {"learning_rate": 5e-5},
+        "train": {"batch_size": 4},
+    },
+    "ase": {
+        "objective": {"name": "ase"},
+        "data": {"counterfactual": "two_sided", "max_tokens": 164, "row_tokens": 192},
+        "train": {"batch_size": 6},
+    },
 }
-ASE = {
-    "objective": {"name": "ase"},
-    "data": {"counterfactual": "two_sided", "max_tokens": 164, "row_tokens": 192},
-    "train": {"batch_size": 6},
-}
-ADEPT = {
-    "objective": {"name": "adept"},
-    "data": {"max_examples": 2000},
-    "adept": {"mode": "quality"},
-    "optimizer": {"learning_rate": 5e-5},
-    "train": {"batch_size": 4},
-}
-PAPER_WEIGHTS = {"bec": 100.0, "cda": 100.0, "mabel": 10.0}  # as released
-# MABEL's chosen on development data (`:search`; so are ASE's and ADEPT's in their own configs): highest ICAT on StereoSet's 255
-# dev items, as in bec_minilm.py for BEC, whose weight CDA shares, being the same loss on the same text.
+JUDGED = "stereoset,bec_pro,masked_lm:masked"
+JUDGED_TOO = {"ase": ",winobias"}  # it is about pronouns, and WinoBias is scored on test files that nothing trains on
+PAPER_WEIGHTS = {"bec": 100.0, "cda": 100.0, "mabel": 10.0, "adept": 5.0, "ase": 100.0}  # as released
+# Chosen on development data (`:search`): highest ICAT on StereoSet's 255 dev items, as in bec_minilm.py for BEC, whose weight
+# CDA shares, being the same loss on the same text.
 #   weight       dev SS   dev LM   dev ICAT   held-out top-1   held-out loss   UNC3
 #   start         58.86    80.20      65.99           0.2379          5.2578   0.1089
 #   mabel, 1      61.55    80.26      61.73           0.2359          5.2974   0.0952
@@ -51,8 +53,9 @@ PAPER_WEIGHTS = {"bec": 100.0, "cda": 100.0, "mabel": 10.0}  # as released
 #   adept, 10     59.91    80.92      64.88           0.2373          5.2902   0.0688
 #   adept, 100    59.57    80.50      65.10           0.2381          5.3138   0.0584
 # The intervals of SS are about ±8: on the dev items the weights do not differ; UNC3 is what the weight moves.
-ALIGNED_WEIGHTS = {"bec": 100.0, "cda": 100.0, "mabel": 100.0}
-SEARCHED = {"mabel": (1.0, 10.0, 100.0), "ase": (10.0, 100.0), "adept": (10.0, 100.0)}
+ALIGNED_WEIGHTS = {"bec": 100.0, "cda": 100.0, "mabel": 100.0, "adept": 100.0, "ase": 10.0}
+SEARCHED = {"mabel": (1.0, 10.0, 100.0), "ase": (1.0, 10.0, 100.0), "adept": (1.0, 10.0, 100.0)}
+EWC_SEARCHED = (0.0, 10.0, 100.0)  # of ASE, with its weight of NC3; its default is 1
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -73,7 +76,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.train.keep = 1
     config.train.collapse_every = 0
     config.evals.data = "../shared/data"
-    config.evals.benchmarks = "stereoset,masked_lm:masked" if search else "stereoset,bec_pro,masked_lm:masked"
+    config.evals.benchmarks = "stereoset,masked_lm:masked" if search else JUDGED
     config.evals.collapse_text = "wikitext2"
     config.seeds = "0" if search else "0,1,2"
     chosen = search_arms() if search else arms()
@@ -86,6 +89,7 @@ def arms() -> dict[str, dict[str, Any]]:
     """Every method with every form of the regulariser."""
     found = {}
     for method, changes in METHODS.items():
+        changes = changes | {"evals": {"benchmarks": JUDGED + JUDGED_TOO.get(method, "")}}
         aligned = PRESETS["aligned"] | {"weight": ALIGNED_WEIGHTS[method]}
         without = f"{method}_none"
         found[without] = changes
@@ -104,9 +108,11 @@ def released(method: str) -> dict[str, Any]:
 
 def search_arms() -> dict[str, dict[str, Any]]:
     """`aligned` with each weight, of the methods whose weight is not BEC's."""
-    methods = METHODS | {"ase": ASE, "adept": ADEPT}
-    return {
-        f"{method}_{weight:g}": methods[method] | {"nc3": PRESETS["aligned"] | {"weight": weight}}
+    found = {
+        f"{method}_{weight:g}": METHODS[method] | {"nc3": PRESETS["aligned"] | {"weight": weight}}
         for method, weights in SEARCHED.items()
         for weight in weights
     }
+    for weight in EWC_SEARCHED:
+        found[f"ase_10_ewc_{weight:g}"] = found["ase_10"] | {"ase": {"ewc_weight": weight}}
+    return found
