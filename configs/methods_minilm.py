@@ -101,9 +101,9 @@ def arms() -> dict[str, dict[str, Any]]:
 
 
 def released(method: str) -> dict[str, Any]:
-    """The released loss and weight; MABEL's classes are those of the clean sentences."""
-    labels = {"labels": "original"} if method == "mabel" else {}
-    return PRESETS["paper"] | labels | {"weight": PAPER_WEIGHTS[method]}
+    """The released loss and weight; MABEL's and ADEPT's classes are those of the clean text, ADEPT's statistics of an epoch."""
+    own = {"mabel": {"labels": "original"}, "adept": {"labels": "original", "window": "epoch"}}
+    return PRESETS["paper"] | own.get(method, {}) | {"weight": PAPER_WEIGHTS[method]}
 
 
 def search_arms() -> dict[str, dict[str, Any]]:
