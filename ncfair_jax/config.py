@@ -269,7 +269,8 @@ class ClassificationConfig:
             first token's vector alone).
         dev_fraction, test_fraction: of a Bias-in-Bios that comes as one file.
         templates: folder of word lists for Bias-NLI's pairs; "" = the package's own lists.
-        pairs: of Bias-NLI's pairs score so many, drawn once for all models; 0 = all.
+        subset: of Bias-NLI's pairs, in the order they are made: "all", or "first_90_percent" as the released evaluation.
+        pairs: score so many of them, drawn once for all models; 0 = the whole subset.
     """
 
     task: str = ""
@@ -277,6 +278,7 @@ class ClassificationConfig:
     dev_fraction: float = 0.1
     test_fraction: float = 0.25
     templates: str = ""
+    subset: str = "all"
     pairs: int = 0
 
 
@@ -422,6 +424,7 @@ CHOICES = {
     "coref.winobias_split": ("dev", "test"),
     "classification.task": ("", "bios", "bias_nli", *GLUE_TASKS),
     "classification.pool": ("pooler", "fresh_pooler", "first"),
+    "classification.subset": ("all", "first_90_percent"),
     "optimizer.schedule": ("linear", "cosine", "constant"),
     "train.best": ("", "dev_loss"),
 }

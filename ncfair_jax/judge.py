@@ -129,7 +129,7 @@ def arms_table(
     Args:
         folders: workdirs of each arm, one per seed.
         results: what `train_and_evaluate` returned for them.
-        against: by arm, the one it is compared with; the first judged where nothing is named.
+        against: by arm, the one it is compared with; the first judged where none is named, or one that is not judged.
     """
     arms = list(folders)
     start = flat(results[arms[-1]][0]["before"])  # without what only trained models have
@@ -145,6 +145,7 @@ def arms_table(
         arm for arm in arms if results[arm][0]["after"]["benchmarks"]
     ]  # others may only make a model for later arms
     after = {arm: [folder / "evals" / "after" for folder in folders[arm]] for arm in judged}
+    against = {arm: other for arm, other in against.items() if other in after}
     for arm, rows in compare_many(after, against).items():
         other = against.get(arm, judged[0])
         parts.append(f"**{arm}** against **{other}**\n\n{comparison_markdown(rows, other, arm)}")

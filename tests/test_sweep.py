@@ -108,6 +108,9 @@ def test_three_arms_have_adjusted_p_values(tmp_path):
     assert "**c** against **b**" in named
     assert "**b** against **a**" in named
     assert "| Held-out loss, nats | 30 | 3.5000 | 2.0000 |" in named.split("**c**")[1]
+    results["b"] = [{"before": figures, "after": figures | {"benchmarks": []}}]
+    unjudged = arms_table({arm: [tmp_path / arm] for arm in losses}, results, {"c": "b"})
+    assert "**c** against **a**" in unjudged
 
 
 def test_figures_that_only_trained_models_have_stand_without_a_start():

@@ -9,12 +9,24 @@ from ncfair_jax.models.encoder import ModelConfig
 TRAIN_PASSES = 3  # forward, gradient to the inputs, gradient to the weights
 
 
-def encoder_flops(config: ModelConfig, rows: int, tokens: int) -> int:
-    """Forward pass of all layers over R rows of T tokens, pads included because they are computed like the rest."""
+def encoder_flops(config: ModelConfig, rows: int, tokens: int, read: int | None = None) -> int:
+    """Forward pass of all layers over R rows of T tokens, pads included because they are computed like the rest.
+
+    Args:
+        read: tokens a row that the last layer computes, from the keys and values of all; None: all.
+    """
+    return (config.num_layers - 1) * layer_flops(config, rows, tokens, tokens) + layer_flops(
+        config, rows, tokens, tokens if read is None else read
+    )
+
+
+def layer_flops(config: ModelConfig, rows: int, tokens: int, computed: int) -> int:
+    """Forward pass of a layer for `computed` of the T tokens of each row, which attend to all of them."""
     hidden, inner = config.hidden_size, config.intermediate_size
-    projections = 2 * rows * tokens * (4 * hidden * hidden + 2 * hidden * inner)
-    attention = 2 * rows * tokens * tokens * 2 * hidden  # scores and weighted sum
-    return config.num_layers * (projections + attention)
+    keys_and_values = 2 * tokens * 2 * hidden * hidden
+    others = 2 * computed * (2 * hidden * hidden + 2 * hidden * inner)
+    attention = 2 * computed * tokens * 2 * hidden  # scores and weighted sum
+    return rows * (keys_and_values + others + attention)
 
 
 def transform_flops(config: ModelConfig, positions: int) -> int:
@@ -49,9 +61,9 @@ def train_flops(
     return TRAIN_PASSES * differentiated + class_sum_flops(config, *one_hot)
 
 
-def score_flops(config: ModelConfig, *, rows: int, tokens: int, scored: int) -> int:
-    """One scoring pass: forward only."""
-    return encoder_flops(config, rows, tokens) + head_flops(config, scored)
+def score_flops(config: ModelConfig, *, rows: int, tokens: int, scored: int, read: int | None = None) -> int:
+    """One scoring pass: forward only. `scored` of all positions are projected; `read` as of `encoder_flops`."""
+    return encoder_flops(config, rows, tokens, read) + head_flops(config, scored)
 
 
 def pool_flops(config: ModelConfig, rows: int, tokens: int, segments: int) -> int:

@@ -137,14 +137,21 @@ def make_scorer(folder: str) -> Callable[[list[Request]], list[np.ndarray]]:
     return run
 
 
-def packed_score_flops(model: ModelConfig, requests: Sequence[Request]) -> int:
-    """Operations of scoring the requests, packed as the scorer packs them, with the empty rows of a last batch."""
+def packed_score_flops(model: ModelConfig, requests: Sequence[Request], attention: bool = False) -> int:
+    """Operations of scoring the requests, packed as the scorer packs them, with the empty rows of a last batch.
+
+    Args:
+        attention: the scorer is also asked for attention, and so computes the last layer everywhere.
+    """
     sequences, _ = scorer._unique(requests)
     flops = 0
-    for row_tokens, members in scorer.buckets(np.array([len(sequence.request.tokens) for sequence in sequences])):
+    lengths = np.array([len(sequence.request.tokens) for sequence in sequences])
+    for row_tokens, members in scorer.buckets(lengths, model.hidden_size):
         slot_target = scorer.pack([sequences[i] for i in members], row_tokens)[0]["slot_target"]  # [R,P]
         rows = computed_rows(len(slot_target), row_tokens)
-        flops += score_flops(model, rows=rows, tokens=row_tokens, scored=rows * slot_target.shape[1])
+        slots = slot_target.shape[1]
+        read = None if attention else slots
+        flops += score_flops(model, rows=rows, tokens=row_tokens, scored=rows * slots, read=read)
     return flops
 
 
@@ -152,7 +159,8 @@ def packed_embed_flops(model: ModelConfig, sequences: Sequence[np.ndarray]) -> i
     """Operations of embedding the sequences, packed as the embedder packs them, with the empty rows of a last batch."""
     distinct = list({tokens.tobytes(): tokens for tokens in sequences}.values())
     flops = 0
-    for row_tokens, members in scorer.buckets(np.array([len(tokens) for tokens in distinct])):
+    lengths = np.array([len(tokens) for tokens in distinct])
+    for row_tokens, members in scorer.buckets(lengths, model.hidden_size):
         packed = pack_for_inference([distinct[i] for i in members], row_tokens)
         rows = computed_rows(len(packed.tokens), row_tokens)
         segments = round_up(int(packed.segment_ids.max()), 4)

@@ -67,9 +67,12 @@ class Suite:
                 self.facts["refused"][name] = str(error)
                 continue
             self.benchmarks[name] = benchmark
-            self.facts["benchmarks"][name] = {f"cold_{key}": value for key, value in cold.items()} | describe(
-                self.pretrained.config, asked, sample
-            )
+            config = self.pretrained.config
+            self.facts["benchmarks"][name] = {
+                **{f"cold_{key}": value for key, value in cold.items()},
+                **describe(config, asked, sample),
+                "flops": sum(packed_flops(config, observation) for observation in observations),
+            }
         if samples:
             save_ragged(requests, samples)
 
@@ -136,20 +139,24 @@ def _stored(item: Any) -> Scored:
     return Scored(item.tokens, item.positions, item.targets)
 
 
-def describe(model: ModelConfig, asked: Asked, sample: int) -> Result:
-    """Counts of a benchmark's requests and operations, and what ours answered to the sampled ones.
+def packed_flops(model: ModelConfig, observation: Observation) -> int:
+    """Operations of one call of an engine, as packed."""
+    if observation.engine == EMBEDDER:
+        return packed_embed_flops(model, observation.asked)
+    return packed_score_flops(model, observation.asked, attention=bool(observation.answer.attention))
 
-    `flops` are ours, as packed; `row_flops` are those of every request in a row of its own, with logits at every position
-    for the scorer.
+
+def describe(model: ModelConfig, asked: Asked, sample: int) -> Result:
+    """Counts of a benchmark's requests, and what ours answered to the sampled ones.
+
+    `row_flops` are the operations of every request in a row of its own, with logits at every position for the scorer.
     """
     rows = [item.tokens if isinstance(item, Request) else item for item in asked.items]
     lengths = [len(tokens) for tokens in rows]
     chosen = evenly(len(rows), sample)
     if asked.engine == SCORER:
-        flops = packed_score_flops(model, asked.items)
         row_flops = sum(score_flops(model, rows=1, tokens=length, scored=length) for length in lengths)
     else:
-        flops = packed_embed_flops(model, asked.items)
         row_flops = sum(encoder_flops(model, 1, length) for length in lengths)
     return {
         "engine": asked.engine,
@@ -158,7 +165,6 @@ def describe(model: ModelConfig, asked: Asked, sample: int) -> Result:
         "tokens_per_request": float(np.mean(lengths)),
         "sample": len(chosen),
         "sample_tokens_per_request": float(np.mean([lengths[i] for i in chosen])),
-        "flops": flops,
         "row_flops": row_flops,
         "answers": [np.asarray(asked.answers[i]).tolist() for i in chosen],
     }

@@ -109,14 +109,17 @@ def pair(lists: Lists, number: int) -> Labelled:
     return Labelled(f"{first.capitalize()} {rest}", f"{second.capitalize()} {rest}", NEUTRAL)
 
 
-def chosen_pairs(lists: Lists, count: int) -> np.ndarray:
-    """Numbers i64 of `count` pairs in rising order, the same for all models; of all where 0.
+def chosen_pairs(lists: Lists, subset: str, count: int) -> np.ndarray:
+    """Numbers i64 of `count` pairs of a subset in rising order, the same for all models; of all its pairs where 0.
 
+    Args:
+        subset: "all", or "first_90_percent": without the last occupations, as released.
     Raises:
         ConfigError: if there are not so many.
     """
-    if count > lists.pairs:
-        raise ConfigError(f"config.classification.pairs={count}; there are {lists.pairs}, 0 takes all")
+    total = lists.pairs if subset == "all" else lists.pairs * 9 // 10
+    if count > total:
+        raise ConfigError(f"config.classification.pairs={count}; there are {total}, 0 takes all")
     if not count:
-        return np.arange(lists.pairs)
-    return np.sort(np.random.default_rng(SAMPLE_SEED).choice(lists.pairs, count, replace=False))
+        return np.arange(total)
+    return np.sort(np.random.default_rng(SAMPLE_SEED).choice(total, count, replace=False))

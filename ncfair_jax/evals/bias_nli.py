@@ -31,7 +31,8 @@ CHUNK = 4096  # pairs in memory at a time
 def read(config: RunConfig, part: str) -> list[Labelled]:
     """SNLI's or MNLI's training and development part; of the pairs that judge, which are made one by one, only the check."""
     if part == "test":
-        chosen_pairs(load_lists(config.classification.templates), config.classification.pairs)
+        settings = config.classification
+        chosen_pairs(load_lists(settings.templates), settings.subset, settings.pairs)
         return []
     return read_nli(config, part)
 
@@ -54,7 +55,7 @@ def evaluate(config: RunConfig, model: Pretrained, head: dict[str, Any], mesh: M
     """Judges a classifier on the pairs, a chunk at a time; the table has a line an occupation and gendered word, with sums."""
     settings, data = config.classification, config.data
     lists = load_lists(settings.templates)
-    numbers = chosen_pairs(lists, settings.pairs)
+    numbers = chosen_pairs(lists, settings.subset, settings.pairs)
     cells = numbers // len(lists.actions)
     sums = np.zeros((len(lists.occupations) * len(lists.words), len(SUMS)))
     console = Console(stderr=True)
@@ -77,6 +78,7 @@ def evaluate(config: RunConfig, model: Pretrained, head: dict[str, Any], mesh: M
     choices = {
         "max_tokens": data.max_tokens,
         "pool": settings.pool,
+        "subset": settings.subset,
         "pairs": settings.pairs or "all",
         "templates": settings.templates or "own",
     }

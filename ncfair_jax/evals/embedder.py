@@ -69,7 +69,7 @@ def embed(
     vectors = np.zeros((len(distinct), config.hidden_size), np.float32)
     params = replicate(pretrained.params, mesh)
     with jax.default_matmul_precision("highest"):
-        for row_tokens, members in buckets(lengths):
+        for row_tokens, members in buckets(lengths, config.hidden_size):
             packed = pack_for_inference([distinct[i] for i in members], row_tokens)
             vectors[members] = _embed_rows(config, params, pool, packed, mesh, batch_tokens, progress)
     return vectors[place]

@@ -2,7 +2,7 @@
 
 A benchmark makes a list of requests and gets the log-probabilities back in the same order. In between, equal sequences
 are scored once, the sequences are packed several to a row (segment masks keep them apart), and one jitted function per
-row length projects the scored positions only onto the vocabulary.
+row length computes the last layer and the projection onto the vocabulary at the scored positions only.
 
 Letters: R rows of a batch, T tokens a row, P scored slots a row, L tokens of a request, V vocabulary, D hidden.
 """
@@ -23,17 +23,18 @@ from rich.progress import track
 
 from ncfair_jax.data.packing import first_fit_decreasing, flat_index, round_up, scatter_rows
 from ncfair_jax.evals.observation import observable
-from ncfair_jax.models.encoder import ModelConfig, Params, encode
+from ncfair_jax.models.encoder import ModelConfig, Params, at_columns, encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform, nsp_logits, nsp_transform
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.sharding import put_rows, replicate
 
-SHORTEST_ROW = 64  # sentences of benchmarks are short; longer rows spend more on attention across segments
+SHORTEST_ROW = 64
 CPU_BATCH_TOKENS = 2048  # of 1024 to 8192 the fastest with rows of 64 (MiniLM, two cores)
 ACCELERATOR_BATCH_TOKENS = 65536  # per device
 # What is made of the hidden state at a scored position: features, then logits of the targets.
 HEADS = {"mlm": (mlm_transform, mlm_logits), "nsp": (nsp_transform, nsp_logits)}
-LOGIT_ELEMENTS = 2**25  # at most this many logits of a device exist at a time (128 MiB)
+CPU_LOGITS = 2**22  # at most so many exist at a time: 16 MiB stay in the cache
+ACCELERATOR_LOGITS = 2**25  # per device
 
 
 class ScorerError(ValueError):
@@ -115,7 +116,7 @@ def score_with_top1(
     found = [np.zeros((0, 3), np.float32)] * len(sequences)
     readout = Readout(head, attention)
     with jax.default_matmul_precision("highest"):
-        for row_tokens, members in buckets(lengths):
+        for row_tokens, members in buckets(lengths, config.hidden_size):
             bucket = [sequences[i] for i in members]
             for i, pairs in zip(
                 members,
@@ -165,13 +166,26 @@ def _unique(requests: Sequence[Request]) -> tuple[list[_Sequence], list[tuple[in
     return sequences, places
 
 
-def buckets(lengths: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def buckets(lengths: np.ndarray, hidden_size: int) -> Iterator[tuple[int, np.ndarray]]:
     """Row lengths (powers of two) and the sequences that go there: one compilation each."""
     if len(lengths) == 0:
         return
     exponents = np.ceil(np.log2(np.maximum(lengths, SHORTEST_ROW))).astype(int)
     for exponent in np.unique(exponents):
-        yield 2 ** int(exponent), np.flatnonzero(exponents == exponent)
+        members = np.flatnonzero(exponents == exponent)
+        yield cheaper_row(lengths[members], 2 ** int(exponent), hidden_size), members
+
+
+def cheaper_row(lengths: np.ndarray, row_tokens: int, hidden_size: int) -> int:
+    """T or 2T, whichever makes fewer operations: long rows have fewer pads, short rows less attention across segments.
+
+    A layer makes 24 D² + 4 T D operations a token, a multiple of 6 D + T.
+    """
+
+    def operations(tokens: int) -> int:
+        return first_fit_decreasing(lengths, tokens).num_rows * tokens * (6 * hidden_size + tokens)
+
+    return min(row_tokens, 2 * row_tokens, key=operations)
 
 
 def default_batch_tokens() -> int:
@@ -180,9 +194,14 @@ def default_batch_tokens() -> int:
 
 
 def rows_per_device(num_rows: int, row_tokens: int, devices: int = 1, batch_tokens: int | None = None) -> int:
-    """Rows of a batch on each device: what `batch_tokens` (R·T; None: a default) allow, and no more than all rows need."""
-    needed = 2 ** (-(-num_rows // devices) - 1).bit_length()
-    return max(1, min((batch_tokens or default_batch_tokens()) // row_tokens, needed))
+    """Rows of a batch on each device, at most what `batch_tokens` (R·T; None: a default) allow.
+
+    All batches are as large as the last one, but for an eighth at most: so small sets have few empty rows, and sets of other
+    sizes few other shapes to compile.
+    """
+    most = max(1, (batch_tokens or default_batch_tokens()) // row_tokens)
+    needed = -(-num_rows // (devices * -(-num_rows // (devices * most))))
+    return min(most, round_up(needed, max(1, 2 ** (needed - 1).bit_length() // 8)))
 
 
 def fetch_rows(batches: Iterable[Array]) -> np.ndarray:
@@ -211,7 +230,8 @@ def _score_bucket(
     num_rows = len(rows["tokens"])
     per_device = rows_per_device(num_rows, row_tokens, devices, batch_tokens)
     batch_rows = per_device * devices
-    chunk = _slot_chunk(rows["slot_target"].shape[1], max(1, LOGIT_ELEMENTS // (config.vocab_size * per_device)))
+    logits = CPU_LOGITS if jax.default_backend() == "cpu" else ACCELERATOR_LOGITS
+    chunk = _slot_chunk(rows["slot_target"].shape[1], logits // (config.vocab_size * per_device))
     everywhere = None if mesh is None else NamedSharding(mesh, P())
     starts: Sequence[int] = range(0, num_rows, batch_rows)
     shown = track(
@@ -294,6 +314,7 @@ def _score_batch(
 ) -> Float[Array, "R P F"]:
     """Log-probability, top-1 flag and, if read, attention of every slot of a batch of packed rows."""
     transform, project_features = HEADS[readout.head]
+    slots = batch["slot_position"]
     encoded = encode(
         config,
         params,
@@ -302,8 +323,9 @@ def _score_batch(
         batch["positions"],
         token_types=batch["token_types"],
         received_attention=readout.attention,
+        read=None if readout.attention else slots,
     )
-    scored = jnp.take_along_axis(encoded.hidden_states, batch["slot_position"][..., None], axis=1)  # [R,P,D]
+    scored = at_columns(encoded.hidden_states, slots) if readout.attention else encoded.hidden_states  # [R,P,D]
     features = transform(config, params, scored)
 
     def project(piece: tuple[Array, Array]) -> Float[Array, "R p 2"]:
@@ -318,7 +340,7 @@ def _score_batch(
     values = jax.lax.map(project, (pieces(features), pieces(batch["slot_target"])))  # [P/p,R,p,2]
     values = jnp.moveaxis(values, 0, 1).reshape(*batch["slot_target"].shape, 2)
     if encoded.received_attention is not None:
-        paid = jnp.take_along_axis(encoded.received_attention, batch["slot_position"], axis=1)  # [R,P]
+        paid = jnp.take_along_axis(encoded.received_attention, slots, axis=1)  # [R,P]
         values = jnp.concatenate([values, paid[..., None]], axis=-1)
     return values if everywhere is None else jax.lax.with_sharding_constraint(values, everywhere)
 

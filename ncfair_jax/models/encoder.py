@@ -92,13 +92,13 @@ class EncoderOutput(NamedTuple):
     """What `encode` returns; None where it was not asked for.
 
     Attributes:
-        hidden_states: the last layer.
+        hidden_states: the last layer, at the columns that were asked for.
         all_layers: embeddings, then each layer's output.
         received_attention: attention that each token is paid by those of its segment, averaged over layers, heads and
             queries; sums to 1 over a segment, less what a learned prefix takes. Means nothing at pads.
     """
 
-    hidden_states: Float[Array, "R T D"]
+    hidden_states: Float[Array, "R Q D"]
     all_layers: tuple[Float[Array, "R T D"], ...] | None
     received_attention: Float[Array, "R T"] | None
 
@@ -184,21 +184,21 @@ class Embeddings(Module):
 
 
 class Attention(Module):
-    """Self-attention, output projection, dropout, residual, LayerNorm."""
+    """Self-attention, output projection, dropout, residual, LayerNorm. `x` [R,Q,D] attends to `seen` [R,T,D]."""
 
     @nn.compact
-    def __call__(self, x: Array, mask: Mask, prefix: Float[Array, "2 P H C"] | None) -> Array:
+    def __call__(self, x: Array, seen: Array, mask: Mask, prefix: Float[Array, "2 P H C"] | None) -> Array:
         config = self.config
-        heads = (*x.shape[:2], config.num_heads, -1)  # [R,T,H,C]
         query, key, value = (
-            dense(config, config.hidden_size, name)(x).reshape(heads) for name in ("query", "key", "value")
+            dense(config, config.hidden_size, name)(y).reshape(*y.shape[:2], config.num_heads, -1)
+            for name, y in (("query", x), ("key", seen), ("value", seen))
         )
         if prefix is not None:
             learned = jnp.broadcast_to(prefix[None], (len(x), *prefix.shape))  # [R,2,P,H,C]
             learned = dropout(learned, PREFIX_DROPOUT, self.dropout_key()).astype(key.dtype)
             key, value = (jnp.concatenate([learned[:, i], own], axis=1) for i, own in enumerate((key, value)))
         if self.is_mutable_collection(RECEIVED):
-            self.sow(RECEIVED, "of_keys", received(query, key, mask)[:, -x.shape[1] :])
+            self.sow(RECEIVED, "of_keys", received(query, key, mask)[:, -seen.shape[1] :])
         context = attend(
             query,
             key,
@@ -215,24 +215,35 @@ class Layer(Module):
     """Attention block and feed-forward block, each normalised after its residual sum."""
 
     @nn.compact
-    def __call__(self, x: Array, mask: Mask, prefix: Float[Array, "2 P H C"] | None) -> Array:
+    def __call__(self, x: Array, seen: Array, mask: Mask, prefix: Float[Array, "2 P H C"] | None) -> Array:
         config = self.config
-        x = Attention(config, self.train, name="attention")(x, mask, prefix)
+        x = Attention(config, self.train, name="attention")(x, seen, mask, prefix)
         inner = gelu(dense(config, config.intermediate_size, "intermediate")(x))
         return self.norm(x + self.drop(dense(config, config.hidden_size, "output")(inner)))
 
 
 class Layers(Module):
-    """The stack; returns the output of every layer."""
+    """The stack; returns the output of every layer, of the last one at the columns `read` only (None: at all)."""
 
     @nn.compact
-    def __call__(self, x: Array, mask: Mask, prefix: Float[Array, "L 2 P H C"] | None) -> tuple[Array, ...]:
+    def __call__(
+        self, x: Array, mask: Mask, prefix: Float[Array, "L 2 P H C"] | None, read: Int[Array, "R Q"] | None
+    ) -> tuple[Array, ...]:
         layer = nn.remat(Layer) if self.config.remat else Layer
         outputs = [x]
         for index in range(self.config.num_layers):
+            x = seen = outputs[-1]
+            if read is not None and index == self.config.num_layers - 1:
+                x = at_columns(seen, read)
+                mask = jnp.take_along_axis(mask, read[:, None, :, None], axis=2)
             learned = None if prefix is None else prefix[index]
-            outputs.append(layer(self.config, self.train, name=f"layer_{index}")(outputs[-1], mask, learned))
+            outputs.append(layer(self.config, self.train, name=f"layer_{index}")(x, seen, mask, learned))
         return tuple(outputs)
+
+
+def at_columns(x: Float[Array, "R T D"], columns: Int[Array, "R Q"]) -> Float[Array, "R Q D"]:
+    """Of each row, the vectors at its columns."""
+    return jnp.take_along_axis(x, columns[..., None], axis=1)
 
 
 class Encoder(Module):
@@ -240,13 +251,19 @@ class Encoder(Module):
 
     @nn.compact
     def __call__(
-        self, tokens: Array, segment_ids: Array, positions: Array, token_types: Array, prefix: Array | None = None
+        self,
+        tokens: Array,
+        segment_ids: Array,
+        positions: Array,
+        token_types: Array,
+        prefix: Array | None = None,
+        read: Array | None = None,
     ) -> tuple[Array, ...]:
         x = Embeddings(self.config, self.train, name="embeddings")(tokens, positions, token_types)
         mask = segment_mask(segment_ids)
         if prefix is not None:
             mask = jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (prefix.shape[2], 0)), constant_values=True)
-        return Layers(self.config, self.train, name="encoder")(x, mask, prefix)
+        return Layers(self.config, self.train, name="encoder")(x, mask, prefix, read)
 
 
 def encode(
@@ -260,6 +277,7 @@ def encode(
     dropout_rng: Key[Array, ""] | None = None,
     all_layers: bool = False,
     received_attention: bool = False,
+    read: Int[Array, "R Q"] | None = None,
 ) -> EncoderOutput:
     """Hidden states of packed rows.
 
@@ -273,15 +291,20 @@ def encode(
         dropout_rng: typed key; without it there is no dropout. Row r's dropout depends on r, not on later rows.
         all_layers: also return the embeddings and every layer's output.
         received_attention: also return how much attention each token is paid; attention maps are never kept.
+        read: columns whose last hidden states are wanted: the last layer computes no others, and only [R,Q,D] come back.
     Returns:
         Hidden states in the activation dtype. Those of pads are finite and mean nothing; those of ids or positions
         beyond their table are NaN.
+    Raises:
+        ValueError: if `read` leaves out what `received_attention` averages.
     """
+    if read is not None and received_attention:
+        raise ValueError("received_attention averages over all tokens, but `read` names some; leave one of them out")
     if token_types is None:
         token_types = jnp.zeros_like(tokens)
     rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
     module = Encoder(config, train=dropout_rng is not None)
-    inputs = (tokens, segment_ids, positions, token_types, params.get(PREFIX))
+    inputs = (tokens, segment_ids, positions, token_types, params.get(PREFIX), read)
     paid = None
     if received_attention:
         layers: Any

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ncfair_jax.benchmark import ours, suite, suite_ours, suite_table
+from ncfair_jax.benchmark import suite, suite_ours, suite_table
 from ncfair_jax.benchmark.contestants import BenchmarkError
 from ncfair_jax.benchmark.flops import encoder_flops, pool_flops, score_flops
 from ncfair_jax.benchmark.padded import Scored, load_ragged
@@ -183,28 +183,35 @@ def requests(count):
     return [*made, *made[::10]]
 
 
-def test_counted_operations_of_scoring_are_those_of_the_batches(monkeypatch):
+@pytest.mark.parametrize("attention", [False, True])
+def test_counted_operations_of_scoring_are_those_of_the_batches(monkeypatch, attention):
     """The scorer's own batches, of which the last one has empty rows."""
-    batches, put = [], scorer.put_rows
+    batches, put, seen = [], scorer.put_rows, []
     monkeypatch.setattr(scorer, "put_rows", lambda batch, mesh: batches.append(batch) or put(batch, mesh))
     made = requests(100)
-    scorer.score(plain.pretrained("bert")._replace(config=tiny.MODEL, params=tiny.params()), made)
+    model = plain.pretrained("bert")._replace(config=tiny.MODEL, params=tiny.params())
+    with observed(seen.append):
+        scorer.score_with_top1(model, made, batch_tokens=640, attention=attention)
     assert len(batches) > 1
     assert not batches[-1]["segment_ids"][-1].any()
-    assert ours.packed_score_flops(tiny.MODEL, made) == sum(
-        score_flops(tiny.MODEL, rows=32, tokens=64, scored=batch["slot_target"].size) for batch in batches
+    rows, slots = batches[0]["slot_target"].shape
+    monkeypatch.setattr(scorer, "default_batch_tokens", lambda: 640)
+    assert suite_ours.packed_flops(tiny.MODEL, seen[0]) == len(batches) * score_flops(
+        tiny.MODEL, rows=rows, tokens=64, scored=rows * slots, read=64 if attention else slots
     )
 
 
 def test_counted_operations_of_embedding_are_those_of_the_batches(monkeypatch):
-    batches, put = [], embedder.put_rows
+    batches, put, seen = [], embedder.put_rows, []
     monkeypatch.setattr(embedder, "put_rows", lambda batch, mesh: batches.append(batch) or put(batch, mesh))
     sequences = [request.tokens for request in requests(100)]
-    embedder.embed(plain.pretrained("bert")._replace(config=tiny.MODEL, params=tiny.params()), sequences)
+    with observed(seen.append):
+        embedder.embed(plain.pretrained("bert")._replace(config=tiny.MODEL, params=tiny.params()), sequences)
     assert len(batches) > 1
     segments = 4 * -(-max(batch["segment_ids"].max() for batch in batches) // 4)
-    assert ours.packed_embed_flops(tiny.MODEL, sequences) == len(batches) * (
-        encoder_flops(tiny.MODEL, 32, 64) + pool_flops(tiny.MODEL, 32, 64, segments)
+    rows = len(batches[0]["tokens"])
+    assert suite_ours.packed_flops(tiny.MODEL, seen[0]) == len(batches) * (
+        encoder_flops(tiny.MODEL, rows, 64) + pool_flops(tiny.MODEL, rows, 64, segments)
     )
 
 

@@ -12,7 +12,7 @@ def test_pairs_differ_in_their_subjects_only():
     assert lists.pairs == len(lists.occupations) * 6 * len(lists.actions) > 10**6
     assert pair(lists, 0) == Labelled("An accountant auctioned an ambulance .", "A man auctioned an ambulance .", 1)
     seen = set()
-    for number in chosen_pairs(lists, 300):
+    for number in chosen_pairs(lists, "all", 300):
         premise, hypothesis, label, _ = pair(lists, int(number))
         assert premise.split(" ", 1)[1] != hypothesis.split(" ", 1)[1] and label == 1
         assert hypothesis.split()[1] in {word for word, _ in lists.words}
@@ -35,10 +35,12 @@ def test_occupations_are_outermost_then_words_then_actions():
 
 def test_the_sample_is_fixed():
     lists = load_lists()
-    np.testing.assert_array_equal(chosen_pairs(lists, 50), chosen_pairs(lists, 50))
-    assert len(np.unique(chosen_pairs(lists, 50))) == 50 and len(chosen_pairs(lists, 0)) == lists.pairs
+    np.testing.assert_array_equal(chosen_pairs(lists, "all", 50), chosen_pairs(lists, "all", 50))
+    assert len(np.unique(chosen_pairs(lists, "all", 50))) == 50 and len(chosen_pairs(lists, "all", 0)) == lists.pairs
+    first = chosen_pairs(lists, "first_90_percent", 0)
+    np.testing.assert_array_equal(first, np.arange(int(0.9 * lists.pairs)))
     with pytest.raises(ConfigError, match=r"config\.classification\.pairs=\d+; there are"):
-        chosen_pairs(lists, lists.pairs + 1)
+        chosen_pairs(lists, "all", lists.pairs + 1)
 
 
 def test_a_folder_of_word_lists(tmp_path):

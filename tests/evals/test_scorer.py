@@ -86,6 +86,23 @@ def test_batches_after_the_first_of_a_bucket_trace_nothing(monkeypatch):
     assert min(batches.count(shape) for shape in traced) >= 2 * 3
 
 
+def test_row_lengths_are_those_with_fewer_operations():
+    """At D = 384: 40 tokens leave 24 pads in a row of 64 and 8 in one of 128; 20 tokens fit rows of 64 as well."""
+    assert scorer.cheaper_row(np.full(300, 40), 64, 384) == 128
+    assert scorer.cheaper_row(np.full(300, 20), 64, 384) == 64
+    assert scorer.cheaper_row(np.full(300, 40), 64, 8) == 64  # a narrow layer spends most on attention
+    assert [row for row, _ in scorer.buckets(np.repeat([40, 80], 3), 384)] == [128, 256]
+
+
+def test_few_rows_of_a_batch_are_empty():
+    for devices, rows in ((1, 1), (1, 33), (1, 74), (3, 74), (8, 1000), (1, 15000)):
+        each = scorer.rows_per_device(rows, 64, devices, 2048)
+        batches = -(-rows // (devices * each))
+        assert each <= 32 and batches == -(-rows // (devices * 32))
+        assert batches * devices * each <= 1.2 * rows + batches * devices
+    assert len({scorer.rows_per_device(rows, 64, 1, 2048) for rows in range(1, 1000)}) <= 20  # shapes to compile
+
+
 @pytest.mark.parametrize(
     ("request_", "message"),
     [

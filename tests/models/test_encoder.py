@@ -270,3 +270,30 @@ def test_attention_received_is_the_layers_mean_with_remat_and_prefix():
     np.testing.assert_allclose(paid, remat, atol=1e-6)
     assert paid.shape == inputs[0].shape
     assert (paid[0, :4].sum(), paid[0, 4:6].sum()) < (0.99, 0.99)  # the prefix takes its part
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_columns_read_are_those_of_the_whole(remat):
+    """With a prefix, a hole of the mask, columns in any order and twice; another key of the last layer still matters."""
+    config = dataclasses.replace(tiny.MODEL, remat=remat)
+    shape = (config.num_layers, 2, 3, config.num_heads, config.hidden_size // config.num_heads)
+    params = tiny.params() | {"prefix": jax.random.normal(jax.random.key(0), shape)}
+    tokens, segments, positions = rows([5, 6, 7, 8], [9, 10])
+    segments[0, 1] = 0
+    columns = jnp.array([[5, 0, 2, 2]])
+    whole = encode(config, params, tokens, segments, positions).hidden_states
+    read = encode(config, params, tokens, segments, positions, read=columns).hidden_states
+    np.testing.assert_allclose(read[0], whole[0, columns[0]], atol=1e-6)
+    with pytest.raises(ValueError, match="received_attention"):
+        encode(config, params, tokens, segments, positions, received_attention=True, read=columns)
+
+
+def test_gradients_through_columns_read_are_those_of_the_whole():
+    inputs, columns = rows([5, 6, 7, 8], [9, 10]), jnp.array([[1, 4]])
+
+    def loss(params, read):
+        found = encode(tiny.MODEL, params, *inputs, read=read).hidden_states
+        return jnp.square(found if read is not None else found[:, columns[0]]).sum()
+
+    whole, read = (jax.grad(loss)(tiny.params(), chosen) for chosen in (None, columns))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), whole, read)
