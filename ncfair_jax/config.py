@@ -220,7 +220,7 @@ class AseConfig:
     direction: str = "per_word"
     sn_weight: float = 1.0
     sn_reduce: str = "sum"
-    ewc_weight: float = 1.0
+    ewc_weight: float = 10.0  # found on development data (configs/methods_minilm.py)
     fisher_examples: int = 1000
     fisher_scale: str = "mean_one"
 

@@ -37,6 +37,16 @@ def test_presets_set_the_regulariser(name):
     assert get_config(name)("paper").nc3.weight == 100.0
 
 
+def test_the_search_of_the_weights_builds_and_validates():
+    config = get_config("methods_minilm")("search")
+    runs = {name: arm_config(config, name, 0, Path("work")) for name in arm_names(config)}
+    for run in runs.values():
+        validate(run)
+    assert (runs["adept_1"].nc3.weight, runs["ase_100"].nc3.weight, runs["ase_100"].ase.ewc_weight) == (1.0, 100.0, 1.0)
+    assert (runs["ase_10_ewc_100"].nc3.weight, runs["ase_10_ewc_100"].ase.ewc_weight) == (10.0, 100.0)
+    assert len(runs) == 12
+
+
 def test_mabel_presets():
     paper, aligned = (get_config("mabel_nc")(preset) for preset in ("paper", "aligned"))
     assert get_config("mabel_nc")() == aligned
