@@ -53,7 +53,7 @@ def describe() -> dict[str, Any]:
     return {
         "command": shlex.join(["python", *sys.argv]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | {name: version_of(name) for name in PACKAGES},
         "devices": f"{len(devices)} × {devices[0].device_kind} ({devices[0].platform})",
         "processes": jax.process_count(),
         "host": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
@@ -61,7 +61,8 @@ def describe() -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """The installed version; a checkout may also be used without installing it."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,6 +1,7 @@
 """What the commands in launch/ share: flags and errors in one line, jax set up, the default workdir."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,9 +36,25 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, ConfigError) as error:
-        text = str(error.args[0] if error.args else error).strip("'\"").replace("\\'", "'").replace("\n", " ")
-        print(f"error: {text}; --helpshort lists the flags", file=sys.stderr)
+        text = str(error.args[0] if error.args else error).strip("'\"").replace("\\'", "'")
+        print(f"error: {without_traceback(text)}; --helpshort lists the flags", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def without_traceback(text: str) -> str:
+    """One line of an absl error; of a config file that failed, what ml_collections tells as a traceback, only its end.
+
+    A config file's ConfigError speaks for itself; for any other error its type and the line that raised it are kept.
+    """
+    head, traceback, rest = text.partition("Traceback (most recent call last):")
+    if not traceback:
+        return text.replace("\n", " ")
+    flag = head.partition(": Error whilst")[0]
+    kind, _, message = rest.strip().splitlines()[-1].partition(": ")
+    if kind.endswith(f".{ConfigError.__name__}"):
+        return f"{flag}: {message}"
+    file, line = re.findall(r'File "(.+)", line (\d+)', rest)[-1]
+    return f"{flag}: {kind}: {message} ({file}, line {line})"
 
 
 def prepare_jax(cache: str = "", coordinator: str = "", num_processes: int = 1, process_id: int = 0) -> None:

@@ -34,6 +34,7 @@ from ncfair_jax.data.packing import pack_for_inference
 from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.models.encoder import ModelConfig, Params
 from ncfair_jax.sharding import replicate
+from ncfair_jax.untuned import untuned_jit
 
 Groups = Sequence[ClassStats]
 
@@ -176,7 +177,7 @@ def group_runs(examples: int, groups: int) -> list[np.ndarray]:
     return np.array_split(np.arange(examples), min(groups, examples))
 
 
-@partial(jax.jit, static_argnames=("config", "alignment", "mesh"))
+@partial(untuned_jit, static_argnames=("config", "alignment", "mesh"))
 def _add_moments(
     config: ModelConfig,
     alignment: str,
@@ -202,7 +203,7 @@ def _add_moments(
     return {name: merge(stats[name], batch[name]) for name in stats}
 
 
-@partial(jax.jit, static_argnames=("config", "features", "alignment", "mesh"))
+@partial(untuned_jit, static_argnames=("config", "features", "alignment", "mesh"))
 def _add_agreement(
     config: ModelConfig,
     features: str,

@@ -23,6 +23,7 @@ from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import class_outputs
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.sharding import put_rows, replicate
+from ncfair_jax.untuned import untuned_jit
 
 
 def outputs(
@@ -79,7 +80,7 @@ def _packed_outputs(
     return fetch_rows(map(classified, shown))[packed.row, slot]
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(untuned_jit, static_argnums=(0, 1))
 def _outputs(
     config: ModelConfig,
     everywhere: NamedSharding | None,

@@ -18,6 +18,7 @@ from ncfair_jax.models.coref import rank
 from ncfair_jax.models.encoder import ModelConfig, Params
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.sharding import put_rows, replicate
+from ncfair_jax.untuned import untuned_jit
 
 BATCH_TOKENS = 2048  # of a device's batch, unless one document has more
 
@@ -93,7 +94,7 @@ def _as_words(clusters: list[list[tuple[int, int]]], document: Encoded, row_toke
     return tuple(tuple(cluster) for cluster in mentions if len(cluster) > 1)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(untuned_jit, static_argnums=(0, 1, 2))
 def _links(
     model: ModelConfig,
     config: CorefConfig,

@@ -25,6 +25,7 @@ from ncfair_jax.evals.scorer import buckets, fetch_rows, rows_per_device
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.sharding import put_rows, replicate
+from ncfair_jax.untuned import untuned_jit
 
 POOLS = ("mean", "cls")
 
@@ -106,7 +107,7 @@ def _embed_rows(
     return vectors[packed.row, number]
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@partial(untuned_jit, static_argnums=(0, 1, 2, 3))
 def _embed_batch(
     config: ModelConfig,
     pool: str,

@@ -27,6 +27,7 @@ from ncfair_jax.models.encoder import ModelConfig, Params, at_columns, encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform, nsp_logits, nsp_transform
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.sharding import put_rows, replicate
+from ncfair_jax.untuned import untuned_jit
 
 SHORTEST_ROW = 64
 CPU_BATCH_TOKENS = 2048  # of 1024 to 8192 the fastest with rows of 64 (MiniLM, two cores)
@@ -303,7 +304,7 @@ def _or_fill(values: np.ndarray | None, length: int, fill: int) -> np.ndarray:
     return np.full(length, fill, np.int32) if values is None else np.asarray(values, np.int32)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@partial(untuned_jit, static_argnums=(0, 1, 2, 3))
 def _score_batch(
     config: ModelConfig,
     readout: Readout,

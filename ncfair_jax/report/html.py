@@ -7,12 +7,13 @@ style run but the two of this package, known by their hashes.
 import base64
 import hashlib
 import json
-from importlib import metadata, resources
+from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from ncfair_jax.environment import version_of
 from ncfair_jax.report.measured import Measured
 from ncfair_jax.report.pictures import summary_plots, training_curves
 from ncfair_jax.report.plots import style_of
@@ -38,7 +39,7 @@ def page(summary: Summary) -> str:
     content: dict[str, Any] = {
         "summary": summary,
         "title": f"Report: {summary.title}",
-        "version": metadata.version("ncfair_jax"),
+        "version": version_of("ncfair_jax"),
         "style": style,
         "script": script,
         "style_hash": _hash(style),

@@ -1,0 +1,37 @@
+"""What a command says of a config file that fails."""
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from ncfair_jax import launcher
+
+
+@pytest.fixture
+def config_flag(monkeypatch):
+    """absl's flags with a `--config` of their own, so that other tests' flags stay as they are."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    monkeypatch.setattr(launcher.flags, "FLAGS", values)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (
+            "from ncfair_jax.config import parse_arg\ndef get_config(arg):\n    return parse_arg(arg, ('cola', 'sst2'))\n",
+            "{file}:colla: config argument 'colla'; choose from cola, sst2",
+        ),
+        (
+            "def get_config(arg):\n    return int(arg)\n",
+            "{file}:colla: ValueError: invalid literal for int() with base 10: 'colla' ({file}, line 2)",
+        ),
+    ],
+    ids=["an argument that it does not know", "an error in it"],
+)
+def test_a_failing_config_file_is_told_in_one_line(content, told, tmp_path, capsys, config_flag):
+    file = tmp_path / "mine.py"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(SystemExit):
+        launcher.parse_flags(["train.py", f"--config={file}:colla"])
+    assert capsys.readouterr().err == f"error: flag --config={told.format(file=file)}; --helpshort lists the flags\n"
