@@ -1,6 +1,6 @@
 """ADEPT: BERT-base tuned so that neutral words are as near to one group's words as to another's, with the NC3 regulariser.
 
-    python launch/train.py --config=configs/adept_nc.py            # or :paper, :aligned (the default)
+    python launch/train.py --config=configs/adept_nc.py            # or :paper, :control; :aligned is the default
 
 Words of gender against a shipped list of neutral words, found in WikiText-2. Religion instead of gender:
 

@@ -1,6 +1,6 @@
 """ASE: BERT-base tuned to predict masked pronouns in flipped pairs, with the NC3 regulariser (Park et al. 2023 + NC3).
 
-    python launch/train.py --config=configs/ase_nc.py            # or :paper, :aligned (the default)
+    python launch/train.py --config=configs/ase_nc.py            # or :paper, :control; :aligned is the default
 
 Text: GAP and GAP swapped back (the OntoNotes text of the original work is licensed). Others: --config.ase.source=winobias with
 --config.data.path=<folder of WinoBias>, of which only the development files are read; or csv, with a folder that holds

@@ -1,6 +1,6 @@
 """CDA: BERT-base tuned on WikiText-2 and its gender-swapped copy, with the NC3 regulariser.
 
-    python launch/train.py --config=configs/cda_nc.py            # or :paper, :aligned (the default)
+    python launch/train.py --config=configs/cda_nc.py            # or :paper, :control; :aligned is the default
 
 Model, text and benchmarks come from the Hugging Face Hub and public repositories; to stay local name folders with
 --config.model.path, --config.data.path and --config.evals.data. A GPU or TPU is advised; on a CPU try bec_minilm.py.

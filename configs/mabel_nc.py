@@ -1,7 +1,7 @@
 """MABEL: BERT-base tuned on entailment pairs and their gender-swapped copies, with the NC3 regulariser (He et al. 2022 + NC3).
 
     python launch/build_mabel.py                              # SNLI and MNLI -> runs/entailment_data.csv
-    python launch/train.py --config=configs/mabel_nc.py       # or :paper, :aligned (the default)
+    python launch/train.py --config=configs/mabel_nc.py       # or :paper, :control; :aligned is the default
 
 Model, pairs and benchmarks come from the Hugging Face Hub and public repositories; to stay local name folders with
 --config.model.path and --config.evals.data, and files with --sources of build_mabel.py. --config.mabel.pairs=templates runs

@@ -1,6 +1,6 @@
 """RoBERTa-base with the NC3 regulariser on plain masked-language modelling of WikiText-2.
 
-    python launch/train.py --config=configs/roberta_nc.py            # or :paper, :aligned (the default)
+    python launch/train.py --config=configs/roberta_nc.py            # or :paper, :control; :aligned is the default
 
 Model, text and benchmarks come from the Hugging Face Hub and public repositories; to stay local name folders with
 --config.model.path, --config.data.path and --config.evals.data. A GPU or TPU is advised; on a CPU try bec_minilm.py.

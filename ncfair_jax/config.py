@@ -192,6 +192,7 @@ ALIGNED = {
     "gradient": "both",
 }
 PRESETS = {"paper": PAPER, "aligned": ALIGNED}
+CONTROL = "control"  # what shipped configs take beside the presets
 
 
 @dataclass(frozen=True)
@@ -496,11 +497,14 @@ def published_config(name: str, arg: str | None, model: str) -> ConfigDict:
     """What the shipped configs of published models share: a preset with its weight, WikiText-2, and all benchmarks.
 
     Args:
-        arg: what follows the config file's colon: "paper" or "aligned" (the default).
+        arg: what follows the config file's colon: "paper", "aligned" (the default), or "control", which is "aligned" with
+            equally frequent neutral words in the place of the fairness words.
     """
-    (preset,) = parse_arg(arg, tuple(PRESETS)) or ("aligned",)
-    config = base_config(preset)
-    config.name = f"{name}-{preset}"
+    (chosen,) = parse_arg(arg, (*PRESETS, CONTROL)) or ("aligned",)
+    config = base_config("aligned" if chosen == CONTROL else chosen)
+    config.name = f"{name}-{chosen}"
+    if chosen == CONTROL:
+        config.nc3.lexicon += ":frequency-matched"
     config.model.path = model
     config.data.corpus = "hub"
     config.data.path = "Salesforce/wikitext"

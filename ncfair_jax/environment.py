@@ -18,6 +18,7 @@ import jax
 
 from ncfair_jax.run_log import write_json
 
+NOT_INSTALLED = "not installed"
 ENVIRONMENT_FILE = "environment.json"
 PACKAGES = ("ncfair_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
 
@@ -66,7 +67,7 @@ def version_of(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+        return NOT_INSTALLED
 
 
 def commit(repository: Path) -> str | None:

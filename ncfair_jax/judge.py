@@ -132,10 +132,14 @@ def arms_table(
         against: by arm, the one it is compared with; the first judged where none is named, or one that is not judged.
     """
     arms = list(folders)
-    start = flat(results[arms[-1]][0]["before"])  # without what only trained models have
+    start: dict[str, Any] = {}
+    shown: dict[str, Any] = {}  # arms may be judged by different benchmarks
     columns = {arm: [flat(result["after"]) for result in results[arm]] for arm in arms}
+    for arm in reversed(arms):
+        start |= flat(results[arm][0]["before"])
+        shown |= columns[arm][0]
     lines = ["| figure | n | start | " + " | ".join(arms) + " |", "|---|---|---|" + "---|" * len(arms)]
-    for name, (_, _, n) in columns[arms[-1]][0].items():
+    for name, (_, _, n) in shown.items():
         value, interval, _ = start.get(name, (None, None, n))
         cells = [name.replace("|", "\\|"), n, f"{number(value)} {span(interval)}"]
         cells += [mean_sd([figures.get(name, (None,))[0] for figures in columns[arm]]) for arm in arms]

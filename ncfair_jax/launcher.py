@@ -50,7 +50,9 @@ def without_traceback(text: str) -> str:
     if not traceback:
         return text.replace("\n", " ")
     flag = head.partition(": Error whilst")[0]
-    kind, _, message = rest.strip().splitlines()[-1].partition(": ")
+    lines = rest.strip().splitlines()
+    told = max(i for i, line in enumerate(lines) if line.startswith("  ")) + 1  # frames are indented
+    kind, _, message = " ".join(lines[told:]).partition(": ")
     if kind.endswith(f".{ConfigError.__name__}"):
         return f"{flag}: {message}"
     file, line = re.findall(r'File "(.+)", line (\d+)', rest)[-1]

@@ -1,4 +1,4 @@
-"""How the functions that judge and measure are compiled."""
+"""How the forward passes that judge and measure are compiled."""
 
 from functools import partial
 

@@ -37,6 +37,31 @@ def test_presets_set_the_regulariser(name):
     assert get_config(name)("paper").nc3.weight == 100.0
 
 
+@pytest.mark.parametrize("name", [*WITH_PRESETS, "mabel_nc", "adept_nc"])
+def test_control_is_aligned_on_other_words(name):
+    aligned, control = (get_config(name)(arg) for arg in ("aligned", "control"))
+    validate(freeze(control))
+    assert control.name == f"{name}-control" and control.nc3.lexicon == "gender:frequency-matched"
+    control.name, control.nc3.lexicon = aligned.name, "gender"
+    assert control == aligned
+
+
+def test_the_arms_of_the_methods():
+    config = get_config("methods_minilm")()
+    arms = {name: arm_config(config, name, 0, Path("work")) for name in arm_names(config)}
+    assert len(arms) == 20
+    for method, weight, own in (
+        ("bec", 100.0, {}),
+        ("mabel", 10.0, {"labels": "original"}),
+        ("adept", 5.0, {"labels": "original", "window": "epoch"}),
+        ("ase", 100.0, {}),
+    ):
+        none, paper, aligned, control = (arms[f"{method}_{arm}"].nc3 for arm in ("none", "paper", "aligned", "control"))
+        assert (none.weight, paper.weight) == (0.0, weight)
+        assert {field: getattr(paper, field) for field in PRESETS["paper"]} == PRESETS["paper"] | own
+        assert (control.weight, control.lexicon) == (aligned.weight, "gender:frequency-matched")
+
+
 def test_the_search_of_the_weights_builds_and_validates():
     config = get_config("methods_minilm")("search")
     runs = {name: arm_config(config, name, 0, Path("work")) for name in arm_names(config)}

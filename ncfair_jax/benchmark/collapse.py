@@ -26,6 +26,7 @@ from ncfair_jax.lexicons.classes import build_classes
 from ncfair_jax.lexicons.lexicon import load_lexicon
 from ncfair_jax.models.encoder import encode
 from ncfair_jax.models.hf import load_pretrained
+from ncfair_jax.untuned import untuned_jit
 
 CLASSES, WIDTH = 30522, 768  # BERT-base's vocabulary and width
 NC4_ROWS = 2048
@@ -106,7 +107,7 @@ def time_pass(model: str, data: str) -> Result:
     packed = pack_for_inference(examples, ROW_TOKENS)
     params, slot_of_token = jax.device_put((pretrained.params, words.slot_of_token))
     parts = list(batches(packed, BATCH_ROWS, None))[:-1]  # full ones only
-    forward = jax.jit(lambda params, rows: encode(pretrained.config, params, *rows).hidden_states)
+    forward = untuned_jit(lambda params, rows: encode(pretrained.config, params, *rows).hidden_states)
     empty = {"hidden": ClassStats.zeros(words.num_classes, pretrained.config.hidden_size)}
 
     def encoder_only() -> None:

@@ -150,7 +150,7 @@ def packed_score_flops(model: ModelConfig, requests: Sequence[Request], attentio
         slot_target = scorer.pack([sequences[i] for i in members], row_tokens)[0]["slot_target"]  # [R,P]
         rows = computed_rows(len(slot_target), row_tokens)
         slots = slot_target.shape[1]
-        read = None if attention else slots
+        read = None if scorer.reads_everything(slots, row_tokens, attention) else slots
         flops += score_flops(model, rows=rows, tokens=row_tokens, scored=rows * slots, read=read)
     return flops
 

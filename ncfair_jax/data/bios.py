@@ -50,7 +50,7 @@ def read_bios(config: RunConfig, part: str) -> list[Labelled]:
 
 @lru_cache(maxsize=2)
 def _part(source: str, part: str) -> list[Labelled]:
-    return _biographies(split_rows(source, SPLITS[part]), source)
+    return _biographies(split_rows(source, SPLITS[part], "LabHC/bias_in_bios on the Hub"), source)
 
 
 @lru_cache(maxsize=1)

@@ -193,7 +193,10 @@ def load_coref_examples(config: RunConfig, model: Pretrained) -> tuple[Examples,
     """
     data = config.data
     if not config.coref.train:
-        raise ConfigError("config.coref.train is empty; name files in CoNLL-2012 format, with commas between")
+        raise ConfigError(
+            "config.coref.train is empty; name files in CoNLL-2012 format, with commas between: those of OntoNotes 5 "
+            "(LDC2013T19, under its licence) or your own"
+        )
     if data.counterfactual != "none":
         raise ConfigError(f"config.data.counterfactual={data.counterfactual!r}: coref has no swap; set it to 'none'")
     if data.row_tokens > model.config.max_tokens:

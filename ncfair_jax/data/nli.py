@@ -30,7 +30,7 @@ def read_nli(config: RunConfig, part: str) -> list[Labelled]:
 def nli_pairs(source: str, splits: tuple[str, ...]) -> list[Labelled]:
     """Pairs of one part of a data set that has the columns of SNLI or MNLI; the label is its place in LABELS."""
     found = []
-    for where, row in split_rows(source, splits):
+    for where, row in split_rows(source, splits, "stanfordnlp/snli or nyu-mll/multi_nli on the Hub"):
         label = str(cell(row, ("gold_label", "label"), where)).strip().lower()
         if label in NO_LABEL:
             continue

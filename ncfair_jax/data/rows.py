@@ -35,22 +35,26 @@ def read_rows(source: str | Path, header: Sequence[str] = ()) -> Rows:
     return READERS[suffix](source)
 
 
-def split_rows(source: str, splits: Sequence[str], subset: str = "", header: Sequence[str] = ()) -> Rows:
+def split_rows(source: str, splits: Sequence[str], origin: str) -> Rows:
     """Rows of one part of a data set.
 
     Args:
         source: a folder that has the part as SPLIT.jsonl (.csv, .tsv, .parquet, SPLIT-*.parquet), or a Hub name.
         splits: names of the part; the first found counts. On the Hub the first.
+        origin: where such data come from, for the error.
     Raises:
         CorpusError: if it is not there, saying what was looked for.
     """
     folder = Path(source).expanduser()
     if not folder.exists():
-        return hub_rows(source, subset, splits[0])
+        return hub_rows(source, "", splits[0])
     found = local_file(folder, splits)
     if found is None:
-        raise CorpusError(f"{folder} has no {' or '.join(splits)} with one of the endings {', '.join(READERS)}; add it")
-    return read_rows(found, header)
+        endings = ", ".join(READERS)
+        raise CorpusError(
+            f"{folder} has no {' or '.join(splits)} with one of the endings {endings}; add it, from {origin}"
+        )
+    return read_rows(found)
 
 
 def local_file(folder: Path, splits: Sequence[str]) -> Path | None:

@@ -20,7 +20,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ncfair_jax.evals.bec_pro_statistics import (
-    FLAG_COLUMNS,
     GENDERS,
     STATISTICS,
     flags,
@@ -29,7 +28,7 @@ from ncfair_jax.evals.bec_pro_statistics import (
 )
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
-from ncfair_jax.evals.quality import repeats
+from ncfair_jax.evals.quality import TEXT_FLAGS, repeats
 from ncfair_jax.evals.results import Result, Table, read_rows
 from ncfair_jax.evals.scorer import Request, mask_id, score
 from ncfair_jax.evals.significance import Figures, Sample, cluster_sums, ratio, summarise_sample
@@ -303,7 +302,8 @@ def benchmark(name: str) -> Benchmark:
     """The English or German BEC-Pro, or the EEC, by its name in FILES."""
 
     def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
-        return evaluate(pretrained, read_rows_of(data.path(FILES[name])), mesh=mesh, progress=progress)
+        rows = read_rows_of(data.path(FILES[name]))
+        return evaluate(pretrained, rows, statistics="reference", mesh=mesh, progress=progress)
 
     def texts(data: DataFolder, table: Table) -> Table:
         """Each row's sentence and its partner's of the other gender; empty where no row is ranked."""
@@ -330,5 +330,5 @@ def benchmark(name: str) -> Benchmark:
         if name == "bec_pro_eec"
         else Drill(label, unit, strength, texts),  # an emotion has no gender of its own
         flags=flags,
-        flag_columns=FLAG_COLUMNS,
+        flag_columns=TEXT_FLAGS,
     )

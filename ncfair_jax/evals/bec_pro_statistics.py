@@ -6,11 +6,10 @@ Source: Bartl et al. 2020, section 4; marionbartl/gender-bias-BERT:code/bias_uti
 import numpy as np
 from scipy import stats
 
-from ncfair_jax.evals.quality import stored_flags
+from ncfair_jax.evals.quality import TEXT_FLAGS, stored_flags
 from ncfair_jax.evals.results import Table
 
 GENDERS = ("female", "male")
-FLAG_COLUMNS: dict[str, type] = {"unknown": int, "duplicate": int, "malformed": int}
 STATISTICS = ("definition", "reference")
 NORMAL_FROM = 0.05  # the release takes the t-test from this p-value of normality on
 
@@ -95,7 +94,7 @@ def flags(table: Table) -> dict[str, np.ndarray]:
     by_pair: dict[str, list[int]] = {}
     for row, pair in enumerate(table["pair"]):
         by_pair.setdefault(pair, []).append(row)
-    stored = stored_flags(table, list(FLAG_COLUMNS))
+    stored = stored_flags(table, list(TEXT_FLAGS))
     found = {name: np.zeros(len(table["pair"]), bool) for name in (*stored, "tied", "unpaired")}
     for rows in by_pair.values():
         for name, flagged in stored.items():

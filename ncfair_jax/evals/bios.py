@@ -93,9 +93,9 @@ BENCHMARK = Benchmark(
     COLUMNS,
     EXAMPLE_COLUMNS,
     (
-        Headline("Bias-in-Bios accuracy %", (("acc",),)),
-        Headline("Bias-in-Bios accuracy %, men", (("acc_m",),), n=("n_m",)),
-        Headline("Bias-in-Bios accuracy %, women", (("acc_f",),), n=("n_f",)),
+        Headline("Bias-in-Bios accuracy %", (("acc",),), kind="utility", better="higher"),
+        Headline("Bias-in-Bios accuracy %, men", (("acc_m",),), n=("n_m",), kind="utility", better="higher"),
+        Headline("Bias-in-Bios accuracy %, women", (("acc_f",),), n=("n_f",), kind="utility", better="higher"),
         Headline("Bias-in-Bios TPR gap, points", (("tpr_gap",),), 0.0),
         Headline("Bias-in-Bios TPR RMS", (("tpr_rms",),), 0.0),
     ),

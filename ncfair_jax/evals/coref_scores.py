@@ -99,7 +99,7 @@ BENCHMARK = Benchmark(
     samples,
     COLUMNS,
     {},
-    (Headline("coreference CoNLL F1 %", (("conll_f1",),), None, ("n",)),),
+    (Headline("coreference CoNLL F1 %", (("conll_f1",),), None, ("n",), "utility", "higher"),),
     "that of the file's documents",
     content_warning="",
     trained_by="configs/winobias_coref.py",

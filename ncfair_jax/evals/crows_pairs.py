@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
-from ncfair_jax.evals.quality import irregular, repeats, stored_flags
+from ncfair_jax.evals.quality import TEXT_FLAGS, irregular, repeats, stored_flags
 from ncfair_jax.evals.results import Result, Table, read_rows
 from ncfair_jax.evals.scorer import Request, mask_id, score
 from ncfair_jax.evals.significance import Sample, cluster_sums, ratio, summarise
@@ -39,7 +39,7 @@ COLUMNS: dict[str, type] = {
     "shared_less": float,
 }
 EXAMPLE_COLUMNS: dict[str, type] = {}
-FLAG_COLUMNS: dict[str, type] = {"unknown": int, "duplicate": int, "malformed": int, "doubtful": int}
+FLAG_COLUMNS: dict[str, type] = TEXT_FLAGS | {"doubtful": int}
 DECIMALS = 3  # both references round before comparing
 METRICS = {"modified_mean": ("score_more", "score_less"), "shared_sum": ("shared_more", "shared_less")}
 

@@ -130,7 +130,12 @@ def benchmark(task: str) -> Benchmark:
         COLUMNS,
         EXAMPLE_COLUMNS,
         tuple(
-            Headline(f"{TITLES[task]} {figure} ×100" + (f", {part}" if task == "mnli" else ""), ((part, figure),))
+            Headline(
+                f"{TITLES[task]} {figure} ×100" + (f", {part}" if task == "mnli" else ""),
+                ((part, figure),),
+                kind="utility",
+                better="higher",
+            )
             for part in parts
             for figure in FIGURES.get(task, ("accuracy",))
         ),

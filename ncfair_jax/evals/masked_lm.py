@@ -19,7 +19,7 @@ from ncfair_jax.data.wikitext import heldout_text
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.crows_pairs import one_mask_each
 from ncfair_jax.evals.files import DataFolder
-from ncfair_jax.evals.quality import repeats, stored_flags
+from ncfair_jax.evals.quality import TEXT_FLAGS, repeats, stored_flags
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import Request, mask_id, score_with_top1
 from ncfair_jax.evals.significance import Sample, cluster_sums, ratio, summarise_sample
@@ -36,7 +36,6 @@ COLUMNS: dict[str, type] = {
     "pseudo_loss_sum": float,
 }
 EXAMPLE_COLUMNS: dict[str, type] = {}
-FLAG_COLUMNS: dict[str, type] = {"unknown": int, "duplicate": int, "malformed": int}
 WIKITEXT_GAP = "<unk>"  # WikiText's own mark of a rare word
 SEED = 0
 MASK_PROB = 0.15
@@ -148,7 +147,7 @@ def counts(sums: np.ndarray) -> dict[str, int]:
 def flags(table: Table) -> dict[str, np.ndarray]:
     """Sentences with a token unknown to the vocabulary, those that were there before, and those with a word that WikiText
     left out ("malformed")."""
-    return stored_flags(table, list(FLAG_COLUMNS))
+    return stored_flags(table, list(TEXT_FLAGS))
 
 
 def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
@@ -173,5 +172,5 @@ BENCHMARK = Benchmark(
     content_warning="",
     takes_selector=True,
     flags=flags,
-    flag_columns=FLAG_COLUMNS,
+    flag_columns=TEXT_FLAGS,
 )

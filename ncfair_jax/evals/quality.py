@@ -14,6 +14,7 @@ from ncfair_jax.evals.results import Table
 from ncfair_jax.evals.significance import point_figures
 
 ANY = "any"
+TEXT_FLAGS: dict[str, type] = {"unknown": int, "duplicate": int, "malformed": int}  # columns that most benchmarks write
 
 
 def quality_report(benchmark: Benchmark, lines: Sequence[Headline], table: Table) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from ncfair_jax.sharding import put_rows, replicate
 from ncfair_jax.untuned import untuned_jit
 
 SHORTEST_ROW = 64
-CPU_BATCH_TOKENS = 2048  # of 1024 to 8192 the fastest with rows of 64 (MiniLM, two cores)
+CPU_BATCH_TOKENS = 2048  # of 1024 to 8192 the fastest (MiniLM, two cores)
 ACCELERATOR_BATCH_TOKENS = 65536  # per device
 # What is made of the hidden state at a scored position: features, then logits of the targets.
 HEADS = {"mlm": (mlm_transform, mlm_logits), "nsp": (nsp_transform, nsp_logits)}
@@ -171,10 +171,13 @@ def buckets(lengths: np.ndarray, hidden_size: int) -> Iterator[tuple[int, np.nda
     """Row lengths (powers of two) and the sequences that go there: one compilation each."""
     if len(lengths) == 0:
         return
-    exponents = np.ceil(np.log2(np.maximum(lengths, SHORTEST_ROW))).astype(int)
-    for exponent in np.unique(exponents):
-        members = np.flatnonzero(exponents == exponent)
-        yield cheaper_row(lengths[members], 2 ** int(exponent), hidden_size), members
+    shortest = 2 ** np.ceil(np.log2(np.maximum(lengths, SHORTEST_ROW))).astype(int)
+    rows = shortest.copy()
+    for row_tokens in np.unique(shortest):
+        members = shortest == row_tokens
+        rows[members] = cheaper_row(lengths[members], int(row_tokens), hidden_size)
+    for row_tokens in np.unique(rows):
+        yield int(row_tokens), np.flatnonzero(rows == row_tokens)
 
 
 def cheaper_row(lengths: np.ndarray, row_tokens: int, hidden_size: int) -> int:
@@ -197,8 +200,8 @@ def default_batch_tokens() -> int:
 def rows_per_device(num_rows: int, row_tokens: int, devices: int = 1, batch_tokens: int | None = None) -> int:
     """Rows of a batch on each device, at most what `batch_tokens` (R·T; None: a default) allow.
 
-    All batches are as large as the last one, but for an eighth at most: so small sets have few empty rows, and sets of other
-    sizes few other shapes to compile.
+    As few batches as fit, equally large, and rounded up by less than a quarter: so small sets have few empty rows, and sets
+    of other sizes few other shapes to compile.
     """
     most = max(1, (batch_tokens or default_batch_tokens()) // row_tokens)
     needed = -(-num_rows // (devices * -(-num_rows // (devices * most))))
@@ -304,6 +307,11 @@ def _or_fill(values: np.ndarray | None, length: int, fill: int) -> np.ndarray:
     return np.full(length, fill, np.int32) if values is None else np.asarray(values, np.int32)
 
 
+def reads_everything(slots: int, row_tokens: int, attention: bool) -> bool:
+    """Whether the last layer is computed at all T columns: where attention is read, and where as many slots share columns."""
+    return attention or slots >= row_tokens
+
+
 @partial(untuned_jit, static_argnums=(0, 1, 2, 3))
 def _score_batch(
     config: ModelConfig,
@@ -316,6 +324,7 @@ def _score_batch(
     """Log-probability, top-1 flag and, if read, attention of every slot of a batch of packed rows."""
     transform, project_features = HEADS[readout.head]
     slots = batch["slot_position"]
+    read = None if reads_everything(slots.shape[1], batch["tokens"].shape[1], readout.attention) else slots
     encoded = encode(
         config,
         params,
@@ -324,9 +333,9 @@ def _score_batch(
         batch["positions"],
         token_types=batch["token_types"],
         received_attention=readout.attention,
-        read=None if readout.attention else slots,
+        read=read,
     )
-    scored = at_columns(encoded.hidden_states, slots) if readout.attention else encoded.hidden_states  # [R,P,D]
+    scored = at_columns(encoded.hidden_states, slots) if read is None else encoded.hidden_states  # [R,P,D]
     features = transform(config, params, scored)
 
     def project(piece: tuple[Array, Array]) -> Float[Array, "R p 2"]:

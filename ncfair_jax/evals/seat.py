@@ -257,7 +257,7 @@ BENCHMARK = Benchmark(
     samples,
     COLUMNS,
     EXAMPLE_COLUMNS,
-    (Headline("SEAT gender mean |d|", (("groups", "gender", "mean_abs_effect_size"),)),),
+    (Headline("SEAT gender mean |d|", (("groups", "gender", "mean_abs_effect_size"),), better="lower"),),
     "not stated by its source (McGill-NLP/bias-bench; Caliskan et al. 2017, May et al. 2019)",
     takes_selector=True,
     flags=flags,

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
-from ncfair_jax.evals.quality import irregular, repeats, stored_flags
+from ncfair_jax.evals.quality import TEXT_FLAGS, irregular, repeats, stored_flags
 from ncfair_jax.evals.results import Result, Table, read_json
 from ncfair_jax.evals.scorer import Request, mask_id, score
 from ncfair_jax.evals.significance import Sample, cluster_sums, ratio, summarise
@@ -41,7 +41,6 @@ COLUMNS: dict[str, type] = {
     "unrelated": float,
 }
 EXAMPLE_COLUMNS: dict[str, type] = {"id": str, "split": str}
-FLAG_COLUMNS: dict[str, type] = {"unknown": int, "duplicate": int, "malformed": int}
 LABELS = ("stereotype", "anti-stereotype", "unrelated")
 BLANK = "BLANK"
 INTRASENTENCE, INTERSENTENCE = "intrasentence", "intersentence"
@@ -324,7 +323,7 @@ def flags(table: Table) -> dict[str, np.ndarray]:
     """Examples with a filler unknown to the vocabulary, those of an earlier example's text, with irregular blanks, sentences
     other than their context or two equal fillers, and with equal scores of stereotype and anti-stereotype."""
     tied = np.equal(table["stereotype"], table["anti_stereotype"])
-    return stored_flags(table, list(FLAG_COLUMNS)) | {"tied": tied}
+    return stored_flags(table, list(TEXT_FLAGS)) | {"tied": tied}
 
 
 def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
@@ -374,5 +373,5 @@ BENCHMARK = Benchmark(
     "CC BY-SA 4.0 (Nadeem et al. 2021, moinnadeem/StereoSet)",
     drill=Drill("StereoSet", "log-probability of the filler, nats", strength, texts),
     flags=flags,
-    flag_columns=FLAG_COLUMNS,
+    flag_columns=TEXT_FLAGS,
 )

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from ncfair_jax.evals import stereoset
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
+from ncfair_jax.evals.quality import TEXT_FLAGS, irregular, repeats
 from ncfair_jax.evals.results import Result
 from ncfair_jax.evals.scorer import Request, ScorerError, score_with_top1
 from ncfair_jax.evals.significance import summarise
@@ -88,12 +89,19 @@ def evaluate(
     log_probs = score_with_top1(pretrained, requests, mesh=mesh, progress=progress, head="nsp").log_probs
     scores = np.exp(np.array(log_probs, np.float64)).reshape(-1, 3)
     table, splits = stereoset.tables(examples, scores)
+    unknown = [bool((request.tokens == pretrained.tokenizer.unk_token_id).any()) for request in requests]
+    table |= {
+        "unknown": np.reshape(unknown, (-1, 3)).any(1).astype(int).tolist(),
+        "duplicate": repeats([(e.context.lower(), *(text.lower() for text in e.sentences)) for e in examples]),
+        "malformed": [
+            int(any(map(irregular, (e.context, *e.sentences))) or len(set(e.sentences)) < 3) for e in examples
+        ],
+    }
     metrics, intervals = summarise(stereoset.samples(table | splits))
-    unknown = pretrained.tokenizer.unk_token_id
     counts = {
         "official_count": 3 * len(examples),
         "tied": int((scores[:, 0] == scores[:, 1]).sum()),
-        "rows_with_unknown_token": sum(unknown in request.tokens for request in requests),
+        "rows_with_unknown_token": sum(unknown),
     }
     return Result(metrics, intervals, len(examples), counts, {}, table, splits)
 
@@ -115,4 +123,6 @@ BENCHMARK = Benchmark(
     stereoset.EXAMPLE_COLUMNS,
     tuple(map(_headline, stereoset.BENCHMARK.headlines)),
     stereoset.BENCHMARK.licence,
+    flags=stereoset.flags,
+    flag_columns=TEXT_FLAGS,
 )

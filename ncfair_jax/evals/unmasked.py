@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from ncfair_jax.evals import crows_pairs, stereoset
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.files import DataFolder
+from ncfair_jax.evals.quality import TEXT_FLAGS, irregular, repeats, stored_flags
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import Request, mask_id, score, score_with_top1
 from ncfair_jax.evals.significance import Figures, Sample, cluster_sums, ratio, summarise
@@ -103,13 +104,17 @@ def evaluate(
     # Of both sentences together.
     table["top1"] = [float(a.sum() + b.sum()) for a, b in zip(scores.top1[::2], scores.top1[1::2], strict=True)]
     table["tokens"] = [float(len(a) + len(b)) for a, b in zip(inner[::2], inner[1::2], strict=True)]
+    unknown = [bool((tokens == pretrained.tokenizer.unk_token_id).any()) for tokens in encoded]
+    table |= {
+        "unknown": [int(a or b) for a, b in zip(unknown[::2], unknown[1::2], strict=True)],
+        "duplicate": repeats([frozenset((case.more.lower(), case.less.lower())) for case in cases]),
+        "malformed": [int(irregular(case.more) or irregular(case.less)) for case in cases],
+    }
     examples: Table = {name: [getattr(case, name) for case in cases] for name in EXAMPLE_COLUMNS}
     metrics, intervals = summarise(samples(table | examples))
     counts = {f"skipped_{m}": int(np.isnan(_difference(table, m)).sum()) for m in MEASURES}
     counts |= {f"tied_{m}": int((_difference(table, m) == 0).sum()) for m in MEASURES}
-    counts["sentences_with_unknown_token"] = sum(
-        int((tokens == pretrained.tokenizer.unk_token_id).any()) for tokens in encoded
-    )
+    counts["sentences_with_unknown_token"] = sum(unknown)
     return Result(metrics, intervals, len(cases), counts, {"sss_index": sss_index}, table, examples)
 
 
@@ -177,6 +182,16 @@ def counts(sums: np.ndarray) -> dict[str, int]:
     return {"n": int(sums[1])}
 
 
+def flags(table: Table) -> dict[str, np.ndarray]:
+    """Pairs with an unknown token, an earlier pair's sentences or irregular blanks; those tied in or left out of
+    some measure."""
+    differences = np.stack([_difference(table, measure) for measure in MEASURES])
+    return stored_flags(table, list(TEXT_FLAGS)) | {
+        "tied": (differences == 0).any(0),
+        "skipped": np.isnan(differences).any(0),
+    }
+
+
 def run_crows_pairs(
     pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool
 ) -> Result:
@@ -204,6 +219,8 @@ CROWS_PAIRS = Benchmark(
     _headlines("CrowS-Pairs gender", ("gender", "all")),
     crows_pairs.BENCHMARK.licence,
     takes_selector=True,
+    flags=flags,
+    flag_columns=TEXT_FLAGS,
 )
 STEREOSET = Benchmark(
     run_stereoset,
@@ -212,4 +229,6 @@ STEREOSET = Benchmark(
     EXAMPLE_COLUMNS,
     _headlines("StereoSet", ("gender", "test"), ("overall", "test"), ("overall", "all")),
     stereoset.BENCHMARK.licence,
+    flags=flags,
+    flag_columns=TEXT_FLAGS,
 )

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from ncfair_jax.evals.benchmark import Benchmark, Headline
+from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
+from ncfair_jax.evals.quality import repeats, stored_flags
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import Request, score
 from ncfair_jax.evals.sentences import MASK, gap_token, with_gap
@@ -33,6 +34,7 @@ TYPES = ("type1", "type2")
 FILES = {(s, t): tuple(f"winobias/{k}_stereotyped_{t}.txt.{s}" for k in ("pro", "anti")) for s in SPLITS for t in TYPES}
 COLUMNS: dict[str, type] = {"split": str, "type": str, "line": int, "log_prob_male": float, "log_prob_female": float}
 EXAMPLE_COLUMNS: dict[str, type] = {"label": str, "template": str, "text": str, "male": str, "female": str}
+FLAG_COLUMNS: dict[str, type] = {"unknown": int, "duplicate": int}
 LAST_CHARS = ("kept", "reference")
 GENDER = {"he": "male", "him": "male", "his": "male", "she": "female", "her": "female"}
 _PRONOUN = re.compile(r"\[(he|she|him|his|her)\]", re.IGNORECASE)
@@ -166,6 +168,8 @@ def evaluate(
         "line": [line.number for line in kept],
         "log_prob_male": scores[:, 0].tolist(),
         "log_prob_female": scores[:, 1].tolist(),
+        "unknown": [int((request.tokens == pretrained.tokenizer.unk_token_id).any()) for request in requests],
+        "duplicate": repeats([line.text.lower() for line in kept]),
     }
     examples: Table = {name: [getattr(line, name) for line in kept] for name in EXAMPLE_COLUMNS}
     metrics, intervals = summarise(samples(table | examples))
@@ -232,6 +236,30 @@ def counts(sums: np.ndarray) -> dict[str, int]:
     return {"n": int(sums.sum()), "n_male": int(sums[:2].sum())}
 
 
+def flags(table: Table) -> dict[str, np.ndarray]:
+    """Lines with a token unknown to the vocabulary, those of an earlier line's text, and ties."""
+    tied = np.equal(table["log_prob_male"], table["log_prob_female"])
+    return stored_flags(table, list(FLAG_COLUMNS)) | {"tied": tied}
+
+
+def strength(table: Table) -> np.ndarray:
+    """How much likelier the pronoun that fits the occupation's stereotype is than the other one, nats f64[E]."""
+    log_odds = np.subtract(table["log_prob_male"], table["log_prob_female"])
+    return np.where(np.array(table["label"]) == "male", log_odds, -log_odds)
+
+
+def texts(data: DataFolder, table: Table) -> Table:
+    """The sentences with the pronoun that fits the stereotype, and with the other one."""
+    names = [("male", "female") if label == "male" else ("female", "male") for label in table["label"]]
+    return {
+        column: [
+            text.replace(MASK, table[name[side]][row])
+            for row, (text, name) in enumerate(zip(table["text"], names, strict=True))
+        ]
+        for side, column in enumerate(("stereotyped", "other"))
+    }
+
+
 def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
     """`evaluate` on the lines of a data folder."""
     return evaluate(pretrained, load_lines(data), mesh=mesh, progress=progress)
@@ -243,9 +271,12 @@ BENCHMARK = Benchmark(
     COLUMNS,
     EXAMPLE_COLUMNS,
     tuple(
-        Headline(f"WinoBias {kind} {figure}, %", (("test", kind, figure),))
+        Headline(f"WinoBias {kind} {figure}, %", (("test", kind, figure),), better="lower")
         for kind in TYPES
         for figure in ("stereotype", "skew")
     ),
     "MIT (Zhao et al. 2018, uclanlp/corefBias)",
+    drill=Drill("WinoBias", "log-probability of the pronoun, nats", strength, texts),
+    flags=flags,
+    flag_columns=FLAG_COLUMNS,
 )

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
+from ncfair_jax.evals.quality import repeats, stored_flags
 from ncfair_jax.evals.results import Result, Table, read_rows
 from ncfair_jax.evals.scorer import Request, score
 from ncfair_jax.evals.sentences import MASK, gap_token, with_gap
@@ -44,6 +45,7 @@ EXAMPLE_COLUMNS: dict[str, type] = {
     "bls": float,
     "bergsma": float,
 }
+FLAG_COLUMNS: dict[str, type] = {"unknown": int, "duplicate": int}
 
 
 class Item(NamedTuple):
@@ -138,6 +140,8 @@ def evaluate(
     scores = np.array([np.append(v, [np.nan] * (len(FORMS) - len(v))) for v in log_probs], np.float64)  # [E,3]
     table: Table = {"id": [item.id for item in kept]}
     table |= {f"log_prob_{form}": scores[:, i].tolist() for i, form in enumerate(FORMS)}
+    table["unknown"] = [int((request.tokens == pretrained.tokenizer.unk_token_id).any()) for request in requests]
+    table["duplicate"] = repeats([item.text.lower() for item in kept])
     examples: Table = {name: [getattr(item, name) for item in kept] for name in EXAMPLE_COLUMNS}
     metrics, intervals = summarise_sample(samples(table | examples)[""])
     counts = {
@@ -218,6 +222,12 @@ def weighted_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return ranks
 
 
+def flags(table: Table) -> dict[str, np.ndarray]:
+    """Items with a token unknown to the vocabulary, those of an earlier item's text, and ties of male and female form."""
+    tied = np.equal(table["log_prob_male"], table["log_prob_female"])
+    return stored_flags(table, list(FLAG_COLUMNS)) | {"tied": tied}
+
+
 def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
     """`evaluate` on the items of a data folder."""
     return evaluate(pretrained, read_items(*map(data.path, FILES)), mesh=mesh, progress=progress)
@@ -236,4 +246,6 @@ BENCHMARK = Benchmark(
         ),
     ),
     "MIT (Rudinger et al. 2018, rudinger/winogender-schemas)",
+    flags=flags,
+    flag_columns=FLAG_COLUMNS,
 )

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from ncfair_jax.environment import version_of
+from ncfair_jax.environment import NOT_INSTALLED, version_of
 from ncfair_jax.report.measured import Measured
 from ncfair_jax.report.pictures import summary_plots, training_curves
 from ncfair_jax.report.plots import style_of
@@ -23,6 +23,7 @@ from ncfair_jax.report.tables import (
     difference_tables,
     drill_table,
     measured_table,
+    quality_table,
     runs_table,
     setup_tables,
     summary_table,
@@ -39,7 +40,7 @@ def page(summary: Summary) -> str:
     content: dict[str, Any] = {
         "summary": summary,
         "title": f"Report: {summary.title}",
-        "version": version_of("ncfair_jax"),
+        "version": "" if (found := version_of("ncfair_jax")) == NOT_INSTALLED else found,
         "style": style,
         "script": script,
         "style_hash": _hash(style),
@@ -50,6 +51,7 @@ def page(summary: Summary) -> str:
         "plots": summary_plots(summary),
         "plots_caption": _plots_caption(seeds),
         "differences": difference_tables(summary),
+        "quality": quality_table(summary),
         "losses": losses,
         "collapse": collapse,
         "technical": technical,
@@ -72,6 +74,7 @@ def _sections(content: dict[str, Any]) -> list[tuple[str, str]]:
         ("setup", "What was run", content["setup"]),
         ("summary", "Summary", content["overview"]),
         ("differences", "Differences", content["differences"]),
+        ("quality", "Data quality", content["quality"]),
         ("curves", "Training", curves),
         *((f"collapse{i}", "Neural collapse", True) for i, _ in enumerate(content["measured"], start=1)),
         ("examples", "Examples", content["drilled"]),

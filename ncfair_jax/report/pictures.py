@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from ncfair_jax.report.plots import Dot, Line, dot_plot, line_plot, style_of
 from ncfair_jax.report.runs import Figure, Group
-from ncfair_jax.report.summary import Summary, before_is_shared
+from ncfair_jax.report.summary import Summary, shared_before
 from ncfair_jax.report.tables import all_figures
 
 BEFORE = "before"  # style of a starting model
@@ -31,20 +31,20 @@ TECHNICAL = {
 def summary_plots(summary: Summary) -> list[Markup]:
     """One plot for each figure: a row for the model before and for each group."""
     plots = []
-    shared = before_is_shared(summary.groups)
+    shared = shared_before(summary.groups)
     for figure in all_figures(summary.groups):
         rows = []
+        if shared and (start := shared.figures.get(figure.name)) and start.value is not None:
+            rows.append(_dot("before", BEFORE, [start]))
         for number, group in enumerate(summary.groups):
-            for when in ("before", "after"):
+            for when in ("after",) if shared else ("before", "after"):
                 found = [r.figures.get(figure.name) for run in group.runs if (r := getattr(run, when))]
                 values = [x for x in found if x and x.value is not None]
-                if not values or (when == "before" and shared and number):
-                    continue
-                one = shared and when == "before"
-                label = "before" if one else f"{group.name}, before" if when == "before" else group.name
-                rows.append(
-                    _dot(label, BEFORE if when == "before" else style_of(number), values[:1] if one else values)
-                )
+                if values:
+                    label, style = (
+                        (f"{group.name}, before", BEFORE) if when == "before" else (group.name, style_of(number))
+                    )
+                    rows.append(_dot(label, style, values))
         if rows:
             reference = float(figure.better) if figure.better.lstrip("-").isdigit() else None
             plots.append(dot_plot(figure.name, rows, reference))

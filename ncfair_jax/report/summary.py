@@ -49,8 +49,8 @@ class Summary:
     Attributes:
         groups: the columns; the first is what the others are compared with.
         changes: by group, after against before, paired by example.
-        against: by group but the first, after training against the first group after training; with p_holm where there are
-            several.
+        against: by group but the first, after training against the first group after training. Both with p_holm where there
+            are several.
         warnings: the distinct content warnings of the benchmarks.
         notes: what could not be compared, and what each run lacks.
     """
@@ -82,8 +82,7 @@ def summarise_folders(folders: Sequence[Path], before: Path | None = None) -> Su
         first, other = _folders(groups[0], "after"), _folders(group, "after")
         if first and other:
             against[group.name] = _compared(first, other, f"{groups[0].name} and {group.name}", notes)
-    if len(against) > 1:
-        against = _adjusted(against)
+    changes, against = _adjusted(changes), _adjusted(against)
     drilled = tuple(
         found for name, benchmark in BENCHMARKS.items() if (found := _drill(name, benchmark, groups)) is not None
     )
@@ -93,10 +92,17 @@ def summarise_folders(folders: Sequence[Path], before: Path | None = None) -> Su
     return Summary(title, tuple(groups), tuple(measured), changes, against, drilled, tuple(warnings), tuple(notes))
 
 
-def before_is_shared(groups: Sequence[Group]) -> bool:
-    """Whether all groups start from a model with the same figures, so that one column shows it."""
-    befores = [run.before.figures for group in groups for run in group.runs if run.before]
-    return bool(befores) and all(figures == befores[0] for figures in befores)
+def shared_before(groups: Sequence[Group]) -> Results | None:
+    """The model that all groups start from, to be shown once; None if their figures differ.
+
+    Some groups may be judged by more benchmarks than others: of all that agree, those with the most figures.
+    """
+    befores = [run.before for group in groups for run in group.runs if run.before]
+    if not befores:
+        return None
+    most = max(befores, key=lambda results: len(results.figures))
+    known = [figure == most.figures.get(name) for results in befores for name, figure in results.figures.items()]
+    return most if all(known) else None
 
 
 def _missing(groups: Sequence[Group]) -> list[str]:
@@ -129,7 +135,9 @@ def _compared(a: list[Path], b: list[Path], what: str, notes: list[str]) -> list
 
 
 def _adjusted(by_group: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
-    """Rows with p_holm: p adjusted for all of them, as `compare_many` does where no group lacks a result."""
+    """Rows of several groups with p_holm: p adjusted for all, as `compare_many` does where no group lacks a result."""
+    if len(by_group) < 2:
+        return {group: list(rows) for group, rows in by_group.items()}
     adjusted = iter(holm([row.p for rows in by_group.values() for row in rows]))
     return {group: [row._replace(p_holm=next(adjusted)) for row in rows] for group, rows in by_group.items()}
 

@@ -22,7 +22,7 @@ from ncfair_jax.report.cells import (
 )
 from ncfair_jax.report.corpus import training_text
 from ncfair_jax.report.runs import Figure, Group, Results, Run
-from ncfair_jax.report.summary import Quoted, Summary, before_is_shared
+from ncfair_jax.report.summary import Quoted, Summary, shared_before
 
 KINDS = {"fairness": "Fairness", "utility": "Utility", "collapse": "Collapse"}
 IDEALS = {"higher": "↑", "lower": "↓"}
@@ -47,7 +47,8 @@ HIDDEN_FIELDS = (
 
 def all_tables(summary: Summary) -> list[Table]:
     """Every table that the summary has something for."""
-    found = [*setup_tables(summary), summary_table(summary), *difference_tables(summary), runs_table(summary)]
+    shown = [summary_table(summary), *difference_tables(summary), quality_table(summary), runs_table(summary)]
+    found = [*setup_tables(summary), *shown]
     return [table for table in found if table is not None]
 
 
@@ -59,9 +60,9 @@ def summary_table(summary: Summary) -> Table | None:
     if len(groups) == 1 and groups[0].name in summary.changes and len(groups[0].runs) == 1:
         return _before_after_table(groups[0], summary.changes[groups[0].name])
     columns: list[tuple[str, list[Results]]] = []
-    shared = before_is_shared(groups)
+    shared = shared_before(groups)
     if shared:
-        columns.append(("Before", [run.before for group in groups for run in group.runs if run.before][:1]))
+        columns.append(("Before", [shared]))
     for group in groups:
         before, after = ([x for run in group.runs if (x := getattr(run, when))] for when in ("before", "after"))
         if before and not shared:
@@ -111,20 +112,19 @@ def difference_tables(summary: Summary) -> list[Table]:
     """Paired differences where several groups stand side by side: to their own start, and to the first group."""
     found = []
     if len(summary.groups) > 1 or len(summary.groups[0].runs if summary.groups else ()) > 1:
-        caption = "After minus before, paired by example, with 95% interval over examples and p of a permutation test."
-        found.append(_differences("Change from before to after", caption, summary.changes, summary))
+        found.append(_differences("Change from before to after", "After minus before", summary.changes, summary))
     if summary.against:
         first = summary.groups[0].name
-        caption = f"Minus {first}, paired by example, with 95% interval over examples and p of a permutation test"
-        adjusted = "; p is adjusted for all comparisons of this table (Holm)." if len(summary.against) > 1 else "."
-        found.append(_differences(f"Against {first}", caption + adjusted, summary.against, summary))
+        found.append(_differences(f"Against {first}", f"Minus {first}", summary.against, summary))
     return [table for table in found if table is not None]
 
 
-def _differences(title: str, caption: str, by_group: Mapping[str, Sequence[Row]], summary: Summary) -> Table | None:
+def _differences(title: str, what: str, by_group: Mapping[str, Sequence[Row]], summary: Summary) -> Table | None:
     names = list(dict.fromkeys(row.name for rows in by_group.values() for row in rows))
     if not names:
         return None
+    caption = f"{what}, paired by example, with 95% interval over examples and p of a permutation test"
+    caption += "; p is adjusted for all comparisons of this table (Holm)." if len(by_group) > 1 else "."
     if any(len(group.runs) > 1 for group in summary.groups):
         caption += " Scores are averaged over the seeds first, so that intervals do not hold the spread between seeds."
     body = []
@@ -138,6 +138,40 @@ def _differences(title: str, caption: str, by_group: Mapping[str, Sequence[Row]]
     for group in by_group:
         header += [group, "p"]
     return make_table(title, caption, header, body, 1)
+
+
+def quality_table(summary: Summary) -> Table | None:
+    """Each benchmark figure without the examples that its quality report flags, after training; lines of none are left out."""
+    columns = {
+        group.name: after for group in summary.groups if (after := [run.after for run in group.runs if run.after])
+    }
+    flagged: dict[tuple[str, str, str], int] = {}
+    for results in (result for found in columns.values() for result in found):
+        for name, document in results.documents.items():
+            for flag, part in document.get("quality", {}).items():
+                flagged |= {(name, line, flag): part["flagged"] for line in part["headlines"] if part["flagged"]}
+    rows = []
+    for (name, line, flag), number in flagged.items():
+        cells = [_quality_cell([r.documents.get(name, {}) for r in found], line, flag) for found in columns.values()]
+        rows.append((Cell(line), Cell(flag), count_cell(str(number)), *cells))
+    if not rows:
+        return None
+    caption = (
+        "Figures without the examples that one may doubt, in brackets with them. unknown: a word that the vocabulary lacks; "
+        "duplicate: an earlier example's text; malformed: irregular blanks or parts that do not fit; doubtful: sentences that "
+        "differ in no or several places; tied, skipped, unpaired: no preference; any: one of these. Means over seeds."
+    )
+    return make_table("Data quality", caption, ["Figure", "Without", "Examples", *columns], rows, 2)
+
+
+def _quality_cell(documents: Sequence[Mapping[str, Any]], line: str, flag: str) -> Cell:
+    parts = [document.get("quality", {}).get(flag, {}).get("headlines", {}).get(line) for document in documents]
+    values = [(part["figure_without"], part["figure"]) for part in parts if part and part["figure_without"] is not None]
+    if not values or len(values) < len(documents):
+        return Cell("–")
+    without, whole = np.mean(values, axis=0)
+    decimals = decimals_of(line, whole)
+    return Cell(fixed(without, decimals), f"[{fixed(whole, decimals)}]", float(without))
 
 
 def setup_tables(summary: Summary) -> list[Table]:

@@ -21,7 +21,7 @@ def write(folder):
 @pytest.mark.parametrize("name", ["a.jsonl", "b.csv", "c.tsv", "d-00000-of-00001.parquet"])
 def test_every_kind_of_file_gives_the_same_rows(tmp_path, name):
     write(tmp_path)
-    for rows in (read_rows(tmp_path / name), split_rows(str(tmp_path), ("other", name[0]))):
+    for rows in (read_rows(tmp_path / name), split_rows(str(tmp_path), ("other", name[0]), "there")):
         found = [(where, {key: str(value) for key, value in row.items()}) for where, row in rows]
         assert [row for _, row in found] == [{"text": 'say "hi"', "label": "1"}, {"text": "b, c", "label": "0"}]
         assert all(name in where for where, _ in found)
@@ -48,8 +48,8 @@ def test_faults_are_one_line(tmp_path):
         with pytest.raises(CorpusError, match=message) as raised:
             list(read_rows(tmp_path / name))
         assert "\n" not in str(raised.value)
-    with pytest.raises(CorpusError, match="has no train or part with one of the endings"):
-        split_rows(str(tmp_path), ("train", "part"))
+    with pytest.raises(CorpusError, match=r"has no train or part with one of the endings .*; add it, from there"):
+        split_rows(str(tmp_path), ("train", "part"), "there")
     with pytest.raises(CorpusError, match=r"here: no column 'b' or 'c'; choose from \['a'\]"):
         cell({"a": 1}, ("b", "c"), "here")
     with pytest.raises(CorpusError, match="column 'a' holds 1; expected text"):
@@ -59,7 +59,7 @@ def test_faults_are_one_line(tmp_path):
 def test_a_pickle_is_refused_with_lines_that_convert_it(tmp_path):
     rows = [{"title": "nurse", "raw": "x", "start_pos": 0, "gender": "F"}]
     (tmp_path / "train.pkl").write_bytes(pickle.dumps(rows))
-    for read in (lambda: read_rows(tmp_path / "train.pkl"), lambda: split_rows(str(tmp_path), ("train",))):
+    for read in (lambda: read_rows(tmp_path / "train.pkl"), lambda: split_rows(str(tmp_path), ("train",), "there")):
         with pytest.raises(CorpusError, match="is a pickle") as raised:
             list(read())
     code = str(raised.value).split("`")[1].replace("'train.pkl'", repr(str(tmp_path / "train.pkl")))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ncfair_jax.evals import bec_pro, crows_pairs, masked_lm, seat, stereoset
+from ncfair_jax.evals import bec_pro, crows_pairs, masked_lm, seat, stereoset, unmasked, winobias, winogender
 from ncfair_jax.evals.quality import irregular, quality_report, repeats
 from ncfair_jax.evals.registry import BENCHMARKS, evaluate, headlines_of
 from ncfair_jax.evals.results import read_table
@@ -114,11 +114,44 @@ def test_flags_of_targets_and_of_held_out_sentences():
     assert flagged == {"unknown": [1], "duplicate": [2], "malformed": [1]}
 
 
+def flagged(benchmark, result):
+    found = benchmark.flags(result.scores | result.examples)
+    return {name: np.flatnonzero(rows).tolist() for name, rows in found.items()}
+
+
+def test_flags_of_sentences_scored_unmasked():
+    cases = [
+        unmasked.Case("0", "gender", "", "a", "the nurse said she was tired", "the nurse said he was tired"),
+        unmasked.Case("1", "gender", "", "b", "The nurse said he was tired", "the nurse said she was tired"),
+        unmasked.Case("2", "gender", "", "c", "a  man was tired", "a  doctor was tired"),
+        unmasked.Case("3", "gender", "", "d", "a man said that", "a tired man said that"),
+        unmasked.Case("4", "gender", "", "e", "a man was tired", "a man was tired"),
+    ]
+    result = unmasked.evaluate(plain.pretrained("bert"), cases)
+    expected = {"unknown": [2], "duplicate": [1], "malformed": [2], "tied": [4], "skipped": [3, 4]}
+    assert flagged(unmasked.CROWS_PAIRS, result) == flagged(unmasked.STEREOSET, result) == expected
+
+
+def test_flags_of_masked_pronouns():
+    texts = ["the nurse said [MASK] was tired", "The nurse said [MASK] was tired", "the doctor said [MASK] was tired"]
+    lines = [winobias.Line("test", "type1", i, text, "he", "she", "female") for i, text in enumerate(texts)]
+    result = winobias.evaluate(plain.pretrained("bert"), winobias.Lines(lines, 0, 0))
+    assert flagged(winobias.BENCHMARK, result) == {"unknown": [2], "duplicate": [1], "tied": []}
+    items = [
+        winogender.Item(str(i), name, "occupation", text, "he", "she", "they", 90.0, 10.0)
+        for i, (name, text) in enumerate(zip(("nurse", "nurse", "doctor"), texts, strict=True))
+    ]
+    result = winogender.evaluate(plain.pretrained("bert"), items)
+    assert flagged(winogender.BENCHMARK, result) == {"unknown": [2], "duplicate": [1], "tied": []}
+    report = quality_report(winogender.BENCHMARK, winogender.BENCHMARK.headlines, result.scores | result.examples)
+    assert report["unknown"]["headlines"]["Winogender female − male, nats"]["n_without"] == 2
+
+
 def test_a_run_writes_reports_that_come_back_from_its_tables(tmp_path):
     data = plain.write_data_folder(tmp_path / "data")
-    names = ["crows_pairs", "stereoset", "bec_pro", "seat:weat6", "masked_lm"]
+    names = ["crows_pairs", "stereoset", "bec_pro", "seat:weat6", "masked_lm", "crows_pairs_aul"]
     documents = evaluate(plain.pretrained("bert"), names, data, tmp_path, model_name="m", offline=True)
-    assert len(documents) == 5
+    assert len(documents) == len(names)
     for name, document in documents.items():
         benchmark = BENCHMARKS[name]
         table = read_table(tmp_path / f"{name}.csv", dict(benchmark.columns) | dict(benchmark.flag_columns))

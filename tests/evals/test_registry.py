@@ -89,7 +89,7 @@ def test_keys_of_the_metrics(run):
         assert all(set(figures) == STEREOSET_FIGURES for figures in parts.values())
     bec = documents["bec_pro"]["metrics"]
     groups = ["female", "male", "overall"]
-    assert set(bec) == {"mean", "sd", "difference", "wilcoxon", "mean_abs_association", "n"}
+    assert set(bec) == {"mean", "sd", "difference", "wilcoxon", "mean_abs_association", "n", "reference"}
     assert (
         set(bec["mean"]) == set(bec["sd"]) == {f"{group}/{gender}" for group in groups for gender in ("female", "male")}
     )

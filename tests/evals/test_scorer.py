@@ -92,6 +92,17 @@ def test_row_lengths_are_those_with_fewer_operations():
     assert scorer.cheaper_row(np.full(300, 20), 64, 384) == 64
     assert scorer.cheaper_row(np.full(300, 40), 64, 8) == 64  # a narrow layer spends most on attention
     assert [row for row, _ in scorer.buckets(np.repeat([40, 80], 3), 384)] == [128, 256]
+    found = list(scorer.buckets(np.array([40] * 300 + [120] * 300), 384))  # both go to rows of 128: one packing
+    assert [(row, len(members)) for row, members in found] == [(128, 600)]
+
+
+def test_more_targets_than_columns():
+    """Every word of the vocabulary at two positions: the columns are computed once, and every target read."""
+    tokens = np.array([1, 7, 8, 3, 9, 2], np.int32)
+    positions, targets = np.repeat([3, 1], tiny.VOCAB), np.tile(np.arange(tiny.VOCAB), 2)
+    assert scorer.reads_everything(len(targets), scorer.SHORTEST_ROW, attention=False)
+    (found,) = score(MODEL, [Request(tokens, positions, targets)])
+    np.testing.assert_allclose(found, plain.log_probs(MODEL, tokens)[positions, targets], atol=1e-5)
 
 
 def test_few_rows_of_a_batch_are_empty():

@@ -47,6 +47,22 @@ def test_lines_pair_up_and_the_rest_is_counted(tmp_path):
     assert lines.used[0]._replace(number=3).template == "test/2"
 
 
+def test_the_strongest_example_is_the_likeliest_pronoun_that_fits():
+    table = {
+        "label": ["male", "female"],
+        "log_prob_male": [-1.0, -2.0],
+        "log_prob_female": [-3.0, -5.0],
+        "text": ["[MASK] was tired.", "The nurse saw [MASK] there."],
+        "male": ["He", "him"],
+        "female": ["She", "her"],
+    }
+    assert winobias.strength(table).tolist() == [2.0, -3.0]
+    assert winobias.texts(DataFolder(None), table) == {
+        "stereotyped": ["He was tired.", "The nurse saw her there."],
+        "other": ["She was tired.", "The nurse saw him there."],
+    }
+
+
 def test_figures_by_hand():
     labels = ["male", "male", "male", "female", "female"]
     outcome = outcome_columns(labels, [-1, -1, -2, -1, -3], [-2, -2, -2, -2, -1])

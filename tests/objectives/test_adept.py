@@ -31,6 +31,7 @@ from ncfair_jax.objectives.adept import (
 )
 from ncfair_jax.sharding import make_mesh, put_batch, replicate
 from tests import tiny, tiny_text
+from tests.evals import plain
 
 K, B, S, D = 3, 5, 2, 4
 
@@ -115,6 +116,18 @@ def test_retention_against_numpy():
     np.testing.assert_allclose(retention_sum(layers, original, retained, "mse"), np.sum(squares), rtol=1e-5)
     np.testing.assert_allclose(retention_sum(layers, original, retained, "kl"), np.sum(divergences), rtol=1e-4)
     np.testing.assert_allclose(kl_distance(layers[0], layers[0]), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("retention", ["mse", "kl"])
+def test_retention_gradient_against_finite_differences(retention):
+    with jax.enable_x64(True):
+        layers, original, direction = (jnp.asarray(normal(3, 2, 4, D, seed=i), jnp.float64) for i in range(3))
+        retained = jnp.array([[1, 1, 0, 0], [0, 1, 1, 1]])
+        gradient = jax.grad(retention_sum)(layers, original, retained, retention)
+        ahead, back = (
+            float(retention_sum(layers + s * direction, original, retained, retention)) for s in (1e-5, -1e-5)
+        )
+        np.testing.assert_allclose((ahead - back) / 2e-5, float(jnp.vdot(gradient, direction)), rtol=1e-6)
 
 
 def test_words_of_one_and_of_several_pieces():
@@ -219,6 +232,34 @@ def test_loss_of_a_batch_against_its_parts_sentence_by_sentence(algorithm, reten
     np.testing.assert_allclose(loss, 0.2 * bias + 3.0 * np.mean(distances), rtol=1e-3)
 
 
+@pytest.mark.parametrize("part", ["encoder", "method"])
+def test_gradient_of_the_whole_loss_against_finite_differences(part):
+    """By the encoder, and by a prefix of a model that stands still."""
+    own = {"prefix_tokens": 4} if part == "method" else {}
+    settings = config(**own)
+    objective = adept_objective(settings, tiny.MODEL, examples())
+    original = tiny.params()
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), original)
+        carry = objective.refresh(wide, objective.init(wide))
+        params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), moved(original))
+        if own:
+            params |= {"method": prefix_params(settings, tiny.MODEL, jax.random.key(0))}
+        rows = batch()
+        loss = jax.jit(lambda chosen: tiny.evaluate(objective, params | {part: chosen}, carry, rows, None)[0])
+        gradient = jax.grad(loss)(params[part])
+        direction = moved(jax.tree.map(jnp.zeros_like, params[part]), 1.0)
+        step = 1e-3  # LayerNorm and softmax are float32, which bounds the quotient
+        ahead, back = (
+            float(loss(jax.tree.map(lambda p, d, s=s: p + s * d, params[part], direction))) for s in (step, -step)
+        )
+        slope = sum(
+            float(jnp.vdot(g, d)) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True)
+        )
+        assert abs(slope) > 1e-3
+        np.testing.assert_allclose((ahead - back) / (2 * step), slope, rtol=2e-2)
+
+
 def test_eight_devices_do_what_one_does():
     objective = adept_objective(config(), tiny.MODEL, examples())
     nc3 = NC3Config(weight=1.0, **ALIGNED)
@@ -287,6 +328,35 @@ def test_a_run_lowers_its_loss_and_stopped_midway_ends_the_same(setting, tmp_pat
     for a, b in zip(jax.tree.leaves(again.params), jax.tree.leaves(whole.params), strict=True):
         np.testing.assert_array_equal(a, b)
     assert logged(tmp_path / "stopped", "task_loss") == losses
+
+
+def test_a_run_of_dpce_lowers_its_loss(setting, tmp_path):
+    run = setting.copy_and_resolve_references()
+    run.adept.update(algorithm="dpce", alpha=0.2, beta=0.8)
+    run.train.update(steps=30, save_every=30, dev_every=30)
+    prepared = train.prepare(freeze(run), mesh())
+    trained = train.train(prepared, tmp_path)
+    losses = logged(tmp_path, "task_loss")
+    assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
+    before, after = prepared.model.params, trained.params
+    kernels = [params["encoder"]["layer_0"]["intermediate"]["kernel"] for params in (before, after)]
+    assert np.any(kernels[0] != kernels[1])
+    np.testing.assert_array_equal(before["mlm"]["transform"]["kernel"], after["mlm"]["transform"]["kernel"])
+
+
+def test_a_prefix_is_judged_reported_and_exported(setting, tmp_path):
+    run = with_prefix(setting)
+    run.train.update(steps=6, save_every=6, dev_every=6)
+    run.evals.benchmarks, run.evals.data = "crows_pairs", str(plain.write_data_folder(tmp_path / "data"))
+    result = train.train_and_evaluate(freeze(run), tmp_path / "run")
+    scores = [
+        json.loads((tmp_path / "run/evals" / when / "crows_pairs.json").read_text())["metrics"]
+        for when in ("before", "after")
+    ]
+    assert scores[0] != scores[1] and "CrowS-Pairs" in result["table"]
+    assert "CrowS-Pairs" in (tmp_path / "run/report.html").read_text()
+    assert "CrowS-Pairs" in (tmp_path / "run/export/README.md").read_text()
+    assert load_pretrained(tmp_path / "run/export").params["prefix"].shape[0] > 0
 
 
 def test_accumulation_is_refused(setting):

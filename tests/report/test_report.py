@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,8 @@ from ncfair_jax.report import latex, markdown
 from ncfair_jax.report.corpus import training_text
 from ncfair_jax.report.html import page
 from ncfair_jax.report.runs import ReportError
-from ncfair_jax.report.summary import summarise_folders
-from ncfair_jax.report.tables import all_tables, difference_tables, setup_tables, summary_table
+from ncfair_jax.report.summary import shared_before, summarise_folders
+from ncfair_jax.report.tables import all_tables, difference_tables, quality_table, setup_tables, summary_table
 from tests.report.conftest import HOSTILE
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +62,8 @@ def test_two_runs_stand_beside_one_start_and_are_compared_with_the_first(runs, b
     assert table.header == ("Figure", "Before", "first", "second", "n", "Ideal", "About")
     against = difference_tables(both)[-1]
     assert against.title == "Against first"
+    assert "Holm" in difference_tables(both)[0].caption and "Holm" not in against.caption
+    assert {row.p_holm is None for rows in both.changes.values() for row in rows} == {False}
     rows = {row.name: row for row in compare(runs / "first/evals/after", runs / "second/evals/after")}
     assert cells(against, "Pseudo-perplexity", "second").sort == rows["Pseudo-perplexity"].difference
     differing = setup_tables(both)[0]
@@ -87,6 +90,29 @@ def test_arms_of_a_sweep_are_averaged_over_seeds(runs, tmp_path):
     assert cells(table, "Held-out loss, nats", "Before").note.startswith("[")
     assert set(summary.changes) == {"a", "b"} and set(summary.against) == {"a"}
     assert "polygon" in page(summary)  # the spread of the curves
+
+
+def test_figures_without_doubtful_examples_stand_in_a_table(runs, both):
+    table = quality_table(both)
+    document = json.loads((runs / "second/evals/after/masked_lm.json").read_text())["quality"]["duplicate"]
+    (row,) = [line for line in table.rows if (line[0].text, line[1].text) == ("Held-out loss, nats", "duplicate")]
+    assert row[2].sort == document["flagged"] > 0
+    figures = document["headlines"]["Held-out loss, nats"]
+    assert row[table.header.index("second")].sort == figures["figure_without"]
+    assert row[-1].note == f"[{figures['figure']:.4f}]"
+    assert all(line[2].sort > 0 for line in table.rows)
+    assert "Figures without the examples" in page(both) and "Data quality" in markdown.markdown(both)
+
+
+def test_the_start_is_shown_once_where_some_groups_are_judged_by_more(both):
+    first, second = both.groups
+    run = second.runs[0]
+    dropped = dict(list(run.before.figures.items())[1:])
+    fewer = replace(second, runs=(replace(run, before=replace(run.before, figures=dropped)),))
+    assert shared_before([fewer, first]) is first.runs[0].before
+    other = replace(run.before, figures=dropped | {name: replace(f, value=-1.0) for name, f in dropped.items()})
+    assert shared_before([first, replace(second, runs=(replace(run, before=other),))]) is None
+    assert shared_before([]) is None
 
 
 def test_three_runs_have_their_p_values_adjusted(runs):
