@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ncfair_jax.data.bias_nli import load_lists
 from ncfair_jax.data.bios import PROFESSIONS
 from ncfair_jax.evals import bias_nli, bios, glue
 from ncfair_jax.evals.registry import BENCHMARKS
@@ -96,7 +97,7 @@ def test_bias_nli_run(tmp_path):
     model = tiny_tasks.write_model(tmp_path)
     for seed, (part, count) in enumerate((("train", 240), ("dev", 60))):
         tiny_tasks.write_jsonl(tmp_path / "nli" / f"{part}.jsonl", tiny_tasks.entailments(count, seed))
-    settings = {"pool": "first", "pairs": 200}
+    settings = {"pool": "first", "pairs": 200, "subset": "first_90_percent"}
     config = tiny_tasks.config(
         model, tmp_path / "nli", "bias_nli", classification=settings, data={"dev_examples": 40}, train={"dev_every": 60}
     )
@@ -106,6 +107,9 @@ def test_bias_nli_run(tmp_path):
     document = json.loads((tmp_path / "run" / "evals" / "after" / "bias_nli.json").read_text())
     assert document["metrics"]["n"] == document["n"] == 200 and document["settings"]["pairs"] == 200
     table = read_table(tmp_path / "run" / "evals" / "after" / "bias_nli.csv", bias_nli.COLUMNS)
+    lists = load_lists("")
+    assert document["settings"]["subset"] == "first_90_percent"
+    assert max(table["row"]) < 0.9 * len(lists.occupations) * len(lists.words)  # the last occupations are not in it
     assert sum(table["neutral_probability"]) == pytest.approx(200 * document["metrics"]["nn"])
     low, high = document["intervals"]["nn"]
     assert low < document["metrics"]["nn"] < high

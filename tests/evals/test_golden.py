@@ -9,6 +9,7 @@ import pytest
 from ncfair_jax.evals import bec_pro, crows_pairs, stereoset
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.models.hf import load_pretrained
+from tests.evals import plain
 
 MODELS = {"evals": "models/minilm6-mlm", "evals_roberta": "models/roberta-tiny-random"}
 LOG_PROB = 2e-4  # absolute; the golden README's tolerances
@@ -39,8 +40,8 @@ def test_crows_pairs_scores(golden_set, shared):
     golden, pairs = arrays(shared, folder, "crows_pairs"), pairs_of(shared)
     edges = {129, 231, 1101, 1129, 1442}  # skipped rows of either tokenizer, and the order-sensitive one
     gender = [i for i, pair in enumerate(pairs) if pair.bias_type == "gender"]
-    stride = (12, 60) if folder == "evals" else (3, 12)
-    rows = sorted(edges | set(gender[:: stride[0]]) | set(range(0, len(pairs), stride[1])))
+    of_gender, of_all = map(plain.stride, (12, 60) if folder == "evals" else (3, 12))
+    rows = sorted(edges | set(gender[::of_gender]) | set(range(0, len(pairs), of_all)))
     result = crows_pairs.evaluate(model, [pairs[i] for i in rows])
     for column, name, tolerance in (
         ("score_more", "diff_more", LOG_PROB),
@@ -92,7 +93,7 @@ def test_stereoset_scores(golden_set, rows, shared):
     if folder == "evals" and rows == "clean":
         pytest.skip("BERT has one kind of rows")
     golden, examples = arrays(shared, folder, "stereoset_gender"), stereoset_examples(shared)
-    stride = 10 if folder == "evals" else 2
+    stride = plain.stride(10 if folder == "evals" else 2)
     chosen = sorted({105, 129, 316, 325, 585, 646, 785, 887, 888} | set(range(0, len(examples), stride)))
     result = stereoset.evaluate(model, [examples[i] for i in chosen], roberta_rows=rows)
     ours = np.stack([result.scores[name] for name in ("stereotype", "anti_stereotype", "unrelated")], axis=-1)

@@ -120,14 +120,12 @@ def test_retention_against_numpy():
 
 @pytest.mark.parametrize("retention", ["mse", "kl"])
 def test_retention_gradient_against_finite_differences(retention):
-    with jax.enable_x64(True):
-        layers, original, direction = (jnp.asarray(normal(3, 2, 4, D, seed=i), jnp.float64) for i in range(3))
-        retained = jnp.array([[1, 1, 0, 0], [0, 1, 1, 1]])
-        gradient = jax.grad(retention_sum)(layers, original, retained, retention)
-        ahead, back = (
-            float(retention_sum(layers + s * direction, original, retained, retention)) for s in (1e-5, -1e-5)
-        )
-        np.testing.assert_allclose((ahead - back) / 2e-5, float(jnp.vdot(gradient, direction)), rtol=1e-6)
+    layers, original, direction = (jnp.asarray(normal(3, 2, 4, D, seed=i)) for i in range(3))
+    retained = jnp.array([[1, 1, 0, 0], [0, 1, 1, 1]])
+    gradient = jax.grad(retention_sum)(layers, original, retained, retention)
+    step = 1e-2  # distances are float32, which bounds the quotient
+    ahead, back = (float(retention_sum(layers + s * direction, original, retained, retention)) for s in (step, -step))
+    np.testing.assert_allclose((ahead - back) / (2 * step), float(jnp.vdot(gradient, direction)), rtol=5e-3)
 
 
 def test_words_of_one_and_of_several_pieces():
@@ -234,30 +232,24 @@ def test_loss_of_a_batch_against_its_parts_sentence_by_sentence(algorithm, reten
 
 @pytest.mark.parametrize("part", ["encoder", "method"])
 def test_gradient_of_the_whole_loss_against_finite_differences(part):
-    """By the encoder, and by a prefix of a model that stands still."""
-    own = {"prefix_tokens": 4} if part == "method" else {}
-    settings = config(**own)
+    """By the encoder, and by a prefix of a model that stands still, along the gradient."""
+    settings = config(prefix_tokens=4) if part == "method" else config()
     objective = adept_objective(settings, tiny.MODEL, examples())
-    original = tiny.params()
-    with jax.enable_x64(True):
-        wide = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), original)
-        carry = objective.refresh(wide, objective.init(wide))
-        params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), moved(original))
-        if own:
-            params |= {"method": prefix_params(settings, tiny.MODEL, jax.random.key(0))}
-        rows = batch()
-        loss = jax.jit(lambda chosen: tiny.evaluate(objective, params | {part: chosen}, carry, rows, None)[0])
-        gradient = jax.grad(loss)(params[part])
-        direction = moved(jax.tree.map(jnp.zeros_like, params[part]), 1.0)
-        step = 1e-3  # LayerNorm and softmax are float32, which bounds the quotient
-        ahead, back = (
-            float(loss(jax.tree.map(lambda p, d, s=s: p + s * d, params[part], direction))) for s in (step, -step)
-        )
-        slope = sum(
-            float(jnp.vdot(g, d)) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True)
-        )
-        assert abs(slope) > 1e-3
-        np.testing.assert_allclose((ahead - back) / (2 * step), slope, rtol=2e-2)
+    params = (
+        tiny.params() | {"method": prefix_params(settings, tiny.MODEL, jax.random.key(0))}
+        if part == "method"
+        else tiny.params()
+    )
+    carry = objective.refresh(params, objective.init(params))
+    params, rows = params | {part: moved(params[part], 0.2)}, batch()
+    loss = jax.jit(lambda chosen: tiny.evaluate(objective, params | {part: chosen}, carry, rows, None)[0])
+    gradient = jax.jit(jax.grad(loss))(params[part])
+    norm = float(jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradient))))
+    step = 1e-2 / norm  # the loss is float32, which bounds the quotient
+    ahead, back = (
+        float(loss(jax.tree.map(lambda p, g, s=s: p + s * g, params[part], gradient))) for s in (step, -step)
+    )
+    np.testing.assert_allclose((ahead - back) / (2 * step), norm**2, rtol=1e-2)
 
 
 def test_eight_devices_do_what_one_does():
