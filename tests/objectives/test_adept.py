@@ -341,11 +341,8 @@ def test_a_prefix_is_judged_reported_and_exported(setting, tmp_path):
     run.train.update(steps=6, save_every=6, dev_every=6)
     run.evals.benchmarks, run.evals.data = "crows_pairs", str(plain.write_data_folder(tmp_path / "data"))
     result = train.train_and_evaluate(freeze(run), tmp_path / "run")
-    scores = [
-        json.loads((tmp_path / "run/evals" / when / "crows_pairs.json").read_text())["metrics"]
-        for when in ("before", "after")
-    ]
-    assert scores[0] != scores[1] and "CrowS-Pairs" in result["table"]
+    before, after = ((tmp_path / "run/evals" / when / "crows_pairs.csv").read_text() for when in ("before", "after"))
+    assert before != after and "CrowS-Pairs" in result["table"]
     assert "CrowS-Pairs" in (tmp_path / "run/report.html").read_text()
     assert "CrowS-Pairs" in (tmp_path / "run/export/README.md").read_text()
     assert load_pretrained(tmp_path / "run/export").params["prefix"].shape[0] > 0
