@@ -5,10 +5,11 @@
         --config.evals.data=../shared/data
 
 60 runs of 100 updates of 16 sentences (MABEL: 16 pairs; ADEPT: 4 of each group and of the neutral words; ASE: 6 contexts) and
-their judging: about five hours of CPU time, resumable. BEC, CDA and ASE train on GAP (flipped; both versions), ADEPT on the
-sentences of GAP with its words, MABEL on pairs generated from templates. Arms of each method: `none` (no NC3), `paper` and
-`aligned` (the regulariser's presets), and `control` (`aligned` with equally frequent neutral words in the place of the
-fairness words). `:search` runs the weights on development data instead, one seed.
+their judging: five to ten minutes of a CPU core each, resumable. BEC, CDA and ASE train on GAP (flipped; both versions), ADEPT
+on the sentences of GAP with its words, MABEL on pairs generated from templates. Arms of each method: `none` (no NC3), `paper`
+and `aligned` (the regulariser's presets), and `control` (`aligned` with equally frequent neutral words in the place of the
+fairness words). `:search` runs the weights instead, one seed: compare `dev` in the runs' evals/after/stereoset.json and
+winobias.json; its table shows the test parts.
 """
 
 from typing import Any
@@ -113,7 +114,10 @@ def arms() -> dict[str, dict[str, Any]]:
 
 
 def released(method: str) -> dict[str, Any]:
-    """The released loss and weight; MABEL's and ADEPT's classes are those of the clean text, ADEPT's statistics of an epoch."""
+    """The regulariser as released, with its weight; the method stays as it is here.
+
+    MABEL's and ADEPT's classes are those of the clean text, ADEPT's statistics those of an epoch.
+    """
     own = {"mabel": {"labels": "original"}, "adept": {"labels": "original", "window": "epoch"}}
     return PRESETS["paper"] | own.get(method, {}) | {"weight": PAPER_WEIGHTS[method]}
 
