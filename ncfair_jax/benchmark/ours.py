@@ -13,6 +13,7 @@ from ncfair_jax.benchmark.flops import encoder_flops, pool_flops, score_flops, t
 from ncfair_jax.config import RunConfig, base_config, freeze
 from ncfair_jax.data.packing import pack_for_inference, round_up
 from ncfair_jax.evals import scorer
+from ncfair_jax.evals.batching import batch_size, buckets, default_batch_tokens, power_of_two
 from ncfair_jax.evals.scorer import Request
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.hf import load_pretrained
@@ -143,15 +144,15 @@ def packed_score_flops(model: ModelConfig, requests: Sequence[Request], attentio
     Args:
         attention: the scorer is also asked for attention, and so computes the last layer everywhere.
     """
-    sequences, _ = scorer._unique(requests)
+    sequences = [sequence for sequence in scorer._unique(requests)[0] if sequence.columns]
     flops = 0
     lengths = np.array([len(sequence.request.tokens) for sequence in sequences])
-    for row_tokens, members in scorer.buckets(lengths, model.hidden_size):
-        slot_target = scorer.pack([sequences[i] for i in members], row_tokens)[0]["slot_target"]  # [R,P]
-        rows = computed_rows(len(slot_target), row_tokens)
-        slots = slot_target.shape[1]
-        read = None if scorer.reads_everything(slots, row_tokens, attention) else slots
-        flops += score_flops(model, rows=rows, tokens=row_tokens, scored=rows * slots, read=read)
+    for row_tokens, members in buckets(lengths, model.hidden_size):
+        packed = scorer.pack([sequences[i] for i in members], row_tokens)
+        rows = computed(len(packed.read), default_batch_tokens() // row_tokens)
+        scored = round_up(len(packed.targets), scorer.head_columns(len(packed.targets), model.vocab_size))
+        read = None if scorer.reads_everything(packed, attention) else packed.read.shape[1]
+        flops += score_flops(model, rows=rows, tokens=row_tokens, scored=scored, read=read)
     return flops
 
 
@@ -160,17 +161,17 @@ def packed_embed_flops(model: ModelConfig, sequences: Sequence[np.ndarray]) -> i
     distinct = list({tokens.tobytes(): tokens for tokens in sequences}.values())
     flops = 0
     lengths = np.array([len(tokens) for tokens in distinct])
-    for row_tokens, members in scorer.buckets(lengths, model.hidden_size):
+    for row_tokens, members in buckets(lengths, model.hidden_size):
         packed = pack_for_inference([distinct[i] for i in members], row_tokens)
-        rows = computed_rows(len(packed.tokens), row_tokens)
-        segments = round_up(int(packed.segment_ids.max()), 4)
+        rows = computed(len(packed.tokens), default_batch_tokens() // row_tokens)
+        segments = power_of_two(int(packed.segment_ids.max()))
         flops += encoder_flops(model, rows, row_tokens) + pool_flops(model, rows, row_tokens, segments)
     return flops
 
 
-def computed_rows(rows: int, row_tokens: int) -> int:
+def computed(rows: int, most: int) -> int:
     """Rows of all batches of one device, of which the last one is filled up with empty rows."""
-    return round_up(rows, scorer.rows_per_device(rows, row_tokens))
+    return round_up(rows, batch_size(rows, most))
 
 
 def make_matmul(size: int, dtype: str = "float32") -> Callable[[], None]:

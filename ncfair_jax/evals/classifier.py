@@ -18,7 +18,7 @@ from rich.progress import track
 
 from ncfair_jax.data.labelled import Encoded, Labelled, encode_labelled
 from ncfair_jax.data.packing import pack_for_inference
-from ncfair_jax.evals.scorer import default_batch_tokens, fetch_rows
+from ncfair_jax.evals.batching import default_batch_tokens, fetched
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import class_outputs
 from ncfair_jax.models.hf import Pretrained
@@ -77,7 +77,7 @@ def _packed_outputs(
         batch = tuple(array[start : start + batch_rows] for array in arrays)
         return _outputs(config, everywhere, params, head, *put_rows(batch, mesh))
 
-    return fetch_rows(map(classified, shown))[packed.row, slot]
+    return np.concatenate(list(fetched(map(classified, shown))))[packed.row, slot]
 
 
 @partial(untuned_jit, static_argnums=(0, 1))

@@ -19,9 +19,9 @@ from jaxtyping import Array, Float
 from rich.console import Console
 from rich.progress import track
 
-from ncfair_jax.data.packing import PackedRows, pack_for_inference, round_up
+from ncfair_jax.data.packing import PackedRows, pack_for_inference
+from ncfair_jax.evals.batching import batch_size, buckets, default_batch_tokens, fetched, power_of_two
 from ncfair_jax.evals.observation import observable
-from ncfair_jax.evals.scorer import buckets, fetch_rows, rows_per_device
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.sharding import put_rows, replicate
@@ -88,10 +88,10 @@ def _embed_rows(
     """Vectors f32[sequences,D] of one bucket, batch by batch."""
     num_rows, row_tokens = packed.tokens.shape
     devices = 1 if mesh is None else mesh.size
-    batch_rows = rows_per_device(num_rows, row_tokens, devices, batch_tokens) * devices
+    batch_rows = devices * batch_size(num_rows, (batch_tokens or default_batch_tokens()) // row_tokens, devices)
     padding = ((0, -num_rows % batch_rows), (0, 0))
     rows = {name: np.pad(getattr(packed, name), padding) for name in ("tokens", "segment_ids", "positions")}
-    segments = round_up(int(packed.segment_ids.max()), 4)  # one for all batches, so one compilation
+    segments = power_of_two(int(packed.segment_ids.max()))  # one for all batches, so one compilation
     everywhere = None if mesh is None else NamedSharding(mesh, P())
     starts: Sequence[int] = range(0, num_rows, batch_rows)
     shown = track(
@@ -102,7 +102,7 @@ def _embed_rows(
         batch = {name: value[start : start + batch_rows] for name, value in rows.items()}
         return _embed_batch(config, pool, segments, everywhere, params, put_rows(batch, mesh))
 
-    vectors = fetch_rows(map(embedded, shown))  # [rows,S,D]
+    vectors = np.concatenate(list(fetched(map(embedded, shown))))  # [rows,S,D]
     number = packed.segment_ids[packed.row, packed.offset] - 1  # of every sequence, in its row
     return vectors[packed.row, number]
 

@@ -1,15 +1,18 @@
 """The engine of every likelihood benchmark: log-probabilities of given tokens at given positions of given sequences.
 
 A benchmark makes a list of requests and gets the log-probabilities back in the same order. In between, equal sequences
-are scored once, the sequences are packed several to a row (segment masks keep them apart), and one jitted function per
-row length computes the last layer and the projection onto the vocabulary at the scored positions only.
+are encoded once, several to a row (segment masks keep them apart), by one program per row length, which computes the last
+layer at the scored columns only. A second program projects the scored columns of all rows onto the vocabulary: each column
+once, whatever the number of its targets.
 
-Letters: R rows of a batch, T tokens a row, P scored slots a row, L tokens of a request, V vocabulary, D hidden.
+Letters: R rows of a batch, T tokens a row, P scored columns a row, N scored columns of all rows, C of a batch of them,
+K targets a column, L tokens of a request, V vocabulary, D hidden.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import jax
@@ -17,21 +20,27 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 from rich.console import Console
 from rich.progress import track
 
-from ncfair_jax.data.packing import first_fit_decreasing, flat_index, round_up, scatter_rows
+from ncfair_jax.data.packing import first_fit_decreasing, flat_index, scatter_rows
+from ncfair_jax.evals.batching import (
+    batch_size,
+    buckets,
+    default_batch_tokens,
+    fetched,
+    pad_rows,
+    power_of_two,
+    regroup,
+)
 from ncfair_jax.evals.observation import observable
-from ncfair_jax.models.encoder import ModelConfig, Params, at_columns, encode
+from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform, nsp_logits, nsp_transform
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.sharding import put_rows, replicate
 from ncfair_jax.untuned import untuned_jit
 
-SHORTEST_ROW = 64
-CPU_BATCH_TOKENS = 2048  # of 1024 to 8192 the fastest (MiniLM, two cores)
-ACCELERATOR_BATCH_TOKENS = 65536  # per device
 # What is made of the hidden state at a scored position: features, then logits of the targets.
 HEADS = {"mlm": (mlm_transform, mlm_logits), "nsp": (nsp_transform, nsp_logits)}
 CPU_LOGITS = 2**22  # at most so many exist at a time: 16 MiB stay in the cache
@@ -113,20 +122,18 @@ def score_with_top1(
         _check(number, request, config)
     sequences, slots_of_request = _unique(requests)
     params = replicate(pretrained.params, mesh)
-    lengths = np.array([len(sequence.request.tokens) for sequence in sequences], np.int64)
-    found = [np.zeros((0, 3), np.float32)] * len(sequences)
+    found = [Found(np.zeros((0, 1, 2), np.float32), np.zeros(0, np.float32))] * len(sequences)
+    scored = np.array([i for i, sequence in enumerate(sequences) if sequence.columns], np.int64)
+    lengths = np.array([len(sequences[i].request.tokens) for i in scored], np.int64)
     readout = Readout(head, attention)
     with jax.default_matmul_precision("highest"):
         for row_tokens, members in buckets(lengths, config.hidden_size):
-            bucket = [sequences[i] for i in members]
-            for i, pairs in zip(
-                members,
-                _score_bucket(config, readout, params, bucket, row_tokens, mesh, batch_tokens, progress),
-                strict=True,
-            ):
-                found[i] = pairs
-    values = [found[sequence][slots] for sequence, slots in slots_of_request]
-    paid = [v[:, 2] for v in values] if attention else []
+            bucket = [sequences[i] for i in scored[members]]
+            answers = _score_bucket(config, readout, params, bucket, row_tokens, mesh, batch_tokens, progress)
+            for i, answer in zip(scored[members], answers, strict=True):
+                found[i] = answer
+    values = [found[number].values[columns, places] for number, columns, places in slots_of_request]
+    paid = [found[number].attention[columns] for number, columns, _ in slots_of_request] if attention else []
     return Scores([v[:, 0] for v in values], [v[:, 1] > 0.5 for v in values], paid)
 
 
@@ -137,22 +144,29 @@ class Readout(NamedTuple):
     attention: bool
 
 
+class Found(NamedTuple):
+    """Of the columns of one sequence: log-probability and top-1 flag of their targets, f32[P,K,2]; attention, f32[P] or []."""
+
+    values: np.ndarray
+    attention: np.ndarray
+
+
 class _Sequence(NamedTuple):
-    """A distinct sequence, and its distinct (position, target) pairs, each the key of its slot number."""
+    """A distinct sequence, and for each scored position the number of its column and of each target the place there."""
 
     request: Request
-    slots: dict[tuple[int, int], int]
+    columns: dict[int, tuple[int, dict[int, int]]]
 
 
-def _unique(requests: Sequence[Request]) -> tuple[list[_Sequence], list[tuple[int, np.ndarray]]]:
-    """Merges requests about the same sequence: BEC-Pro needs 12 times fewer forward passes, StereoSet 2 times fewer.
+# Of a request: the number of its sequence, and the columns and places of its targets.
+Slots = tuple[int, np.ndarray, np.ndarray]
 
-    Returns:
-        The distinct sequences, and for every request its sequence and slots i64[P].
-    """
+
+def _unique(requests: Sequence[Request]) -> tuple[list[_Sequence], list[Slots]]:
+    """Merges requests about the same sequence: BEC-Pro needs 12 times fewer forward passes, StereoSet 2 times fewer."""
     index: dict[tuple[bytes, bytes, bytes], int] = {}
     sequences: list[_Sequence] = []
-    places = []
+    slots: list[Slots] = []
     for request in requests:
         key = tuple(
             b"" if part is None else np.asarray(part, np.int32).tobytes()
@@ -161,61 +175,14 @@ def _unique(requests: Sequence[Request]) -> tuple[list[_Sequence], list[tuple[in
         number = index.setdefault(key, len(sequences))  # type: ignore[arg-type]
         if number == len(sequences):
             sequences.append(_Sequence(request, {}))
-        slots = sequences[number].slots
-        pairs = zip(np.asarray(request.positions).tolist(), np.asarray(request.targets).tolist(), strict=True)
-        places.append((number, np.array([slots.setdefault(pair, len(slots)) for pair in pairs], np.int64)))
-    return sequences, places
-
-
-def buckets(lengths: np.ndarray, hidden_size: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Row lengths (powers of two) and the sequences that go there: one compilation each."""
-    if len(lengths) == 0:
-        return
-    shortest = 2 ** np.ceil(np.log2(np.maximum(lengths, SHORTEST_ROW))).astype(int)
-    rows = shortest.copy()
-    for row_tokens in np.unique(shortest):
-        members = shortest == row_tokens
-        rows[members] = cheaper_row(lengths[members], int(row_tokens), hidden_size)
-    for row_tokens in np.unique(rows):
-        yield int(row_tokens), np.flatnonzero(rows == row_tokens)
-
-
-def cheaper_row(lengths: np.ndarray, row_tokens: int, hidden_size: int) -> int:
-    """T or 2T, whichever makes fewer operations: long rows have fewer pads, short rows less attention across segments.
-
-    A layer makes 24 D² + 4 T D operations a token, a multiple of 6 D + T.
-    """
-
-    def operations(tokens: int) -> int:
-        return first_fit_decreasing(lengths, tokens).num_rows * tokens * (6 * hidden_size + tokens)
-
-    return min(row_tokens, 2 * row_tokens, key=operations)
-
-
-def default_batch_tokens() -> int:
-    """R·T of a batch on each device of this backend."""
-    return CPU_BATCH_TOKENS if jax.default_backend() == "cpu" else ACCELERATOR_BATCH_TOKENS
-
-
-def rows_per_device(num_rows: int, row_tokens: int, devices: int = 1, batch_tokens: int | None = None) -> int:
-    """Rows of a batch on each device, at most what `batch_tokens` (R·T; None: a default) allow.
-
-    As few batches as fit, equally large, and rounded up by less than a quarter: so small sets have few empty rows, and sets
-    of other sizes few other shapes to compile.
-    """
-    most = max(1, (batch_tokens or default_batch_tokens()) // row_tokens)
-    needed = -(-num_rows // (devices * -(-num_rows // (devices * most))))
-    return min(most, round_up(needed, max(1, 2 ** (needed - 1).bit_length() // 8)))
-
-
-def fetch_rows(batches: Iterable[Array]) -> np.ndarray:
-    """Results of batches, one below the other; each is fetched while the device computes the next."""
-    results, pending = [], None
-    for ahead in batches:
-        if pending is not None:
-            results.append(np.asarray(pending))
-        pending = ahead
-    return np.concatenate([*results, np.asarray(pending)])
+        columns = sequences[number].columns
+        asked = zip(np.asarray(request.positions).tolist(), np.asarray(request.targets).tolist(), strict=True)
+        places = []
+        for position, target in asked:
+            column, targets = columns.setdefault(position, (len(columns), {}))
+            places.append((column, targets.setdefault(target, len(targets))))
+        slots.append((number, *np.array(places, np.int64).reshape(-1, 2).T))  # type: ignore[arg-type]
+    return sequences, slots
 
 
 def _score_bucket(
@@ -227,53 +194,75 @@ def _score_bucket(
     mesh: Mesh | None,
     batch_tokens: int | None,
     progress: bool,
-) -> list[np.ndarray]:
-    """(log-probability, is top-1, attention if read) f32[slots,2 or 3] of every sequence of one bucket, batch by batch."""
+) -> list[Found]:
+    """What every sequence of one bucket asks for, batch by batch."""
     devices = 1 if mesh is None else mesh.size
-    rows, place = pack(sequences, row_tokens)
-    num_rows = len(rows["tokens"])
-    per_device = rows_per_device(num_rows, row_tokens, devices, batch_tokens)
-    batch_rows = per_device * devices
-    logits = CPU_LOGITS if jax.default_backend() == "cpu" else ACCELERATOR_LOGITS
-    chunk = _slot_chunk(rows["slot_target"].shape[1], logits // (config.vocab_size * per_device))
     everywhere = None if mesh is None else NamedSharding(mesh, P())
+    packed = pack(sequences, row_tokens)
+    num_rows = len(packed.rows["tokens"])
+    batch_rows = devices * batch_size(num_rows, (batch_tokens or default_batch_tokens()) // row_tokens, devices)
+    all_columns = reads_everything(packed, readout.attention)
+    rows = packed.rows if all_columns else packed.rows | {"read": packed.read}
     starts: Sequence[int] = range(0, num_rows, batch_rows)
     shown = track(
         starts, description=f"scoring, rows of {row_tokens}", console=Console(stderr=True), disable=not progress
     )
+    paid: list[np.ndarray] = []
 
-    def scored(start: int) -> Array:
-        batch = {name: _pad_rows(value[start : start + batch_rows], batch_rows) for name, value in rows.items()}
-        return _score_batch(config, readout, chunk, everywhere, params, put_rows(batch, mesh))
+    def encoded(start: int) -> tuple[Array, Array | None]:
+        batch = {name: pad_rows(value[start : start + batch_rows], batch_rows) for name, value in rows.items()}
+        return _encode_batch(config, readout.attention, everywhere, params, put_rows(batch, mesh))
 
-    values = fetch_rows(map(scored, shown))  # [rows,P,2 or 3]
+    def scored_columns() -> Iterator[np.ndarray]:
+        for start, (hidden, attention) in zip(starts, fetched(map(encoded, shown)), strict=True):
+            here = slice(*np.searchsorted(packed.row, [start, start + batch_rows]))
+            row, column = packed.row[here] - start, packed.column[here]
+            if attention is not None:
+                paid.append(attention[row, column])
+            yield hidden[row, column if all_columns else packed.rank[here]]  # [·,D]
+
+    chunk = devices * head_columns(len(packed.targets), config.vocab_size, devices)
+
+    def projected() -> Iterator[Array]:
+        for hidden, targets in zip(regroup(scored_columns(), chunk), regroup([packed.targets], chunk), strict=True):
+            batch = {"hidden": hidden, "targets": targets}
+            yield _project(config, readout.head, everywhere, params, put_rows(batch, mesh))
+
+    values = np.concatenate(list(fetched(projected())))  # [N and padding,K,2]
+    attention = np.concatenate(paid) if readout.attention else np.zeros(len(values), np.float32)
     return [
-        values[row, first : first + len(sequence.slots)]
-        for (row, first), sequence in zip(place, sequences, strict=True)
+        Found(values[first : first + len(sequence.columns)], attention[first : first + len(sequence.columns)])
+        for first, sequence in zip(packed.first, sequences, strict=True)
     ]
 
 
-def _slot_chunk(slots: int, most: int) -> int:
-    """Largest divisor of `slots` that is at most `most`."""
-    return max(divisor for divisor in range(1, slots + 1) if slots % divisor == 0 and divisor <= max(1, most))
+class Packed(NamedTuple):
+    """Sequences in rows. Scored columns are listed row by row, and in a row from left to right of its sequences.
 
-
-def _pad_rows(value: np.ndarray, rows: int) -> np.ndarray:
-    return np.concatenate([value, np.zeros((rows - len(value), *value.shape[1:]), value.dtype)])
-
-
-def pack(sequences: Sequence[_Sequence], row_tokens: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Packs sequences into rows with room for T tokens and P slots; one P for all rows, so one compilation.
-
-    Returns:
-        tokens, segment_ids, positions, token_types i32[R,T] and slot_position, slot_target i32[R,P] (0 where unused);
-        and for every sequence its row and its first slot there, i64[S,2].
+    Attributes:
+        rows: tokens, segment_ids, positions, token_types i32[R,T].
+        read: the scored columns of each row, i32[R,P]; 0 where there are fewer.
+        row, column, rank: of every scored column its row, its place there, and how many of its row precede it, i64[N].
+        targets: i32[N,K]; 0 where there are fewer.
+        first: of every sequence the number of its first scored column, i64[E].
     """
+
+    rows: dict[str, np.ndarray]
+    read: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
+    rank: np.ndarray
+    targets: np.ndarray
+    first: np.ndarray
+
+
+def pack(sequences: Sequence[_Sequence], row_tokens: int) -> Packed:
+    """Packs sequences into rows with room for T tokens and P scored columns; one P and one K for all, so one compilation."""
     lengths = np.array([len(sequence.request.tokens) for sequence in sequences], np.int64)
-    slots = np.array([len(sequence.slots) for sequence in sequences], np.int64)
-    density = slots.sum() / lengths.sum()
-    row_slots = round_up(max(1, int(slots.max()), int(1.25 * row_tokens * density)), 4)
-    placement = first_fit_decreasing(lengths, row_tokens, slots, row_slots)
+    counts = np.array([len(sequence.columns) for sequence in sequences], np.int64)
+    density = counts.sum() / lengths.sum()
+    row_columns = power_of_two(max(4, int(counts.max()), int(1.25 * row_tokens * density)))
+    placement = first_fit_decreasing(lengths, row_tokens, counts, row_columns)
     index = flat_index(placement, lengths)
     attended = np.concatenate([_or_fill(s.request.attention_mask, len(s.request.tokens), 1) for s in sequences])
     types = np.concatenate([_or_fill(s.request.token_types, len(s.request.tokens), 0) for s in sequences])
@@ -282,49 +271,54 @@ def pack(sequences: Sequence[_Sequence], row_tokens: int) -> tuple[dict[str, np.
     def rows(values: np.ndarray) -> np.ndarray:
         return scatter_rows(values, index, placement.num_rows, row_tokens)
 
-    first_slot = np.zeros(len(sequences), np.int64)
-    filled = np.zeros(placement.num_rows, np.int64)
-    slot_position = np.zeros((placement.num_rows, row_slots), np.int32)
-    slot_target = np.zeros((placement.num_rows, row_slots), np.int32)
-    for i, (sequence, row, offset) in enumerate(zip(sequences, placement.row, placement.offset, strict=True)):
-        first_slot[i] = filled[row]
-        pairs = np.array(list(sequence.slots), np.int32).reshape(-1, 2)
-        here = slice(filled[row], filled[row] + len(pairs))
-        slot_position[row, here], slot_target[row, here] = pairs[:, 0] + offset, pairs[:, 1]
-        filled[row] += len(pairs)
+    order = np.lexsort((placement.offset, placement.row))
+    ends = np.cumsum(counts[order])
+    first = np.zeros(len(sequences), np.int64)
+    first[order] = ends - counts[order]
+    row = np.repeat(placement.row[order], counts[order])
+    listed = [column for i in order for column in sequences[i].columns.items()]
+    offset = np.repeat(placement.offset[order], counts[order])
+    column = offset + np.array([position for position, _ in listed], np.int64)
+    rank = np.arange(len(row)) - np.searchsorted(row, row)
+    read = np.zeros((placement.num_rows, row_columns), np.int32)
+    read[row, rank] = column
+    asked = [list(targets) for _, (_, targets) in listed]
+    numbers = np.array([len(targets) for targets in asked], np.int64)
+    targets = np.zeros((len(asked), power_of_two(int(numbers.max()))), np.int32)
+    targets[np.arange(targets.shape[1]) < numbers[:, None]] = list(chain.from_iterable(asked))
     packed = {
         "tokens": rows(tokens),
         "segment_ids": rows(np.where(attended > 0, index.segment, 0)),
         "positions": rows(index.position),
         "token_types": rows(types),
-        "slot_position": slot_position,
-        "slot_target": slot_target,
     }
-    return packed, np.stack([placement.row, first_slot], axis=1)
+    return Packed(packed, read, row, column, rank, targets, first)
 
 
 def _or_fill(values: np.ndarray | None, length: int, fill: int) -> np.ndarray:
     return np.full(length, fill, np.int32) if values is None else np.asarray(values, np.int32)
 
 
-def reads_everything(slots: int, row_tokens: int, attention: bool) -> bool:
-    """Whether the last layer is computed at all T columns: where attention is read, and where as many slots share columns."""
-    return attention or slots >= row_tokens
+def reads_everything(packed: Packed, attention: bool) -> bool:
+    """Whether the last layer is computed at all T columns: where attention is read, and where nearly all are scored."""
+    return attention or packed.read.shape[1] >= packed.rows["tokens"].shape[1]
 
 
-@partial(untuned_jit, static_argnums=(0, 1, 2, 3))
-def _score_batch(
+def head_columns(columns: int, vocab_size: int, devices: int = 1) -> int:
+    """C per device: scored columns that are projected onto the vocabulary at a time."""
+    logits = CPU_LOGITS if jax.default_backend() == "cpu" else ACCELERATOR_LOGITS
+    return batch_size(columns, min(logits // vocab_size, 1024), devices)
+
+
+@partial(untuned_jit, static_argnums=(0, 1, 2))
+def _encode_batch(
     config: ModelConfig,
-    readout: Readout,
-    chunk: int,
+    attention: bool,
     everywhere: NamedSharding | None,
     params: Params,
     batch: dict[str, Array],
-) -> Float[Array, "R P F"]:
-    """Log-probability, top-1 flag and, if read, attention of every slot of a batch of packed rows."""
-    transform, project_features = HEADS[readout.head]
-    slots = batch["slot_position"]
-    read = None if reads_everything(slots.shape[1], batch["tokens"].shape[1], readout.attention) else slots
+) -> tuple[Float[Array, "R P D"], Float[Array, "R T"] | None]:
+    """Last hidden states of packed rows, at the columns `read` or else at all T; and the attention paid, if asked for."""
     encoded = encode(
         config,
         params,
@@ -332,26 +326,28 @@ def _score_batch(
         batch["segment_ids"],
         batch["positions"],
         token_types=batch["token_types"],
-        received_attention=readout.attention,
-        read=read,
+        received_attention=attention,
+        read=batch.get("read"),
     )
-    scored = at_columns(encoded.hidden_states, slots) if read is None else encoded.hidden_states  # [R,P,D]
-    features = transform(config, params, scored)
+    found = (encoded.hidden_states, encoded.received_attention)
+    return found if everywhere is None else jax.lax.with_sharding_constraint(found, everywhere)
 
-    def project(piece: tuple[Array, Array]) -> Float[Array, "R p 2"]:
-        logits = project_features(config, params, piece[0])  # [R,p,V]
-        target = jnp.take_along_axis(logits, piece[1][..., None], axis=-1)[..., 0]
-        is_top: Bool[Array, "R p"] = target >= logits.max(-1)
-        return jnp.stack([target - jax.nn.logsumexp(logits, axis=-1), is_top.astype(jnp.float32)], axis=-1)
 
-    def pieces(x: Array) -> Array:
-        return jnp.moveaxis(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 1, 0)
-
-    values = jax.lax.map(project, (pieces(features), pieces(batch["slot_target"])))  # [P/p,R,p,2]
-    values = jnp.moveaxis(values, 0, 1).reshape(*batch["slot_target"].shape, 2)
-    if encoded.received_attention is not None:
-        paid = jnp.take_along_axis(encoded.received_attention, slots, axis=1)  # [R,P]
-        values = jnp.concatenate([values, paid[..., None]], axis=-1)
+@partial(untuned_jit, static_argnums=(0, 1, 2))
+def _project(
+    config: ModelConfig,
+    head: str,
+    everywhere: NamedSharding | None,
+    params: Params,
+    batch: dict[str, Array],
+) -> Float[Array, "C K 2"]:
+    """Log-probability and top-1 flag of every target of hidden states [C,D]."""
+    transform, project = HEADS[head]
+    logits = project(config, params, transform(config, params, batch["hidden"]))  # [C,V]
+    asked = jnp.take_along_axis(logits, batch["targets"], axis=1)
+    log_probs = asked - jax.nn.logsumexp(logits, axis=1, keepdims=True)
+    is_top = asked >= logits.max(1, keepdims=True)
+    values = jnp.stack([log_probs, is_top.astype(jnp.float32)], axis=-1)
     return values if everywhere is None else jax.lax.with_sharding_constraint(values, everywhere)
 
 

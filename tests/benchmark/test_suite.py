@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ncfair_jax.benchmark import suite, suite_ours, suite_table
+from ncfair_jax.benchmark import ours, suite, suite_ours, suite_table
 from ncfair_jax.benchmark.contestants import BenchmarkError
 from ncfair_jax.benchmark.flops import encoder_flops, pool_flops, score_flops
 from ncfair_jax.benchmark.padded import Scored, load_ragged
 from ncfair_jax.evals import crows_pairs, embedder, scorer, seat
+from ncfair_jax.evals.batching import power_of_two
 from ncfair_jax.evals.benchmark import Benchmark
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.observation import Observation, observed
@@ -185,19 +186,27 @@ def requests(count):
 
 @pytest.mark.parametrize("attention", [False, True])
 def test_counted_operations_of_scoring_are_those_of_the_batches(monkeypatch, attention):
-    """The scorer's own batches, of which the last one has empty rows."""
-    batches, put, seen = [], scorer.put_rows, []
-    monkeypatch.setattr(scorer, "put_rows", lambda batch, mesh: batches.append(batch) or put(batch, mesh))
-    made = requests(100)
+    """The scorer's own batches, of which the last ones have empty rows."""
+    rows, heads, put, seen = [], [], scorer.put_rows, []
+
+    def putting(batch, mesh):
+        (rows if "tokens" in batch else heads).append(batch)
+        return put(batch, mesh)
+
+    monkeypatch.setattr(scorer, "put_rows", putting)
+    monkeypatch.setattr(scorer, "CPU_LOGITS", 64 * tiny.VOCAB)
     model = plain.pretrained("bert")._replace(config=tiny.MODEL, params=tiny.params())
     with observed(seen.append):
-        scorer.score_with_top1(model, made, batch_tokens=640, attention=attention)
-    assert len(batches) > 1
-    assert not batches[-1]["segment_ids"][-1].any()
-    rows, slots = batches[0]["slot_target"].shape
-    monkeypatch.setattr(scorer, "default_batch_tokens", lambda: 640)
-    assert suite_ours.packed_flops(tiny.MODEL, seen[0]) == len(batches) * score_flops(
-        tiny.MODEL, rows=rows, tokens=64, scored=rows * slots, read=64 if attention else slots
+        scorer.score_with_top1(model, requests(100), batch_tokens=640, attention=attention)
+    assert len(rows) > 1 < len(heads)
+    assert not rows[-1]["segment_ids"][-1].any()
+    monkeypatch.setattr(ours, "default_batch_tokens", lambda: 640)
+    assert suite_ours.packed_flops(tiny.MODEL, seen[0]) == score_flops(
+        tiny.MODEL,
+        rows=sum(len(batch["tokens"]) for batch in rows),
+        tokens=64,
+        scored=sum(len(batch["hidden"]) for batch in heads),
+        read=None if attention else rows[0]["read"].shape[1],
     )
 
 
@@ -208,7 +217,7 @@ def test_counted_operations_of_embedding_are_those_of_the_batches(monkeypatch):
     with observed(seen.append):
         embedder.embed(plain.pretrained("bert")._replace(config=tiny.MODEL, params=tiny.params()), sequences)
     assert len(batches) > 1
-    segments = 4 * -(-max(batch["segment_ids"].max() for batch in batches) // 4)
+    segments = power_of_two(int(max(batch["segment_ids"].max() for batch in batches)))
     rows = len(batches[0]["tokens"])
     assert suite_ours.packed_flops(tiny.MODEL, seen[0]) == len(batches) * (
         encoder_flops(tiny.MODEL, rows, 64) + pool_flops(tiny.MODEL, rows, 64, segments)

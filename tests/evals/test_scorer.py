@@ -75,10 +75,13 @@ def test_batches_after_the_first_of_a_bucket_trace_nothing(monkeypatch):
         traced.append(tokens.shape)
         return original(config, params, tokens, *args, **kwargs)
 
+    def putting(batch, mesh):
+        if "tokens" in batch:  # else of the head
+            batches.append(batch["tokens"].shape)
+        return put(batch, mesh)
+
     monkeypatch.setattr(scorer, "encode", counting)
-    monkeypatch.setattr(
-        scorer, "put_rows", lambda batch, mesh: batches.append(batch["tokens"].shape) or put(batch, mesh)
-    )
+    monkeypatch.setattr(scorer, "put_rows", putting)
     jax.clear_caches()
     for _ in range(2):
         score_with_top1(Pretrained(model, tiny.params(model=model), None), requests(200) + long, batch_tokens=512)
@@ -86,32 +89,36 @@ def test_batches_after_the_first_of_a_bucket_trace_nothing(monkeypatch):
     assert min(batches.count(shape) for shape in traced) >= 2 * 3
 
 
-def test_row_lengths_are_those_with_fewer_operations():
-    """At D = 384: 40 tokens leave 24 pads in a row of 64 and 8 in one of 128; 20 tokens fit rows of 64 as well."""
-    assert scorer.cheaper_row(np.full(300, 40), 64, 384) == 128
-    assert scorer.cheaper_row(np.full(300, 20), 64, 384) == 64
-    assert scorer.cheaper_row(np.full(300, 40), 64, 8) == 64  # a narrow layer spends most on attention
-    assert [row for row, _ in scorer.buckets(np.repeat([40, 80], 3), 384)] == [128, 256]
-    found = list(scorer.buckets(np.array([40] * 300 + [120] * 300), 384))  # both go to rows of 128: one packing
-    assert [(row, len(members)) for row, members in found] == [(128, 600)]
+def test_large_sets_share_their_programs(monkeypatch):
+    """Sets of other sizes and other lengths: the same two programs, of the encoder and of the head."""
+    traced = []
+    for name in ("encode", "mlm_logits"):
+        original = getattr(scorer, name)
+        monkeypatch.setattr(
+            scorer, name, lambda *args, original=original, name=name, **kw: traced.append(name) or original(*args, **kw)
+        )
+    monkeypatch.setitem(scorer.HEADS, "mlm", (scorer.mlm_transform, scorer.mlm_logits))
+    monkeypatch.setattr(scorer, "CPU_LOGITS", 16 * tiny.VOCAB)
+    jax.clear_caches()
+    for made in (requests(200), requests(333), [r for r in requests(300) if len(r.tokens) < 20]):
+        score_with_top1(MODEL, made, batch_tokens=512)
+    assert sorted(traced) == ["encode", "mlm_logits"]
 
 
-def test_more_targets_than_columns():
-    """Every word of the vocabulary at two positions: the columns are computed once, and every target read."""
+def test_a_column_is_projected_once_whatever_the_number_of_its_targets(monkeypatch):
+    """Every word of the vocabulary at two positions, asked for in two requests."""
+    rows, put = [], scorer.put_rows
+    monkeypatch.setattr(scorer, "put_rows", lambda batch, mesh: rows.append(batch) or put(batch, mesh))
     tokens = np.array([1, 7, 8, 3, 9, 2], np.int32)
     positions, targets = np.repeat([3, 1], tiny.VOCAB), np.tile(np.arange(tiny.VOCAB), 2)
-    assert scorer.reads_everything(len(targets), scorer.SHORTEST_ROW, attention=False)
-    (found,) = score(MODEL, [Request(tokens, positions, targets)])
-    np.testing.assert_allclose(found, plain.log_probs(MODEL, tokens)[positions, targets], atol=1e-5)
-
-
-def test_few_rows_of_a_batch_are_empty():
-    for devices, rows in ((1, 1), (1, 33), (1, 74), (3, 74), (8, 1000), (1, 15000)):
-        each = scorer.rows_per_device(rows, 64, devices, 2048)
-        batches = -(-rows // (devices * each))
-        assert each <= 32 and batches == -(-rows // (devices * 32))
-        assert batches * devices * each <= 1.2 * rows + batches * devices
-    assert len({scorer.rows_per_device(rows, 64, 1, 2048) for rows in range(1, 1000)}) <= 20  # shapes to compile
+    some = slice(tiny.VOCAB - 5, tiny.VOCAB + 5)
+    found = score(MODEL, [Request(tokens, positions[i], targets[i]) for i in (some, slice(None))])
+    _, head = rows
+    assert len(head["hidden"]) == len(head["targets"]) == 128
+    assert head["hidden"].any(1).sum() == 2
+    expected = plain.log_probs(MODEL, tokens)[positions, targets]
+    np.testing.assert_allclose(found[0], expected[some], atol=1e-5)
+    np.testing.assert_allclose(found[1], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
