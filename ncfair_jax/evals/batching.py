@@ -59,15 +59,14 @@ def default_batch_tokens() -> int:
 
 
 def batch_size(total: int, most: int, devices: int = 1) -> int:
-    """Rows of a batch on each device: the largest power of two, at most `most`, that leaves few rows of a last batch empty.
+    """Rows of a batch on each device: the largest power of two that is at most `most`, or for a set below a quarter of that,
+    the smallest that holds it.
 
-    Few: a quarter of all rows, or of `most` an eighth. From 4 · `most` rows on it is always the largest one, so that large
-    sets share their programs.
+    So all but small sets share one program. Empty rows of a last batch take less time than another program takes to compile.
     """
-    size = power_of_two(most // 2 + 1) if most > 1 else 1
-    while size > 1 and -total % (size * devices) > max(total // 4, most * devices // 8):
-        size //= 2
-    return size
+    each = -(-total // devices)
+    largest = power_of_two(most // 2 + 1)
+    return largest if 4 * each >= largest else power_of_two(each)
 
 
 def fetched(batches: Iterable[Any]) -> Iterator[Any]:

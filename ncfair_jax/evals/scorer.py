@@ -257,11 +257,14 @@ class Packed(NamedTuple):
 
 
 def pack(sequences: Sequence[_Sequence], row_tokens: int) -> Packed:
-    """Packs sequences into rows with room for T tokens and P scored columns; one P and one K for all, so one compilation."""
+    """Packs sequences into rows with room for T tokens and P scored columns.
+
+    P is a power of two from 8, and K from 16, where a place more costs next to nothing: benchmarks share their programs.
+    """
     lengths = np.array([len(sequence.request.tokens) for sequence in sequences], np.int64)
     counts = np.array([len(sequence.columns) for sequence in sequences], np.int64)
     density = counts.sum() / lengths.sum()
-    row_columns = power_of_two(max(4, int(counts.max()), int(1.25 * row_tokens * density)))
+    row_columns = power_of_two(max(8, int(counts.max()), int(1.25 * row_tokens * density)))
     placement = first_fit_decreasing(lengths, row_tokens, counts, row_columns)
     index = flat_index(placement, lengths)
     attended = np.concatenate([_or_fill(s.request.attention_mask, len(s.request.tokens), 1) for s in sequences])
@@ -284,7 +287,7 @@ def pack(sequences: Sequence[_Sequence], row_tokens: int) -> Packed:
     read[row, rank] = column
     asked = [list(targets) for _, (_, targets) in listed]
     numbers = np.array([len(targets) for targets in asked], np.int64)
-    targets = np.zeros((len(asked), power_of_two(int(numbers.max()))), np.int32)
+    targets = np.zeros((len(asked), power_of_two(max(16, int(numbers.max())))), np.int32)
     targets[np.arange(targets.shape[1]) < numbers[:, None]] = list(chain.from_iterable(asked))
     packed = {
         "tokens": rows(tokens),

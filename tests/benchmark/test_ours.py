@@ -47,9 +47,8 @@ def test_work(training):
 
 
 def test_packed_score_flops():
-    """Three sentences of 20 tokens, one scored column each, share one row of 64 tokens with 4 of them; a batch of the head of
-    this small vocabulary has 128."""
+    """Three sentences of 20 tokens, one scored column each, share one row of 64 tokens with room for 8; the head takes 4."""
     requests = [Request(np.full(20, 5 + i, np.int32), np.array([1]), np.array([7])) for i in range(3)]
-    row = {"rows": 4, "tokens": 64, "scored": 128}
-    assert ours.packed_score_flops(tiny.MODEL, requests) == flops.score_flops(tiny.MODEL, **row, read=4)
+    row = {"rows": 1, "tokens": 64, "scored": 4}
+    assert ours.packed_score_flops(tiny.MODEL, requests) == flops.score_flops(tiny.MODEL, **row, read=8)
     assert ours.packed_score_flops(tiny.MODEL, requests, attention=True) == flops.score_flops(tiny.MODEL, **row)

@@ -16,14 +16,11 @@ def test_row_lengths_are_those_that_take_less_time():
     assert list(batching.buckets(np.zeros(0, np.int64), 768)) == []
 
 
-def test_few_rows_of_a_batch_are_empty():
-    for devices, rows in ((1, 1), (1, 5), (1, 33), (1, 74), (3, 74), (8, 1000), (1, 15000)):
-        each = batching.batch_size(rows, 32, devices)
-        computed = -(-rows // (devices * each)) * devices * each
-        assert each <= 32 and computed - rows <= max(rows // 4, 4 * devices, devices - 1)
-    assert {batching.batch_size(rows, 32) for rows in range(128, 1000)} == {32}
-    assert {batching.batch_size(rows, 32) for rows in range(1, 1000)} <= {1, 2, 4, 8, 16, 32}
-    assert [batching.batch_size(1000, most) for most in (0, 1, 3, 64)] == [1, 1, 2, 64]
+def test_all_but_small_sets_share_one_batch_size():
+    assert {batching.batch_size(rows, 32) for rows in range(8, 1000)} == {32}
+    assert [batching.batch_size(rows, 32) for rows in (1, 2, 3, 5, 7)] == [1, 2, 4, 8, 8]
+    assert [batching.batch_size(rows, 32, devices=8) for rows in (1, 9, 50, 64, 1000)] == [1, 2, 8, 32, 32]
+    assert [batching.batch_size(1000, most) for most in (0, 1, 3, 64, 100)] == [1, 1, 2, 64, 64]
 
 
 def test_power_of_two():

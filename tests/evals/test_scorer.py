@@ -114,8 +114,7 @@ def test_a_column_is_projected_once_whatever_the_number_of_its_targets(monkeypat
     some = slice(tiny.VOCAB - 5, tiny.VOCAB + 5)
     found = score(MODEL, [Request(tokens, positions[i], targets[i]) for i in (some, slice(None))])
     _, head = rows
-    assert len(head["hidden"]) == len(head["targets"]) == 128
-    assert head["hidden"].any(1).sum() == 2
+    assert len(head["hidden"]) == len(head["targets"]) == 2
     expected = plain.log_probs(MODEL, tokens)[positions, targets]
     np.testing.assert_allclose(found[0], expected[some], atol=1e-5)
     np.testing.assert_allclose(found[1], expected, atol=1e-5)
