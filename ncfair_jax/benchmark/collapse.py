@@ -22,11 +22,11 @@ from ncfair_jax.collapse.survey import _add_moments
 from ncfair_jax.data.corpus import text_sentences
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.packing import pack_for_inference
+from ncfair_jax.inference import untuned_jit
 from ncfair_jax.lexicons.classes import build_classes
 from ncfair_jax.lexicons.lexicon import load_lexicon
 from ncfair_jax.models.encoder import encode
 from ncfair_jax.models.hf import load_pretrained
-from ncfair_jax.untuned import untuned_jit
 
 CLASSES, WIDTH = 30522, 768  # BERT-base's vocabulary and width
 NC4_ROWS = 2048

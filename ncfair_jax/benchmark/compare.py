@@ -23,7 +23,7 @@ from ncfair_jax.benchmark.flops import score_flops, train_flops
 from ncfair_jax.benchmark.padded import RELEASED_LENGTH, Scored, Sentence, save_ragged, unpack
 from ncfair_jax.config import to_dict
 from ncfair_jax.evals import crows_pairs
-from ncfair_jax.evals.scorer import Request, mask_id
+from ncfair_jax.evals.requests import Request, mask_id
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.hf import Pretrained, load_pretrained
 from ncfair_jax.sharding import make_mesh

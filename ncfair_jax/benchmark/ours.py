@@ -14,7 +14,7 @@ from ncfair_jax.config import RunConfig, base_config, freeze
 from ncfair_jax.data.packing import pack_for_inference, round_up
 from ncfair_jax.evals import scorer
 from ncfair_jax.evals.batching import batch_size, buckets, default_batch_tokens, power_of_two
-from ncfair_jax.evals.scorer import Request
+from ncfair_jax.evals.requests import Request, merge, pack
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.objectives.base import Batch
@@ -144,11 +144,11 @@ def packed_score_flops(model: ModelConfig, requests: Sequence[Request], attentio
     Args:
         attention: the scorer is also asked for attention, and so computes the last layer everywhere.
     """
-    sequences = [sequence for sequence in scorer._unique(requests)[0] if sequence.columns]
+    sequences = [sequence for sequence in merge(requests)[0] if sequence.columns]
     flops = 0
     lengths = np.array([len(sequence.request.tokens) for sequence in sequences])
     for row_tokens, members in buckets(lengths, model.hidden_size):
-        packed = scorer.pack([sequences[i] for i in members], row_tokens)
+        packed = pack([sequences[i] for i in members], row_tokens)
         rows = computed(len(packed.read), default_batch_tokens() // row_tokens)
         scored = round_up(len(packed.targets), scorer.head_columns(len(packed.targets), model.vocab_size))
         read = None if scorer.reads_everything(packed, attention) else packed.read.shape[1]

@@ -106,7 +106,7 @@ def torch_scoring(spec: Answer) -> Contestant:
 def our_scoring(spec: Answer) -> Contestant:
     """The package's scorer on the same requests."""
     from ncfair_jax.benchmark import ours
-    from ncfair_jax.evals.scorer import Request
+    from ncfair_jax.evals.requests import Request
 
     groups = load_ragged(Path(spec["requests"]), Scored)
     score = ours.make_scorer(spec["model"])

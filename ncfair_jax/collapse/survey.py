@@ -31,10 +31,10 @@ from ncfair_jax.collapse.forward import (
 )
 from ncfair_jax.collapse.stored import StoredGroups, refuse_other_survey
 from ncfair_jax.data.packing import pack_for_inference
+from ncfair_jax.inference import untuned_jit
 from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.models.encoder import ModelConfig, Params
 from ncfair_jax.sharding import replicate
-from ncfair_jax.untuned import untuned_jit
 
 Groups = Sequence[ClassStats]
 

@@ -3,7 +3,6 @@
 Letters: R rows, T tokens a row, P places of first tokens a row, E examples, D hidden, C classes.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from functools import partial
 
@@ -19,11 +18,11 @@ from rich.progress import track
 from ncfair_jax.data.labelled import Encoded, Labelled, encode_labelled
 from ncfair_jax.data.packing import pack_for_inference
 from ncfair_jax.evals.batching import default_batch_tokens, fetched
+from ncfair_jax.inference import judging_config, untuned_jit
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import class_outputs
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.sharding import put_rows, replicate
-from ncfair_jax.untuned import untuned_jit
 
 
 def outputs(
@@ -45,7 +44,7 @@ def outputs(
     if not examples:
         return np.zeros((0, head["classifier"]["kernel"].shape[1]), np.float32)
     encoded = encode_labelled(examples, model.tokenizer, max_tokens)
-    config = dataclasses.replace(model.config, activation_dtype="float32", attention="xla", remat=False)
+    config = judging_config(model.config)
     params, head = replicate((model.params, head), mesh)
     with jax.default_matmul_precision("highest"):
         return _packed_outputs(config, params, head, encoded, row_tokens, mesh, progress)

@@ -23,8 +23,9 @@ from jax.sharding import Mesh
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.quality import TEXT_FLAGS, irregular, repeats, stored_flags
+from ncfair_jax.evals.requests import Request, mask_id
 from ncfair_jax.evals.results import Result, Table, read_rows
-from ncfair_jax.evals.scorer import Request, mask_id, score
+from ncfair_jax.evals.scorer import score
 from ncfair_jax.evals.significance import Sample, cluster_sums, ratio, summarise
 from ncfair_jax.models.hf import Pretrained
 

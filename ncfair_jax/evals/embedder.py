@@ -6,7 +6,6 @@ them apart; one jitted function per row length pools every segment of a row on t
 Letters: R rows of a batch, T tokens a row, S segments a row, L tokens of a sequence, D hidden, E sequences.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from functools import partial
 
@@ -22,10 +21,10 @@ from rich.progress import track
 from ncfair_jax.data.packing import PackedRows, pack_for_inference
 from ncfair_jax.evals.batching import batch_size, buckets, default_batch_tokens, fetched, power_of_two
 from ncfair_jax.evals.observation import observable
+from ncfair_jax.inference import judging_config, untuned_jit
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.sharding import put_rows, replicate
-from ncfair_jax.untuned import untuned_jit
 
 POOLS = ("mean", "cls")
 
@@ -60,7 +59,7 @@ def embed(
     """
     if pool not in POOLS:
         raise ValueError(f"pool={pool!r}; choose from {POOLS}")
-    config = dataclasses.replace(pretrained.config, activation_dtype="float32", attention="xla", remat=False)
+    config = judging_config(pretrained.config)
     for number, tokens in enumerate(sequences):
         _check(number, tokens, config)
     index: dict[bytes, int] = {}

@@ -20,8 +20,9 @@ from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.crows_pairs import one_mask_each
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.quality import TEXT_FLAGS, repeats, stored_flags
+from ncfair_jax.evals.requests import Request, mask_id
 from ncfair_jax.evals.results import Result, Table
-from ncfair_jax.evals.scorer import Request, mask_id, score_with_top1
+from ncfair_jax.evals.scorer import score_with_top1
 from ncfair_jax.evals.significance import Sample, cluster_sums, ratio, summarise_sample
 from ncfair_jax.models.hf import Pretrained
 

@@ -9,10 +9,8 @@ Letters: R rows of a batch, T tokens a row, P scored columns a row, N scored col
 K targets a column, L tokens of a request, V vocabulary, D hidden.
 """
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import chain
 from typing import NamedTuple
 
 import jax
@@ -24,49 +22,26 @@ from jaxtyping import Array, Float
 from rich.console import Console
 from rich.progress import track
 
-from ncfair_jax.data.packing import first_fit_decreasing, flat_index, scatter_rows
 from ncfair_jax.evals.batching import (
     batch_size,
     buckets,
     default_batch_tokens,
     fetched,
     pad_rows,
-    power_of_two,
     regroup,
 )
 from ncfair_jax.evals.observation import observable
+from ncfair_jax.evals.requests import Asked, Packed, Request, check, merge, pack
+from ncfair_jax.inference import judging_config, untuned_jit
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform, nsp_logits, nsp_transform
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.sharding import put_rows, replicate
-from ncfair_jax.untuned import untuned_jit
 
 # What is made of the hidden state at a scored position: features, then logits of the targets.
 HEADS = {"mlm": (mlm_transform, mlm_logits), "nsp": (nsp_transform, nsp_logits)}
 CPU_LOGITS = 2**22  # at most so many exist at a time: 16 MiB stay in the cache
 ACCELERATOR_LOGITS = 2**25  # per device
-
-
-class ScorerError(ValueError):
-    """A request that this model cannot score; the message names the request."""
-
-
-class Request(NamedTuple):
-    """One sequence and what to score in it.
-
-    Attributes:
-        tokens: i32[L], special tokens included; whether a scored position is masked is the caller's business.
-        positions: i32[P], where to score; may repeat.
-        targets: i32[P], the token id whose log-probability is asked for at each position.
-        attention_mask: i32[L], 0 where nobody may look (such a position cannot be scored); None: all 1.
-        token_types: i32[L]; None: all 0.
-    """
-
-    tokens: np.ndarray
-    positions: np.ndarray
-    targets: np.ndarray
-    attention_mask: np.ndarray | None = None
-    token_types: np.ndarray | None = None
 
 
 class Scores(NamedTuple):
@@ -117,10 +92,9 @@ def score_with_top1(
         ScorerError: for a sequence longer than the model takes, an id beyond its vocabulary, a position outside the
             sequence or not attended to, or lists of unequal length.
     """
-    config = dataclasses.replace(pretrained.config, activation_dtype="float32", attention="xla", remat=False)
-    for number, request in enumerate(requests):
-        _check(number, request, config)
-    sequences, slots_of_request = _unique(requests)
+    config = judging_config(pretrained.config)
+    check(requests, config)
+    sequences, slots_of_request = merge(requests)
     params = replicate(pretrained.params, mesh)
     found = [Found(np.zeros((0, 1, 2), np.float32), np.zeros(0, np.float32))] * len(sequences)
     scored = np.array([i for i, sequence in enumerate(sequences) if sequence.columns], np.int64)
@@ -151,45 +125,11 @@ class Found(NamedTuple):
     attention: np.ndarray
 
 
-class _Sequence(NamedTuple):
-    """A distinct sequence, and for each scored position the number of its column and of each target the place there."""
-
-    request: Request
-    columns: dict[int, tuple[int, dict[int, int]]]
-
-
-# Of a request: the number of its sequence, and the columns and places of its targets.
-Slots = tuple[int, np.ndarray, np.ndarray]
-
-
-def _unique(requests: Sequence[Request]) -> tuple[list[_Sequence], list[Slots]]:
-    """Merges requests about the same sequence: BEC-Pro needs 12 times fewer forward passes, StereoSet 2 times fewer."""
-    index: dict[tuple[bytes, bytes, bytes], int] = {}
-    sequences: list[_Sequence] = []
-    slots: list[Slots] = []
-    for request in requests:
-        key = tuple(
-            b"" if part is None else np.asarray(part, np.int32).tobytes()
-            for part in (request.tokens, request.attention_mask, request.token_types)
-        )
-        number = index.setdefault(key, len(sequences))  # type: ignore[arg-type]
-        if number == len(sequences):
-            sequences.append(_Sequence(request, {}))
-        columns = sequences[number].columns
-        asked = zip(np.asarray(request.positions).tolist(), np.asarray(request.targets).tolist(), strict=True)
-        places = []
-        for position, target in asked:
-            column, targets = columns.setdefault(position, (len(columns), {}))
-            places.append((column, targets.setdefault(target, len(targets))))
-        slots.append((number, *np.array(places, np.int64).reshape(-1, 2).T))  # type: ignore[arg-type]
-    return sequences, slots
-
-
 def _score_bucket(
     config: ModelConfig,
     readout: Readout,
     params: Params,
-    sequences: list[_Sequence],
+    sequences: list[Asked],
     row_tokens: int,
     mesh: Mesh | None,
     batch_tokens: int | None,
@@ -234,72 +174,6 @@ def _score_bucket(
         Found(values[first : first + len(sequence.columns)], attention[first : first + len(sequence.columns)])
         for first, sequence in zip(packed.first, sequences, strict=True)
     ]
-
-
-class Packed(NamedTuple):
-    """Sequences in rows. Scored columns are listed row by row, and in a row from left to right of its sequences.
-
-    Attributes:
-        rows: tokens, segment_ids, positions, token_types i32[R,T].
-        read: the scored columns of each row, i32[R,P]; 0 where there are fewer.
-        row, column, rank: of every scored column its row, its place there, and how many of its row precede it, i64[N].
-        targets: i32[N,K]; 0 where there are fewer.
-        first: of every sequence the number of its first scored column, i64[E].
-    """
-
-    rows: dict[str, np.ndarray]
-    read: np.ndarray
-    row: np.ndarray
-    column: np.ndarray
-    rank: np.ndarray
-    targets: np.ndarray
-    first: np.ndarray
-
-
-def pack(sequences: Sequence[_Sequence], row_tokens: int) -> Packed:
-    """Packs sequences into rows with room for T tokens and P scored columns.
-
-    P is a power of two from 8, and K from 16, where a place more costs next to nothing: benchmarks share their programs.
-    """
-    lengths = np.array([len(sequence.request.tokens) for sequence in sequences], np.int64)
-    counts = np.array([len(sequence.columns) for sequence in sequences], np.int64)
-    density = counts.sum() / lengths.sum()
-    row_columns = power_of_two(max(8, int(counts.max()), int(1.25 * row_tokens * density)))
-    placement = first_fit_decreasing(lengths, row_tokens, counts, row_columns)
-    index = flat_index(placement, lengths)
-    attended = np.concatenate([_or_fill(s.request.attention_mask, len(s.request.tokens), 1) for s in sequences])
-    types = np.concatenate([_or_fill(s.request.token_types, len(s.request.tokens), 0) for s in sequences])
-    tokens = np.concatenate([s.request.tokens for s in sequences])
-
-    def rows(values: np.ndarray) -> np.ndarray:
-        return scatter_rows(values, index, placement.num_rows, row_tokens)
-
-    order = np.lexsort((placement.offset, placement.row))
-    ends = np.cumsum(counts[order])
-    first = np.zeros(len(sequences), np.int64)
-    first[order] = ends - counts[order]
-    row = np.repeat(placement.row[order], counts[order])
-    listed = [column for i in order for column in sequences[i].columns.items()]
-    offset = np.repeat(placement.offset[order], counts[order])
-    column = offset + np.array([position for position, _ in listed], np.int64)
-    rank = np.arange(len(row)) - np.searchsorted(row, row)
-    read = np.zeros((placement.num_rows, row_columns), np.int32)
-    read[row, rank] = column
-    asked = [list(targets) for _, (_, targets) in listed]
-    numbers = np.array([len(targets) for targets in asked], np.int64)
-    targets = np.zeros((len(asked), power_of_two(max(16, int(numbers.max())))), np.int32)
-    targets[np.arange(targets.shape[1]) < numbers[:, None]] = list(chain.from_iterable(asked))
-    packed = {
-        "tokens": rows(tokens),
-        "segment_ids": rows(np.where(attended > 0, index.segment, 0)),
-        "positions": rows(index.position),
-        "token_types": rows(types),
-    }
-    return Packed(packed, read, row, column, rank, targets, first)
-
-
-def _or_fill(values: np.ndarray | None, length: int, fill: int) -> np.ndarray:
-    return np.full(length, fill, np.int32) if values is None else np.asarray(values, np.int32)
 
 
 def reads_everything(packed: Packed, attention: bool) -> bool:
@@ -352,46 +226,3 @@ def _project(
     is_top = asked >= logits.max(1, keepdims=True)
     values = jnp.stack([log_probs, is_top.astype(jnp.float32)], axis=-1)
     return values if everywhere is None else jax.lax.with_sharding_constraint(values, everywhere)
-
-
-def _check(number: int, request: Request, config: ModelConfig) -> None:
-    length = len(request.tokens)
-    problem = ""
-    if length > config.max_tokens:
-        problem = f"has {length} tokens, but the model takes {config.max_tokens}; shorten it or leave it out"
-    elif len(request.positions) != len(request.targets):
-        problem = f"has {len(request.positions)} positions, but {len(request.targets)} targets; give one target each"
-    elif any(part is not None and len(part) != length for part in (request.attention_mask, request.token_types)):
-        problem = f"has {length} tokens, but an attention_mask or token_types of another length"
-    elif len(unknown := _outside(config.vocab_size, request.tokens, request.targets)):
-        problem = (
-            f"has id {unknown[0]}, outside the vocabulary of {config.vocab_size}; "
-            "was it made with the model's own tokenizer?"
-        )
-    elif len(request.positions) == 0:
-        return
-    elif np.min(request.positions) < 0 or np.max(request.positions) >= length:
-        problem = f"asks for positions {list(request.positions)} of {length} tokens; count from 0"
-    elif request.attention_mask is not None and not np.all(np.asarray(request.attention_mask)[request.positions]):
-        problem = "asks for a position that its attention_mask hides; score attended positions only"
-    if problem:
-        raise ScorerError(f"request {number} {problem}")
-
-
-def _outside(vocab_size: int, *parts: np.ndarray) -> np.ndarray:
-    ids = np.concatenate([np.asarray(part, np.int64) for part in parts])
-    return ids[(ids < 0) | (ids >= vocab_size)]
-
-
-def mask_id(pretrained: Pretrained) -> int:
-    """The id of the mask token.
-
-    Raises:
-        ScorerError: if the tokenizer has none.
-    """
-    found = pretrained.tokenizer.mask_token_id
-    if found is None:
-        raise ScorerError(
-            "the tokenizer has no mask token, which masked-LM benchmarks need; use the tokenizer of a BERT or RoBERTa model"
-        )
-    return int(found)

@@ -12,7 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ncfair_jax.evals.crows_pairs import one_mask_each
-from ncfair_jax.evals.scorer import Request, ScorerError, mask_id, score
+from ncfair_jax.evals.requests import Request, ScorerError, mask_id
+from ncfair_jax.evals.scorer import score
 from ncfair_jax.models.hf import Pretrained
 
 MASK = "[MASK]"  # stands for the model's own mask token

@@ -16,8 +16,9 @@ from ncfair_jax.evals import stereoset
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.quality import TEXT_FLAGS, irregular, repeats
+from ncfair_jax.evals.requests import Request, ScorerError
 from ncfair_jax.evals.results import Result
-from ncfair_jax.evals.scorer import Request, ScorerError, score_with_top1
+from ncfair_jax.evals.scorer import score_with_top1
 from ncfair_jax.evals.significance import summarise
 from ncfair_jax.evals.stereoset import INTERSENTENCE, OFFICIAL_FILES, Example, read_examples
 from ncfair_jax.models.hf import Pretrained

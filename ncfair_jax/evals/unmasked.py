@@ -21,8 +21,9 @@ from ncfair_jax.evals import crows_pairs, stereoset
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.quality import TEXT_FLAGS, irregular, repeats, stored_flags
+from ncfair_jax.evals.requests import Request, mask_id
 from ncfair_jax.evals.results import Result, Table
-from ncfair_jax.evals.scorer import Request, mask_id, score, score_with_top1
+from ncfair_jax.evals.scorer import score, score_with_top1
 from ncfair_jax.evals.significance import Figures, Sample, cluster_sums, ratio, summarise
 from ncfair_jax.models.hf import Pretrained
 

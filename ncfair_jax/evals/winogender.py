@@ -19,8 +19,9 @@ from jax.sharding import Mesh
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.quality import repeats, stored_flags
+from ncfair_jax.evals.requests import Request
 from ncfair_jax.evals.results import Result, Table, read_rows
-from ncfair_jax.evals.scorer import Request, score
+from ncfair_jax.evals.scorer import score
 from ncfair_jax.evals.sentences import MASK, gap_token, with_gap
 from ncfair_jax.evals.significance import Figures, Sample, cluster_sums, ratio, summarise_sample
 from ncfair_jax.models.hf import Pretrained

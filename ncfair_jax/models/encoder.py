@@ -46,6 +46,7 @@ class ModelConfig:
         activation_dtype: "float32" or "bfloat16". Parameters, LayerNorm, softmax and logits are float32 in both.
         remat: recompute each layer in the backward pass instead of storing its inside.
         attention: a name in `attention.IMPLEMENTATIONS`.
+        scan_layers: all layers but the last as one loop, which compiles in a fraction of the time; without dropout only.
         initializer_range: standard deviation of fresh matrices and embeddings.
     Raises:
         ValueError: for a name that is not among the choices, or heads that do not divide the hidden size.
@@ -66,6 +67,7 @@ class ModelConfig:
     activation_dtype: str = "float32"
     remat: bool = False
     attention: str = "xla"
+    scan_layers: bool = False
     initializer_range: float = 0.02
 
     def __post_init__(self) -> None:
@@ -233,9 +235,8 @@ class Layers(Module):
         outputs = [x]
         for index in range(self.config.num_layers):
             x = seen = outputs[-1]
-            if read is not None and index == self.config.num_layers - 1:
-                x = at_columns(seen, read)
-                mask = jnp.take_along_axis(mask, read[:, None, :, None], axis=2)
+            if index == self.config.num_layers - 1:
+                x, mask = queries(seen, mask, read)
             learned = None if prefix is None else prefix[index]
             outputs.append(layer(self.config, self.train, name=f"layer_{index}")(x, seen, mask, learned))
         return tuple(outputs)
@@ -244,6 +245,21 @@ class Layers(Module):
 def at_columns(x: Float[Array, "R T D"], columns: Int[Array, "R Q"]) -> Float[Array, "R Q D"]:
     """Of each row, the vectors at its columns."""
     return jnp.take_along_axis(x, columns[..., None], axis=1)
+
+
+def queries(seen: Float[Array, "R T D"], mask: Mask, read: Int[Array, "R Q"] | None) -> tuple[Array, Mask]:
+    """What the last layer computes: of `seen`, and of the mask, the columns `read` (None: all)."""
+    if read is None:
+        return seen, mask
+    return at_columns(seen, read), jnp.take_along_axis(mask, read[:, None, :, None], axis=2)
+
+
+def attention_mask(segment_ids: Int[Array, "R T"], prefix: Float[Array, "L 2 P H C"] | None) -> Mask:
+    """Who sees whom: the tokens of a segment each other, and all a prefix."""
+    mask = segment_mask(segment_ids)
+    if prefix is not None:
+        mask = jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (prefix.shape[2], 0)), constant_values=True)
+    return mask
 
 
 class Encoder(Module):
@@ -260,10 +276,41 @@ class Encoder(Module):
         read: Array | None = None,
     ) -> tuple[Array, ...]:
         x = Embeddings(self.config, self.train, name="embeddings")(tokens, positions, token_types)
-        mask = segment_mask(segment_ids)
-        if prefix is not None:
-            mask = jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (prefix.shape[2], 0)), constant_values=True)
-        return Layers(self.config, self.train, name="encoder")(x, mask, prefix, read)
+        return Layers(self.config, self.train, name="encoder")(x, attention_mask(segment_ids, prefix), prefix, read)
+
+
+def scan_encoder(
+    config: ModelConfig,
+    params: Params,
+    tokens: Array,
+    segment_ids: Array,
+    positions: Array,
+    token_types: Array,
+    prefix: Array | None,
+    read: Array | None,
+    received_attention: bool,
+) -> tuple[tuple[Array, ...], Float[Array, "L R T"] | None]:
+    """What `Encoder` computes without dropout, and the attention each layer pays; all layers but the last are one loop."""
+    x: Any = Embeddings(config, False).apply({"params": params["embeddings"]}, tokens, positions, token_types)
+    mask = attention_mask(segment_ids, prefix)
+    weights = [params["encoder"][f"layer_{index}"] for index in range(config.num_layers)]
+    looped = jax.tree.map(lambda *layers: jnp.stack(layers), *weights[:-1])
+
+    def layer(x: Array, seen: Array, mask: Mask, weights: Params, learned: Array | None) -> tuple[Array, Any]:
+        output, sown = Layer(config, False).apply(
+            {"params": weights}, x, seen, mask, learned, mutable=[RECEIVED] if received_attention else []
+        )
+        return output, jax.tree.leaves(sown)[0] if received_attention else None
+
+    def step(seen: Array, inputs: tuple[Params, Array | None]) -> tuple[Array, tuple[Array, Any]]:
+        output, paid = layer(seen, seen, mask, *inputs)
+        return output, (output, paid)
+
+    seen, (outputs, paid) = jax.lax.scan(step, x, (looped, None if prefix is None else prefix[:-1]))
+    learned = None if prefix is None else prefix[-1]
+    queried, its_mask = queries(seen, mask, read)
+    last, paid_last = layer(queried, seen, its_mask, weights[-1], learned)
+    return (x, *outputs, last), None if paid_last is None else jnp.concatenate([paid, paid_last[None]])
 
 
 def encode(
@@ -296,20 +343,24 @@ def encode(
         Hidden states in the activation dtype. Those of pads are finite and mean nothing; those of ids or positions
         beyond their table are NaN.
     Raises:
-        ValueError: if `read` leaves out what `received_attention` averages.
+        ValueError: if `read` leaves out what `received_attention` averages, or dropout is asked of `scan_layers`.
     """
     if read is not None and received_attention:
         raise ValueError("received_attention averages over all tokens, but `read` names some; leave one of them out")
     if token_types is None:
         token_types = jnp.zeros_like(tokens)
+    if config.scan_layers and dropout_rng is not None:
+        raise ValueError("scan_layers has no dropout; leave it out, or give no dropout_rng")
     rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
     module = Encoder(config, train=dropout_rng is not None)
     inputs = (tokens, segment_ids, positions, token_types, params.get(PREFIX), read)
+    layers: Any
     paid = None
-    if received_attention:
-        layers: Any
+    if config.scan_layers and config.num_layers > 1:
+        layers, paid = scan_encoder(config, params, *inputs, received_attention)
+    elif received_attention:
         layers, sown = module.apply({"params": params}, *inputs, rngs=rngs, mutable=[RECEIVED])
-        paid = jnp.stack(jax.tree.leaves(sown)).mean(0)  # of [L,R,T]
+        paid = jnp.stack(jax.tree.leaves(sown))  # [L,R,T]
     else:
         layers = module.apply({"params": params}, *inputs, rngs=rngs)
-    return EncoderOutput(layers[-1], layers if all_layers else None, paid)
+    return EncoderOutput(layers[-1], layers if all_layers else None, None if paid is None else paid.mean(0))

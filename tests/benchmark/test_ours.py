@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ncfair_jax.benchmark import compare, flops, ours
-from ncfair_jax.evals.scorer import Request
+from ncfair_jax.evals.requests import Request
 from ncfair_jax.sharding import put_batch
 from ncfair_jax.state import make_train_step
 from ncfair_jax.train import start_state

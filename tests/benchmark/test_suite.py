@@ -16,7 +16,8 @@ from ncfair_jax.evals.benchmark import Benchmark
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.observation import Observation, observed
 from ncfair_jax.evals.registry import BENCHMARKS
-from ncfair_jax.evals.scorer import Request, Scores
+from ncfair_jax.evals.requests import Request
+from ncfair_jax.evals.scorer import Scores
 from ncfair_jax.models.hf import load_pretrained, save_pretrained
 from tests import tiny
 from tests.evals import plain

@@ -9,7 +9,7 @@ import pytest
 from ncfair_jax.benchmark import compare, ours
 from ncfair_jax.benchmark.padded import Scored, unpack
 from ncfair_jax.evals.embedder import embed
-from ncfair_jax.evals.scorer import Request
+from ncfair_jax.evals.requests import Request
 from ncfair_jax.models.hf import load_pretrained
 
 pytestmark = pytest.mark.parity

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ncfair_jax.evals import scorer
-from ncfair_jax.evals.scorer import Request, ScorerError, mask_id, score, score_with_top1
+from ncfair_jax.evals.requests import Request, ScorerError, mask_id
+from ncfair_jax.evals.scorer import score, score_with_top1
 from ncfair_jax.models.encoder import encode
 from ncfair_jax.models.hf import Pretrained
 from tests import tiny

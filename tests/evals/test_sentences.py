@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ncfair_jax.evals.scorer import ScorerError
+from ncfair_jax.evals.requests import ScorerError
 from ncfair_jax.evals.sentences import pseudo_log_likelihoods, word_log_probs
 from tests import tiny_hub
 from tests.evals import plain

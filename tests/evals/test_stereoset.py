@@ -7,7 +7,8 @@ import pytest
 
 from ncfair_jax.evals import stereoset
 from ncfair_jax.evals.files import DataError, DataFolder
-from ncfair_jax.evals.scorer import Request, score
+from ncfair_jax.evals.requests import Request
+from ncfair_jax.evals.scorer import score
 from ncfair_jax.evals.stereoset import GENDER_DEV_TARGETS, filler, filler_rows, load_examples, read_examples
 from ncfair_jax.models.hf import load_pretrained
 from tests.evals import plain

@@ -11,7 +11,7 @@ from ncfair_jax.evals import stereoset_intersentence as inter
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.registry import EvaluationError
 from ncfair_jax.evals.registry import evaluate as run_benchmarks
-from ncfair_jax.evals.scorer import ScorerError
+from ncfair_jax.evals.requests import ScorerError
 from ncfair_jax.models.hf import ModelFolderError, load_pretrained, save_pretrained
 from tests.evals import plain
 

@@ -297,3 +297,26 @@ def test_gradients_through_columns_read_are_those_of_the_whole():
 
     whole, read = (jax.grad(loss)(tiny.params(), chosen) for chosen in (None, columns))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), whole, read)
+
+
+@pytest.mark.parametrize(
+    ("layers", "prefix", "read"), [(1, False, True), (2, True, False), (4, False, False), (4, True, True)]
+)
+def test_layers_in_a_loop_are_those_one_by_one(layers, prefix, read):
+    config = dataclasses.replace(tiny.MODEL, num_layers=layers)
+    looped = dataclasses.replace(config, scan_layers=True)
+    params = tiny.params(model=config)
+    if prefix:
+        params["prefix"] = jax.random.normal(jax.random.key(1), (layers, 2, 3, config.num_heads, 8))
+    inputs = rows([1, 7, 8, 2], [1, 9, 2], tokens=10)
+    wanted = {"all_layers": True, "read": jnp.array([[1, 5, 4]]) if read else None, "received_attention": not read}
+    ours, expected = (encode(each, params, *inputs, **wanted) for each in (looped, config))
+    assert len(ours.all_layers) == layers + 1
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, expected)
+    if layers > 1:
+        assert "scan" in str(jax.make_jaxpr(lambda: encode(looped, params, *inputs).hidden_states)())
+
+
+def test_a_loop_of_layers_refuses_dropout():
+    with pytest.raises(ValueError, match="scan_layers has no dropout"):
+        hidden([1, 7, 2], config=dataclasses.replace(tiny.MODEL, scan_layers=True), dropout_rng=jax.random.key(0))
