@@ -13,7 +13,7 @@ from jaxtyping import Array, Int
 from ncfair_jax.config import CorefConfig
 from ncfair_jax.data.conll import Cluster, Document
 from ncfair_jax.data.coref import Encoded, columns_of, encode_document, lay_out, shape_of
-from ncfair_jax.inference import untuned_jit
+from ncfair_jax.inference import judging_config, untuned_jit
 from ncfair_jax.models.antecedents import best_antecedents
 from ncfair_jax.models.coref import rank
 from ncfair_jax.models.encoder import ModelConfig, Params
@@ -44,6 +44,7 @@ def predict_clusters(
     by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
     for number, document in enumerate(encoded):
         by_shape[shape_of([document], segment_tokens)].append(number)
+    model = judging_config(pretrained.config)
     params, own = replicate((pretrained.params, own), mesh)
     everywhere = None if mesh is None else NamedSharding(mesh, P())
     devices = 1 if mesh is None else mesh.size
@@ -56,9 +57,7 @@ def predict_clusters(
             batch = lay_out([encoded[i] for i in chosen], size, segment_tokens, config.max_width)
             del batch["gold"], batch["weights"]
             with jax.default_matmul_precision("highest"):
-                links = jax.device_get(
-                    _links(pretrained.config, config, everywhere, params, own, put_rows(batch, mesh))
-                )
+                links = jax.device_get(_links(model, config, everywhere, params, own, put_rows(batch, mesh)))
             for row, number in enumerate(chosen):
                 spans = clusters_of(*(array[row] for array in links))
                 found[number] = _as_words(spans, encoded[number], row_tokens)

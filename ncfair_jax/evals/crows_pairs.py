@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
-from ncfair_jax.evals.quality import TEXT_FLAGS, irregular, repeats, stored_flags
+from ncfair_jax.evals.quality import TEXT_FLAGS, holds_unknown, irregular, repeats, stored_flags
 from ncfair_jax.evals.requests import Request, mask_id
 from ncfair_jax.evals.results import Result, Table, read_rows
 from ncfair_jax.evals.scorer import score
@@ -146,7 +146,7 @@ def evaluate(
         for name, value in zip(COLUMNS, (pair.index, pair.bias_type, pair.direction, *means, *sums), strict=True):
             table[name].append(value)
     metrics, intervals = summarise(samples(table))
-    unknown = np.array([(tokens == tokenizer.unk_token_id).any() for tokens in encoded])
+    unknown = np.array(holds_unknown(encoded, tokenizer))
     table |= {
         "unknown": unknown.reshape(-1, 2).any(1).astype(int).tolist(),
         "duplicate": repeats([frozenset((pair.more.lower(), pair.less.lower())) for pair in pairs]),

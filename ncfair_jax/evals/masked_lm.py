@@ -19,7 +19,7 @@ from ncfair_jax.data.wikitext import heldout_text
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.crows_pairs import one_mask_each
 from ncfair_jax.evals.files import DataFolder
-from ncfair_jax.evals.quality import TEXT_FLAGS, repeats, stored_flags
+from ncfair_jax.evals.quality import TEXT_FLAGS, holds_unknown, repeats, stored_flags
 from ncfair_jax.evals.requests import Request, mask_id
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score_with_top1
@@ -90,7 +90,7 @@ def evaluate(
         )
         done += len(group)
     table |= {
-        "unknown": [int((tokens == pretrained.tokenizer.unk_token_id).any()) for tokens in encoded],
+        "unknown": holds_unknown(encoded, pretrained.tokenizer),
         "duplicate": repeats(sentences),
         "malformed": [int(WIKITEXT_GAP in sentence) for sentence in sentences],
     }

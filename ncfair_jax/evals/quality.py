@@ -4,7 +4,7 @@ A benchmark flags rows of its table (`Benchmark.flags`): words unknown to the vo
 doubtful items. The figures without them come from the same scores by the same function, so they differ by the rows only.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,11 @@ def _figures(benchmark: Benchmark, table: Table) -> Mapping[str, Any]:
 def stored_flags(table: Table, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Flags that a benchmark wrote into its table as 0 and 1."""
     return {name: np.array(table[name], bool) for name in names}
+
+
+def holds_unknown(sequences: Iterable[np.ndarray], tokenizer: Any) -> list[int]:
+    """1 where a sequence of token ids has one that stands for words unknown to the vocabulary, else 0."""
+    return [int((tokens == tokenizer.unk_token_id).any()) for tokens in sequences]
 
 
 def repeats(keys: Sequence[Hashable]) -> list[int]:

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.embedder import embed
 from ncfair_jax.evals.files import DataError, DataFolder
-from ncfair_jax.evals.quality import irregular, repeats, stored_flags
+from ncfair_jax.evals.quality import holds_unknown, irregular, repeats, stored_flags
 from ncfair_jax.evals.results import Result, Table, read_json
 from ncfair_jax.evals.seat_tests import GROUPS, SHA256
 from ncfair_jax.evals.significance import Sample, cluster_sums, ratio, summarise
@@ -132,7 +132,7 @@ def evaluate(
     encoded = [np.array(ids, np.int32) for ids in pretrained.tokenizer(texts)["input_ids"]]
     vectors = embed(pretrained, encoded, pool=pool, mesh=mesh, progress=progress).astype(float)
     associations = association_table(texts, vectors, tests)
-    unknown = dict(zip(texts, (bool((ids == pretrained.tokenizer.unk_token_id).any()) for ids in encoded), strict=True))
+    unknown = dict(zip(texts, holds_unknown(encoded, pretrained.tokenizer), strict=True))
     table: Table = {name: [] for name in COLUMNS}
     examples: Table = {name: [] for name in EXAMPLE_COLUMNS}
     place = {text: i for i, text in enumerate(texts)}
@@ -144,7 +144,7 @@ def evaluate(
             table["association"] += associations[[place[text] for text in part], number].tolist()
             examples["text"] += part
             examples["term"] += terms(part)
-    table["unknown"] = [int(unknown[text]) for text in examples["text"]]
+    table["unknown"] = [unknown[text] for text in examples["text"]]
     metrics, intervals = summarise(samples(table | examples))
     for name, tested in p_values(table).items():
         metrics["tests"][name] |= tested

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from ncfair_jax.evals import stereoset
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
-from ncfair_jax.evals.quality import TEXT_FLAGS, irregular, repeats
+from ncfair_jax.evals.quality import TEXT_FLAGS, holds_unknown, irregular, repeats
 from ncfair_jax.evals.requests import Request, ScorerError
 from ncfair_jax.evals.results import Result
 from ncfair_jax.evals.scorer import score_with_top1
@@ -90,7 +90,7 @@ def evaluate(
     log_probs = score_with_top1(pretrained, requests, mesh=mesh, progress=progress, head="nsp").log_probs
     scores = np.exp(np.array(log_probs, np.float64)).reshape(-1, 3)
     table, splits = stereoset.tables(examples, scores)
-    unknown = [bool((request.tokens == pretrained.tokenizer.unk_token_id).any()) for request in requests]
+    unknown = holds_unknown((request.tokens for request in requests), pretrained.tokenizer)
     table |= {
         "unknown": np.reshape(unknown, (-1, 3)).any(1).astype(int).tolist(),
         "duplicate": repeats([(e.context.lower(), *(text.lower() for text in e.sentences)) for e in examples]),

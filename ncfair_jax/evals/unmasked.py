@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from ncfair_jax.evals import crows_pairs, stereoset
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.files import DataFolder
-from ncfair_jax.evals.quality import TEXT_FLAGS, irregular, repeats, stored_flags
+from ncfair_jax.evals.quality import TEXT_FLAGS, holds_unknown, irregular, repeats, stored_flags
 from ncfair_jax.evals.requests import Request, mask_id
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score, score_with_top1
@@ -105,7 +105,7 @@ def evaluate(
     # Of both sentences together.
     table["top1"] = [float(a.sum() + b.sum()) for a, b in zip(scores.top1[::2], scores.top1[1::2], strict=True)]
     table["tokens"] = [float(len(a) + len(b)) for a, b in zip(inner[::2], inner[1::2], strict=True)]
-    unknown = [bool((tokens == pretrained.tokenizer.unk_token_id).any()) for tokens in encoded]
+    unknown = holds_unknown(encoded, pretrained.tokenizer)
     table |= {
         "unknown": [int(a or b) for a, b in zip(unknown[::2], unknown[1::2], strict=True)],
         "duplicate": repeats([frozenset((case.more.lower(), case.less.lower())) for case in cases]),

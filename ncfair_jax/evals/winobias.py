@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
-from ncfair_jax.evals.quality import repeats, stored_flags
+from ncfair_jax.evals.quality import holds_unknown, repeats, stored_flags
 from ncfair_jax.evals.requests import Request
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score
@@ -169,7 +169,7 @@ def evaluate(
         "line": [line.number for line in kept],
         "log_prob_male": scores[:, 0].tolist(),
         "log_prob_female": scores[:, 1].tolist(),
-        "unknown": [int((request.tokens == pretrained.tokenizer.unk_token_id).any()) for request in requests],
+        "unknown": holds_unknown((request.tokens for request in requests), pretrained.tokenizer),
         "duplicate": repeats([line.text.lower() for line in kept]),
     }
     examples: Table = {name: [getattr(line, name) for line in kept] for name in EXAMPLE_COLUMNS}

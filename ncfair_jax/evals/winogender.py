@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
-from ncfair_jax.evals.quality import repeats, stored_flags
+from ncfair_jax.evals.quality import holds_unknown, repeats, stored_flags
 from ncfair_jax.evals.requests import Request
 from ncfair_jax.evals.results import Result, Table, read_rows
 from ncfair_jax.evals.scorer import score
@@ -141,7 +141,7 @@ def evaluate(
     scores = np.array([np.append(v, [np.nan] * (len(FORMS) - len(v))) for v in log_probs], np.float64)  # [E,3]
     table: Table = {"id": [item.id for item in kept]}
     table |= {f"log_prob_{form}": scores[:, i].tolist() for i, form in enumerate(FORMS)}
-    table["unknown"] = [int((request.tokens == pretrained.tokenizer.unk_token_id).any()) for request in requests]
+    table["unknown"] = holds_unknown((request.tokens for request in requests), pretrained.tokenizer)
     table["duplicate"] = repeats([item.text.lower() for item in kept])
     examples: Table = {name: [getattr(item, name) for item in kept] for name in EXAMPLE_COLUMNS}
     metrics, intervals = summarise_sample(samples(table | examples)[""])

@@ -1,8 +1,10 @@
 """From links between spans to clusters of words."""
 
+import jax
 import numpy as np
 
-from ncfair_jax.data.coref import encode_document
+from ncfair_jax.data.coref import encode_document, shape_of
+from ncfair_jax.evals import coref_predict
 from ncfair_jax.evals.coref_predict import clusters_of, predict_clusters
 from tests import tiny_coref
 from tests.objectives.test_coref import CONFIG, MODEL, OWN
@@ -27,3 +29,20 @@ def test_a_document_alone_or_among_others():
         assert all(0 <= first <= last < words for cluster in clusters for first, last in cluster)
         assert all(len(cluster) > 1 for cluster in clusters)
     assert predict_clusters(MODEL, OWN, CONFIG, 16, documents[::-1])[::-1] == together
+
+
+def test_batches_after_the_first_of_a_shape_trace_nothing(monkeypatch):
+    documents = tiny_coref.documents(20)
+    shapes = {shape_of([encode_document(document, MODEL.tokenizer, 16)], 16) for document in documents}
+    traced, batches = [], []
+    rank, put = coref_predict.rank, coref_predict.put_rows
+    monkeypatch.setattr(coref_predict, "rank", lambda *args: traced.append(args[4]["tokens"].shape) or rank(*args))
+    monkeypatch.setattr(
+        coref_predict, "put_rows", lambda batch, mesh: batches.append(batch["tokens"].shape) or put(batch, mesh)
+    )
+    monkeypatch.setattr(coref_predict, "BATCH_TOKENS", 16)  # a document at a time
+    jax.clear_caches()
+    for _ in range(2):
+        predict_clusters(MODEL, OWN, CONFIG, 16, documents)
+    assert len(traced) == len(set(traced)) == len(shapes) > 1
+    assert len(batches) == 2 * len(documents)
