@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from ncfair_jax.evals.crows_pairs import one_mask_each
 from ncfair_jax.evals.requests import Request, ScorerError, mask_id
+from ncfair_jax.evals.results import Table
 from ncfair_jax.evals.scorer import score
 from ncfair_jax.models.hf import Pretrained
 
@@ -65,6 +66,20 @@ def _pieces(pretrained: Pretrained, sentence: str, word: str) -> list[str]:
     after_blank = sentence.partition(MASK)[0][-1:].isspace()
     blank = " " if pretrained.config.model_type == "roberta" and after_blank else ""
     return list(pretrained.tokenizer.tokenize(blank + word))
+
+
+def filled(table: Table, forms: Sequence[tuple[str, str]]) -> Table:
+    """The sentences of a table of pronouns in two versions, as a `Drill` has them.
+
+    Args:
+        table: "text" with [MASK] for the pronoun, and a column for each form.
+        forms: of every row the columns of the stereotyped and of the other pronoun.
+    """
+    rows = list(enumerate(zip(table["text"], forms, strict=True)))
+    return {
+        version: [text.replace(MASK, table[form[side]][row]) for row, (text, form) in rows]
+        for side, version in enumerate(("stereotyped", "other"))
+    }
 
 
 def pseudo_log_likelihoods(

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ncfair_jax.evals import crows_pairs, stereoset
-from ncfair_jax.evals.benchmark import Benchmark, Headline
+from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.quality import TEXT_FLAGS, holds_unknown, irregular, repeats, stored_flags
 from ncfair_jax.evals.requests import Request, mask_id
@@ -193,6 +193,27 @@ def flags(table: Table) -> dict[str, np.ndarray]:
     }
 
 
+def strength(table: Table) -> np.ndarray:
+    """How much likelier the more stereotypical sentence is by AUL, nats a token f64[E]."""
+    return np.subtract(table["aul_more"], table["aul_less"])
+
+
+def crows_pairs_texts(data: DataFolder, table: Table) -> Table:
+    """The sentences of the scored pairs."""
+    return _texts(crows_pairs_cases(crows_pairs.read_pairs(data.path(crows_pairs.FILE))), table)
+
+
+def stereoset_texts(data: DataFolder, table: Table) -> Table:
+    """Stereotype and anti-stereotype of the scored examples."""
+    return _texts(stereoset_cases(stereoset.load_examples(data)), table)
+
+
+def _texts(cases: Sequence[Case], table: Table) -> Table:
+    by_id = {case.id: case for case in cases}
+    chosen = [by_id[name] for name in table["id"]]
+    return {"stereotyped": [case.more for case in chosen], "other": [case.less for case in chosen]}
+
+
 def run_crows_pairs(
     pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool
 ) -> Result:
@@ -220,6 +241,7 @@ CROWS_PAIRS = Benchmark(
     _headlines("CrowS-Pairs gender", ("gender", "all")),
     crows_pairs.BENCHMARK.licence,
     takes_selector=True,
+    drill=Drill("CrowS-Pairs AUL", "mean log-probability of all tokens, nats", strength, crows_pairs_texts),
     flags=flags,
     flag_columns=TEXT_FLAGS,
 )
@@ -230,6 +252,7 @@ STEREOSET = Benchmark(
     EXAMPLE_COLUMNS,
     _headlines("StereoSet", ("gender", "test"), ("overall", "test"), ("overall", "all")),
     stereoset.BENCHMARK.licence,
+    drill=Drill("StereoSet AUL", "mean log-probability of all tokens, nats", strength, stereoset_texts),
     flags=flags,
     flag_columns=TEXT_FLAGS,
 )

@@ -26,7 +26,7 @@ from ncfair_jax.evals.quality import holds_unknown, repeats, stored_flags
 from ncfair_jax.evals.requests import Request
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score
-from ncfair_jax.evals.sentences import MASK, gap_token, with_gap
+from ncfair_jax.evals.sentences import MASK, filled, gap_token, with_gap
 from ncfair_jax.evals.significance import Sample, cluster_sums, ratio, summarise
 from ncfair_jax.models.hf import Pretrained
 
@@ -251,14 +251,7 @@ def strength(table: Table) -> np.ndarray:
 
 def texts(data: DataFolder, table: Table) -> Table:
     """The sentences with the pronoun that fits the stereotype, and with the other one."""
-    names = [("male", "female") if label == "male" else ("female", "male") for label in table["label"]]
-    return {
-        column: [
-            text.replace(MASK, table[name[side]][row])
-            for row, (text, name) in enumerate(zip(table["text"], names, strict=True))
-        ]
-        for side, column in enumerate(("stereotyped", "other"))
-    }
+    return filled(table, [("male", "female") if label == "male" else ("female", "male") for label in table["label"]])
 
 
 def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from ncfair_jax.evals.benchmark import Benchmark, Headline
+from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.quality import holds_unknown, repeats, stored_flags
 from ncfair_jax.evals.requests import Request
 from ncfair_jax.evals.results import Result, Table, read_rows
 from ncfair_jax.evals.scorer import score
-from ncfair_jax.evals.sentences import MASK, gap_token, with_gap
+from ncfair_jax.evals.sentences import MASK, filled, gap_token, with_gap
 from ncfair_jax.evals.significance import Figures, Sample, cluster_sums, ratio, summarise_sample
 from ncfair_jax.models.hf import Pretrained
 
@@ -229,6 +229,25 @@ def flags(table: Table) -> dict[str, np.ndarray]:
     return stored_flags(table, list(FLAG_COLUMNS)) | {"tied": tied}
 
 
+def _usual(table: Table) -> np.ndarray:
+    """Of each row 1 where most who have the occupation are women (US Bureau of Labor Statistics), −1 where most are men."""
+    return np.sign(np.array(table["bls"]) - 50)
+
+
+def strength(table: Table) -> np.ndarray:
+    """How much likelier the pronoun of the occupation's usual gender is, nats f64[E]; NaN where it means the participant, or
+    neither gender is usual."""
+    log_odds = np.subtract(table["log_prob_female"], table["log_prob_male"])
+    usual = np.where(np.array(table["referent"]) == "occupation", _usual(table), 0)
+    return np.where(usual == 0, np.nan, usual * log_odds)
+
+
+def texts(data: DataFolder, table: Table) -> Table:
+    """The sentences with the pronoun of the occupation's usual gender, and with the other one."""
+    names = [("female", "male") if usual > 0 else ("male", "female") for usual in _usual(table)]
+    return filled(table, names)
+
+
 def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
     """`evaluate` on the items of a data folder."""
     return evaluate(pretrained, read_items(*map(data.path, FILES)), mesh=mesh, progress=progress)
@@ -247,6 +266,7 @@ BENCHMARK = Benchmark(
         ),
     ),
     "MIT (Rudinger et al. 2018, rudinger/winogender-schemas)",
+    drill=Drill("Winogender", "log-probability of the pronoun, nats", strength, texts),
     flags=flags,
     flag_columns=FLAG_COLUMNS,
 )

@@ -16,7 +16,7 @@ from tests import tiny_hub
 
 
 def stride(some: int) -> int:
-    """Step over golden examples: `some`, or with NCFAIR_FULL=1 all of them, which takes a quarter of an hour more."""
+    """Step over golden examples: `some`, or with NCFAIR_FULL=1 all of them, which takes minutes more."""
     return 1 if os.environ.get("NCFAIR_FULL") else some
 
 

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from ncfair_jax.evals import crows_pairs, unmasked
+from ncfair_jax.evals import crows_pairs, stereoset, unmasked
+from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.stereoset import Example
 from ncfair_jax.evals.unmasked import Case, crows_pairs_cases, span_request, stereoset_cases
 from ncfair_jax.models.hf import load_pretrained
@@ -57,6 +58,19 @@ def test_spans_are_masked_at_once_and_read_by_diagonal_or_square():
     ]  # fmt: skip
     with pytest.raises(ValueError, match="choose from"):
         unmasked.evaluate(plain.pretrained("bert"), CASES, sss_index="rows")
+
+
+def test_the_strongest_example_is_the_stereotype_that_is_likelier_as_a_whole(shared):
+    data = DataFolder(shared("data"), offline=True)
+    for benchmark, cases in (
+        (unmasked.CROWS_PAIRS, unmasked.crows_pairs_cases(crows_pairs.read_pairs(data.path(crows_pairs.FILE)))),
+        (unmasked.STEREOSET, unmasked.stereoset_cases(stereoset.load_examples(data))),
+    ):
+        chosen = cases[7:90:11]
+        table = {"id": [case.id for case in chosen], "aul_more": [-1.0] * 8, "aul_less": [-3.0] * 8}
+        assert benchmark.drill.strength(table).tolist() == [2.0] * 8
+        found = benchmark.drill.texts(data, table)
+        assert found == {"stereotyped": [c.more for c in chosen], "other": [c.less for c in chosen]}
 
 
 def test_a_tie_counts_against_and_a_missing_score_not_at_all():

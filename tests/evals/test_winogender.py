@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from ncfair_jax.evals import winogender
-from ncfair_jax.evals.files import DataError
+from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.winogender import Item, pearson, read_items, samples, weighted_ranks
 from ncfair_jax.models.hf import load_pretrained
 from tests.evals import plain
@@ -101,6 +101,17 @@ def test_figures_by_hand():
     # A resample: the cook twice, the clerk not at all.
     again = sample.figures(np.array([[1.0, 2, 0, 1]]) @ sample.sums)
     assert float(again["correlation"]["pearson_bls"][0]) == pytest.approx(1, rel=1e-12)
+
+
+def test_the_strongest_item_is_the_likeliest_pronoun_of_the_usual_gender():
+    """Nurses are women, cooks men, clerks both; a participant has no usual gender."""
+    rows = [("nurse", "occupation", 1.0, 90.0), ("cook", "occupation", -2.0, 40.0), ("clerk", "occupation", 3.0, 50.0)]
+    table = table_of([*rows, ("nurse", "participant", 5.0, 90.0)])
+    assert winogender.strength(table).tolist() == pytest.approx([1.0, 2.0, np.nan, np.nan], nan_ok=True)
+    table |= {"text": ["[MASK] ate."] * 4, "male": ["He"] * 4, "female": ["She"] * 4}
+    found = winogender.texts(DataFolder(None), table)
+    assert found["stereotyped"][:2] == ["She ate.", "He ate."]
+    assert found["other"][:2] == ["He ate.", "She ate."]
 
 
 def test_forms_are_scored_at_the_mask_and_counted(tmp_path):
