@@ -18,7 +18,7 @@ untuned_jit = partial(jax.jit, compiler_options={"xla_gpu_autotune_level": 0, "x
 def judging_config(config: ModelConfig) -> ModelConfig:
     """The model in float32, whatever precision it trains in, and quick to compile.
 
-    Layers are a loop but on a CPU, where copying their weights together for it costs more time than compiling does.
+    The layers are a loop, except on a CPU, where copying their weights together for every batch costs more than it saves.
     """
     return dataclasses.replace(
         config, activation_dtype="float32", attention="xla", remat=False, scan_layers=jax.default_backend() != "cpu"
