@@ -103,6 +103,11 @@ def put_rows(tree: Any, mesh: Mesh | None) -> Any:
     return put_tree(tree, jax.tree.map(lambda _: rows, tree))
 
 
+def gathered(tree: Any, mesh: Mesh | None) -> Any:
+    """Within a jitted function: its results, whole on every device of the mesh, so that every process can fetch them."""
+    return tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, P()))
+
+
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This process's rows [A, R/A/processes, …] become its part of the global batch; scalars are replicated."""
     rows = NamedSharding(mesh, P(None, BATCH_AXES))

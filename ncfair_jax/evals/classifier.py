@@ -9,8 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 from rich.console import Console
 from rich.progress import track
@@ -22,7 +21,7 @@ from ncfair_jax.inference import judging_config, untuned_jit
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import class_outputs
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.sharding import put_rows, replicate
+from ncfair_jax.sharding import gathered, put_rows, replicate
 
 
 def outputs(
@@ -68,13 +67,12 @@ def _packed_outputs(
     places[packed.row, slot] = packed.offset
     arrays = (packed.tokens, packed.segment_ids, packed.positions, packed.token_types, places)
     starts_of_batches: Sequence[int] = range(0, len(packed.tokens), batch_rows)
-    everywhere = None if mesh is None else NamedSharding(mesh, P())
     console = Console(stderr=True)
     shown = track(starts_of_batches, description="classifying", console=console, disable=not progress)
 
     def classified(start: int) -> Array:
         batch = tuple(array[start : start + batch_rows] for array in arrays)
-        return _outputs(config, everywhere, params, head, *put_rows(batch, mesh))
+        return _outputs(config, mesh, params, head, *put_rows(batch, mesh))
 
     return np.concatenate(list(fetched(map(classified, shown))))[packed.row, slot]
 
@@ -82,7 +80,7 @@ def _packed_outputs(
 @partial(untuned_jit, static_argnums=(0, 1))
 def _outputs(
     config: ModelConfig,
-    everywhere: NamedSharding | None,
+    mesh: Mesh | None,
     params: Params,
     head: Params,
     tokens: Int[Array, "R T"],
@@ -94,7 +92,7 @@ def _outputs(
     hidden = encode(config, params, tokens, segment_ids, positions, token_types=token_types).hidden_states
     first = jnp.take_along_axis(hidden, places[..., None], axis=1)  # [R,P,D]
     values = class_outputs(config, head, first)
-    return values if everywhere is None else jax.lax.with_sharding_constraint(values, everywhere)
+    return gathered(values, mesh)
 
 
 def log_probs(logits: np.ndarray) -> np.ndarray:

@@ -6,8 +6,7 @@ from functools import partial
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
 from ncfair_jax.config import CorefConfig
@@ -18,7 +17,7 @@ from ncfair_jax.models.antecedents import best_antecedents
 from ncfair_jax.models.coref import rank
 from ncfair_jax.models.encoder import ModelConfig, Params
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.sharding import put_rows, replicate
+from ncfair_jax.sharding import gathered, put_rows, replicate
 
 BATCH_TOKENS = 2048  # of a device's batch, unless one document has more
 
@@ -46,7 +45,6 @@ def predict_clusters(
         by_shape[shape_of([document], segment_tokens)].append(number)
     model = judging_config(pretrained.config)
     params, own = replicate((pretrained.params, own), mesh)
-    everywhere = None if mesh is None else NamedSharding(mesh, P())
     devices = 1 if mesh is None else mesh.size
     found: list[tuple[Cluster, ...]] = [()] * len(encoded)
     for (segments, row_tokens), numbers in by_shape.items():
@@ -57,7 +55,7 @@ def predict_clusters(
             batch = lay_out([encoded[i] for i in chosen], size, segment_tokens, config.max_width)
             del batch["gold"], batch["weights"]
             with jax.default_matmul_precision("highest"):
-                links = jax.device_get(_links(model, config, everywhere, params, own, put_rows(batch, mesh)))
+                links = jax.device_get(_links(model, config, mesh, params, own, put_rows(batch, mesh)))
             for row, number in enumerate(chosen):
                 spans = clusters_of(*(array[row] for array in links))
                 found[number] = _as_words(spans, encoded[number], row_tokens)
@@ -97,7 +95,7 @@ def _as_words(clusters: list[list[tuple[int, int]]], document: Encoded, row_toke
 def _links(
     model: ModelConfig,
     config: CorefConfig,
-    everywhere: NamedSharding | None,
+    mesh: Mesh | None,
     params: Params,
     own: Params,
     batch: dict[str, Array],
@@ -105,4 +103,4 @@ def _links(
     """Starts, ends and antecedents (-1: none, or no span) of the kept spans."""
     ranked, _ = rank(model, config, params, own, batch, None)
     links = (ranked.kept.starts, ranked.kept.ends, jax.vmap(best_antecedents)(ranked.antecedents))
-    return links if everywhere is None else jax.lax.with_sharding_constraint(links, everywhere)
+    return gathered(links, mesh)

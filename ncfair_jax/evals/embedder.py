@@ -12,8 +12,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 from rich.console import Console
 from rich.progress import track
@@ -24,7 +23,7 @@ from ncfair_jax.evals.observation import observable
 from ncfair_jax.inference import judging_config, untuned_jit
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.sharding import put_rows, replicate
+from ncfair_jax.sharding import gathered, put_rows, replicate
 
 POOLS = ("mean", "cls")
 
@@ -91,7 +90,6 @@ def _embed_rows(
     padding = ((0, -num_rows % batch_rows), (0, 0))
     rows = {name: np.pad(getattr(packed, name), padding) for name in ("tokens", "segment_ids", "positions")}
     segments = power_of_two(int(packed.segment_ids.max()))  # one for all batches, so one compilation
-    everywhere = None if mesh is None else NamedSharding(mesh, P())
     starts: Sequence[int] = range(0, num_rows, batch_rows)
     shown = track(
         starts, description=f"embedding, rows of {row_tokens}", console=Console(stderr=True), disable=not progress
@@ -99,7 +97,7 @@ def _embed_rows(
 
     def embedded(start: int) -> Array:
         batch = {name: value[start : start + batch_rows] for name, value in rows.items()}
-        return _embed_batch(config, pool, segments, everywhere, params, put_rows(batch, mesh))
+        return _embed_batch(config, pool, segments, mesh, params, put_rows(batch, mesh))
 
     vectors = np.concatenate(list(fetched(map(embedded, shown))))  # [rows,S,D]
     number = packed.segment_ids[packed.row, packed.offset] - 1  # of every sequence, in its row
@@ -111,7 +109,7 @@ def _embed_batch(
     config: ModelConfig,
     pool: str,
     segments: int,
-    everywhere: NamedSharding | None,
+    mesh: Mesh | None,
     params: Params,
     batch: dict[str, Array],
 ) -> Float[Array, "R S D"]:
@@ -124,7 +122,7 @@ def _embed_batch(
     weights = inside.astype(hidden.dtype)
     weights /= jnp.maximum(weights.sum(-1, keepdims=True), 1)
     vectors = jnp.einsum("rst,rtd->rsd", weights, hidden)
-    return vectors if everywhere is None else jax.lax.with_sharding_constraint(vectors, everywhere)
+    return gathered(vectors, mesh)
 
 
 def _check(number: int, tokens: np.ndarray, config: ModelConfig) -> None:

@@ -16,8 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 from rich.console import Console
 from rich.progress import track
@@ -36,7 +35,7 @@ from ncfair_jax.inference import judging_config, untuned_jit
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform, nsp_logits, nsp_transform
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.sharding import put_rows, replicate
+from ncfair_jax.sharding import gathered, put_rows, replicate
 
 # What is made of the hidden state at a scored position: features, then logits of the targets.
 HEADS = {"mlm": (mlm_transform, mlm_logits), "nsp": (nsp_transform, nsp_logits)}
@@ -137,7 +136,6 @@ def _score_bucket(
 ) -> list[Found]:
     """What every sequence of one bucket asks for, batch by batch."""
     devices = 1 if mesh is None else mesh.size
-    everywhere = None if mesh is None else NamedSharding(mesh, P())
     packed = pack(sequences, row_tokens)
     num_rows = len(packed.rows["tokens"])
     batch_rows = devices * batch_size(num_rows, (batch_tokens or default_batch_tokens()) // row_tokens, devices)
@@ -151,7 +149,7 @@ def _score_bucket(
 
     def encoded(start: int) -> tuple[Array, Array | None]:
         batch = {name: pad_rows(value[start : start + batch_rows], batch_rows) for name, value in rows.items()}
-        return _encode_batch(config, readout.attention, everywhere, params, put_rows(batch, mesh))
+        return _encode_batch(config, readout.attention, mesh, params, put_rows(batch, mesh))
 
     def scored_columns() -> Iterator[np.ndarray]:
         for start, (hidden, attention) in zip(starts, fetched(map(encoded, shown)), strict=True):
@@ -166,7 +164,7 @@ def _score_bucket(
     def projected() -> Iterator[Array]:
         for hidden, targets in zip(regroup(scored_columns(), chunk), regroup([packed.targets], chunk), strict=True):
             batch = {"hidden": hidden, "targets": targets}
-            yield _project(config, readout.head, everywhere, params, put_rows(batch, mesh))
+            yield _project(config, readout.head, mesh, params, put_rows(batch, mesh))
 
     values = np.concatenate(list(fetched(projected())))  # [N and padding,K,2]
     attention = np.concatenate(paid) if readout.attention else np.zeros(len(values), np.float32)
@@ -191,7 +189,7 @@ def head_columns(columns: int, vocab_size: int, devices: int = 1) -> int:
 def _encode_batch(
     config: ModelConfig,
     attention: bool,
-    everywhere: NamedSharding | None,
+    mesh: Mesh | None,
     params: Params,
     batch: dict[str, Array],
 ) -> tuple[Float[Array, "R P D"], Float[Array, "R T"] | None]:
@@ -207,14 +205,14 @@ def _encode_batch(
         read=batch.get("read"),
     )
     found = (encoded.hidden_states, encoded.received_attention)
-    return found if everywhere is None else jax.lax.with_sharding_constraint(found, everywhere)
+    return gathered(found, mesh)
 
 
 @partial(untuned_jit, static_argnums=(0, 1, 2))
 def _project(
     config: ModelConfig,
     head: str,
-    everywhere: NamedSharding | None,
+    mesh: Mesh | None,
     params: Params,
     batch: dict[str, Array],
 ) -> Float[Array, "C K 2"]:
@@ -225,4 +223,4 @@ def _project(
     log_probs = asked - jax.nn.logsumexp(logits, axis=1, keepdims=True)
     is_top = asked >= logits.max(1, keepdims=True)
     values = jnp.stack([log_probs, is_top.astype(jnp.float32)], axis=-1)
-    return values if everywhere is None else jax.lax.with_sharding_constraint(values, everywhere)
+    return gathered(values, mesh)
