@@ -5,6 +5,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+# Compiling is most of the suite's time, and the tests ask what a program computes, not how fast it is.  Processes that the
+# tests start inherit this.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+
 import jax
 import pytest
 
@@ -12,7 +16,7 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
-# Compiling is most of the suite's time, and many tests (and both workers of `-n 2`) compile the same programs.
+# Many tests, and both workers of `-n 2`, compile the same programs.
 jax.config.update("jax_compilation_cache_dir", os.path.join(tempfile.gettempdir(), f"ncfair_jax_tests_{os.getuid()}"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
