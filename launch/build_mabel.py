@@ -16,6 +16,12 @@ LEXICON = flags.DEFINE_string("lexicon", "gender", "Whose pairs the swap uses: a
 FILTER = flags.DEFINE_enum(
     "filter", "any", ["any", "both", "none"], "Keep pairs of which any or both sentences changed; none: keep all."
 )
+POSSESSIVES = flags.DEFINE_enum(
+    "possessives",
+    "context",
+    ["context", "next_word"],
+    "How 'her' and 'his' are read; next_word: MABEL's documented rule.",
+)
 OFFLINE = flags.DEFINE_bool("offline", False, "Fetch nothing; say what would have been fetched.")
 
 
@@ -27,7 +33,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
     if not SOURCES.value:
         raise ValueError("--sources is empty; name a Hub data set or a file")
-    count = build_pairs(SOURCES.value, OUT.value, load_lexicon(LEXICON.value), FILTER.value)
+    count = build_pairs(SOURCES.value, OUT.value, load_lexicon(LEXICON.value), FILTER.value, POSSESSIVES.value)
     print(f"wrote {count} pairs to {OUT.value}")
 
 

@@ -56,6 +56,8 @@ class DataConfig:
         max_examples: keep the first so many sentences; 0 = all.
         counterfactual: "none", "one_sided" (every sentence swapped) or "two_sided" (original and swapped).
         lexicon: whose pairs the swap uses: a shipped name or a JSON file.
+        possessives: how the swap reads "her" (his or him) and "his" (her or hers): "context" by the words around it, or
+            "next_word", the rule documented for MABEL (a short list of words after "her"; "his" always becomes "her").
         max_tokens: longest encoded sentence, special tokens included; longer ones are cut before [SEP].
         row_tokens: length T of a packed row.
         dev_examples: sentences set aside for the development loss; they are never trained on.
@@ -70,6 +72,7 @@ class DataConfig:
     max_examples: int = 0
     counterfactual: str = "none"
     lexicon: str = "gender"
+    possessives: str = "context"
     max_tokens: int = 128
     row_tokens: int = 128
     dev_examples: int = 0
@@ -404,6 +407,7 @@ CHOICES = {
     "model.activation_dtype": ("float32", "bfloat16"),
     "data.corpus": ("gap", "text", "hub"),
     "data.counterfactual": ("none", "one_sided", "two_sided"),
+    "data.possessives": ("context", "next_word"),
     "mabel.pooler": ("cls", "cls_before_pooler", "avg", "avg_top2", "avg_first_last"),
     "mabel.align_loss": ("", "a1", "a2", "a3"),
     "mabel.mix": ("sum", "convex"),

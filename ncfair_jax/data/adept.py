@@ -9,7 +9,6 @@ example whose word the cut touches, and no sentence twice where a word has sever
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -21,10 +20,10 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.config import AdeptConfig, ConfigError, RunConfig
-from ncfair_jax.data.cda import any_of
 from ncfair_jax.data.corpus import load_sentences
 from ncfair_jax.data.files import read_lines
 from ncfair_jax.data.masking import SHUFFLE_STREAM
+from ncfair_jax.data.matching import compose, whole_words
 from ncfair_jax.data.packing import FlatIndex, scatter_rows
 from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, PipelineConfig, Sequences
 from ncfair_jax.lexicons.lexicon import Lexicon, load_lexicon
@@ -104,17 +103,18 @@ def collect(
     key_of = dict.fromkeys((word.lower() for word in neutral), NEUTRAL)
     keys = {group: 1 + place for place, group in enumerate(groups)}
     attribute_words = {word.lower(): group for group, words in enumerate(lexicon.words) for word in words}
-    pattern = re.compile(rf"\b{any_of(key_of | attribute_words)}\b")
+    pattern = whole_words(key_of | attribute_words)
     found: list[tuple[str, list[Hit]]] = []
     for sentence in sentences:
         if not 1 < len(sentence.split()) <= max_tokens:
             continue
-        lower = sentence.lower()
-        if len(lower) != len(sentence):  # a few letters change their length, which would shift the places
+        composed, starts = compose(sentence)
+        lower = composed.lower()
+        if len(lower) != len(composed):  # a few letters change their length, which would shift the places
             continue
         spans: dict[str, tuple[int, int]] = {}
         for match in pattern.finditer(lower):
-            spans.setdefault(match.group(), match.span())
+            spans.setdefault(match.group(), (starts[match.start()], starts[match.end()]))
         attributes = [word for word in spans if word in attribute_words]
         if attributes:
             hits = [(keys[group], word, spans[word]) for word in attributes if (group := attribute_words[word]) in keys]

@@ -19,10 +19,11 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.config import ConfigError, RunConfig
-from ncfair_jax.data.cda import any_of, swap_words
+from ncfair_jax.data.cda import swap_words
 from ncfair_jax.data.corpus import DEV_STREAM, GAP_FILE
 from ncfair_jax.data.files import CorpusError, read_lines
 from ncfair_jax.data.gap import read_gap
+from ncfair_jax.data.matching import compose, whole_words
 from ncfair_jax.data.packing import FlatIndex, Placement, flat_index, pack_for_inference, scatter_rows
 from ncfair_jax.data.pipeline import Batch, Pipeline, PipelineConfig, Sequences, masked_targets
 from ncfair_jax.evals.files import DataFolder
@@ -32,7 +33,7 @@ COLUMNS = ["text", "pronouns"]
 ORIGINAL_FILE, FLIPPED_FILE = "original_data.csv", "flipped_data.csv"
 WINOBIAS_FILE = "{side}_stereotyped_type{kind}.txt.dev"  # the test files judge; nothing here opens them
 NUMBERED = re.compile(r"\d+\s+(.*\S)\s*")
-PRONOUN = re.compile(r"\b(?:he|she|his|hers|her|him)\b")
+PRONOUN = whole_words(("he", "she", "his", "hers", "her", "him"))
 MASK = "[MASK]"
 # A blank before a marker goes with it, so that a vocabulary whose words begin with their blank makes no piece of it.
 MARKER = re.compile(r"\s*\[(CLS|SEP|MASK)\]")
@@ -108,7 +109,8 @@ def load_pairs(config: RunConfig) -> list[Pair]:
     else:
         sentences = read_gap(path or DataFolder(None).path(GAP_FILE))
         lexicon = load_lexicon(config.data.lexicon)
-        pairs = sentence_pairs(sentences, [swap_words(sentence, lexicon) for sentence in sentences])
+        flipped = [swap_words(sentence, lexicon, config.data.possessives) for sentence in sentences]
+        pairs = sentence_pairs(sentences, flipped)
     if not pairs:
         raise CorpusError(f"{path}: no sentence has a gendered pronoun; give another corpus")
     return pairs
@@ -260,8 +262,7 @@ def encode_rows(
     """
     marker_ids = {"CLS": tokenizer.cls_token_id, "SEP": tokenizer.sep_token_id, "MASK": tokenizer.mask_token_id}
     label_ids = _label_ids({pronoun for row in rows for pronoun in row.pronouns}, tokenizer)
-    words = any_of(word.lower() for word in stereotypes) or "(?!)"  # no words: a pattern that matches nothing
-    listed = re.compile(rf"\b{words}\b", re.IGNORECASE)
+    listed = whole_words((word.lower() for word in stereotypes), re.IGNORECASE)
     split = [MARKER.split(row.text) for row in rows]  # text between markers at even places, the markers at odd ones
     between = [text for parts in split for text in parts[::2]]
     encoded = tokenizer(between, add_special_tokens=False, return_offsets_mapping=True)
@@ -274,7 +275,8 @@ def encode_rows(
         marked: list[bool] = []
         for marker in [*parts[1::2], ""]:
             text, pieces, offsets = next(texts)
-            spans = [match.span() for match in listed.finditer(text)]
+            composed, starts = compose(text)
+            spans = [(starts[match.start()], starts[match.end()]) for match in listed.finditer(composed)]
             ids += pieces
             masked += [False] * len(pieces)
             marked += [any(begin < end and stop > start for start, end in spans) for begin, stop in offsets]

@@ -76,7 +76,8 @@ def load_sentences(config: DataConfig, seed: int) -> tuple[list[str], list[str]]
     if config.counterfactual == "none":
         return train, dev
     lexicon = load_lexicon(config.lexicon)
-    return counterfactual(train, lexicon, config.counterfactual), counterfactual(dev, lexicon, config.counterfactual)
+    how = (lexicon, config.counterfactual, config.possessives)
+    return counterfactual(train, *how), counterfactual(dev, *how)
 
 
 def set_aside(items: Sequence[T], dev_examples: int, seed: int) -> tuple[list[T], list[T]]:

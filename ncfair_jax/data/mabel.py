@@ -109,29 +109,35 @@ def _checked_layout(columns: int, path: str | Path, hard_negatives: bool) -> int
 # --- the builder
 
 
-def build_pairs(sources: Sequence[str], out: str | Path, lexicon: Lexicon, keep: str = "any") -> int:
+def build_pairs(
+    sources: Sequence[str], out: str | Path, lexicon: Lexicon, keep: str = "any", possessives: str = "context"
+) -> int:
     """Writes the pairs of SNLI, MNLI or the like with their swapped copies, and returns their number.
 
     Args:
         sources: Hub names or folders that `datasets` reads, or files .jsonl and .csv; in this order.
-        keep: see `swapped_pairs`.
+        keep, possessives: see `swapped_pairs`.
     Raises:
         CorpusError: a source that cannot be read, or nothing is left.
     """
-    pairs = swapped_pairs((pair for source in sources for pair in entailed_pairs(source)), lexicon, keep)
+    entailed = (pair for source in sources for pair in entailed_pairs(source))
+    pairs = swapped_pairs(entailed, lexicon, keep, possessives)
     first = next(pairs, None)
     if first is None:
         raise CorpusError(f"{', '.join(sources)}: no entailed pair is left; use another filter or lexicon")
     return write_pairs(out, chain([first], pairs))
 
 
-def swapped_pairs(pairs: Iterable[tuple[str, str]], lexicon: Lexicon, keep: str = "any") -> Iterator[SwappedPair]:
+def swapped_pairs(
+    pairs: Iterable[tuple[str, str]], lexicon: Lexicon, keep: str = "any", possessives: str = "context"
+) -> Iterator[SwappedPair]:
     """Each distinct pair once, in order, with its swapped copy.
 
     Args:
         keep: pairs of which at least one sentence changed (`any`), both did (`both`), or all pairs (`none`: no filter).
+        possessives: how "her" and "his" are read, see `cda.swap_words`.
     Raises:
-        ValueError: unknown filter, or a lexicon without pairs.
+        ValueError: unknown filter or `possessives`, or a lexicon without pairs.
     """
     if keep not in FILTERS:
         raise ValueError(f"filter={keep!r}; choose from {sorted(FILTERS)}")
@@ -140,7 +146,7 @@ def swapped_pairs(pairs: Iterable[tuple[str, str]], lexicon: Lexicon, keep: str 
         if pair in seen:
             continue
         seen.add(pair)
-        premise, hypothesis = (swap_words(sentence, lexicon) for sentence in pair)
+        premise, hypothesis = (swap_words(sentence, lexicon, possessives) for sentence in pair)
         changed = (premise != pair[0]) + (hypothesis != pair[1])
         if changed >= {"none": 0, "any": 1, "both": 2}[keep]:
             yield SwappedPair(*pair, premise, hypothesis, changed == 2)
@@ -199,7 +205,7 @@ def _read_or_generate(config: RunConfig) -> list[tuple[str, ...]]:
     if hard:
         raise ConfigError("config.mabel.hard_negatives=True: the templates have none; name a CSV of 6 columns")
     generated = template_pairs(min(config.data.max_examples or PAIRS, PAIRS))
-    swapped = swapped_pairs(generated, load_lexicon(config.data.lexicon))
+    swapped = swapped_pairs(generated, load_lexicon(config.data.lexicon), possessives=config.data.possessives)
     pairs: list[tuple[str, ...]] = [pair[:4] for pair in swapped]
     if not pairs:
         raise ConfigError(

@@ -10,13 +10,14 @@ File format::
     }
 
 `groups` holds two groups or more. `pairs` is optional: words that replace each other when a text is swapped, from two
-different groups; where a word has several partners the first pair decides. Words are compared without regard to case;
-a word may consist of several (`step mother`, an underscore counts as a blank). `gender`, `race` and `religion` ship
-with the package; words that name a person's gender, race or religion in one sense and something else in another
-(`black`, `hindu temple`) are listed for the first.
+different groups; where a word has several partners the first pair decides. Words are compared without regard to case or to
+how accents are encoded; a word may consist of several (`step mother`, an underscore counts as a blank). `gender`, `race` and
+`religion` ship with the package; words that name a person's gender, race or religion in one sense and something else in
+another (`black`, `hindu temple`) are listed for the first.
 """
 
 import json
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -134,4 +135,4 @@ def _check_pairs(pairs: Iterable[Sequence[str]], owner: Mapping[str, str], sourc
 
 
 def _normalise(word: str) -> str:
-    return " ".join(word.replace("_", " ").split())
+    return " ".join(unicodedata.normalize("NFC", word).replace("_", " ").split())

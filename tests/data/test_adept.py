@@ -79,6 +79,15 @@ def test_words_match_whole_and_the_longest_first(tokenizer):
     assert found(["the step mother sees"], tokenizer) == [(1, "step mother", ["step", "mother"])]
 
 
+def test_accents_apart_from_their_letter_belong_to_the_word(tokenizer):
+    lexicon = make_lexicon("g", {"f": ["fianc\u00e9e"], "m": ["man"]})
+    examples = collect(["the fiance\u0301e sees", "the man\u0301 sees"], tokenizer, lexicon, (0, 1), (), 16)
+    assert [(example.word, len(example.pieces)) for example in examples] == []  # unknown to this vocabulary
+    examples = collect(["the e\u0301 man sees"], tokenizer, lexicon, (0, 1), (), 16)
+    (example,) = examples
+    assert tokenizer.convert_ids_to_tokens(example.tokens[example.pieces].tolist()) == ["man"]  # after a shifted place
+
+
 def test_first_place_is_taken(tokenizer):
     (example,) = collect(["the man likes the man"], tokenizer, LEXICON, (0, 1), (), 16)
     assert example.pieces.tolist() == [2]  # after [CLS] the

@@ -94,6 +94,9 @@ def test_gap_gives_each_sentence_with_a_pronoun_and_its_flip(tmp_path):
         ),
         (Row("[CLS] [MASK] left. [SEP]", ("he",)), Row("[CLS] [MASK] left. [SEP]", ("she",))),
     ]
+    path = write_gap(tmp_path / "gap.tsv", "The book is his.")
+    assert load_pairs(config("gap", path))[0][1].pronouns == ("hers",)
+    assert load_pairs(config("gap", path, possessives="next_word"))[0][1].pronouns == ("her",)
     neutral = write_gap(tmp_path / "neutral.tsv", "The dog ran.")
     with pytest.raises(CorpusError, match="no sentence has a gendered pronoun"):
         load_pairs(config("gap", neutral))
@@ -217,6 +220,12 @@ def test_every_piece_of_a_word_is_marked_wherever_it_stands(bert):
     (ids,), _, (marked,) = encode_rows([row], bert, 40, ["bakers"])
     assert np.flatnonzero(marked).tolist() == [1, 2, 5, 6]
     assert words_of(bert, ids[marked]) == ["baker", "##s", "baker", "##s"]
+
+
+def test_words_are_marked_where_they_stand_behind_accents_of_their_own(bert):
+    row = Row("[CLS] [MASK] saw e\u0301 nurse nurse\u0301 [SEP]", ("her",))
+    (ids,), _, (marked,) = encode_rows([row], bert, 40, ["nurse"])
+    assert words_of(bert, ids[marked]) == ["nurse"]
 
 
 def test_encoding_under_byte_level_bpe(bpe):

@@ -25,6 +25,11 @@ UNAMBIGUOUS = sorted(word for pair in GENDER.pairs for word in pair if max(USES[
         ("her mother-in-law's ex-wife", "his father-in-law's ex-husband"),
         ("Boy Scouts and a girl scout", "Girl Scouts and a boy scout"),
         ("my fiancée (MA'AM)", "my fiancé (SIR)"),
+        ("The car is his. HIS! Her name", "The car is hers. HERS! His name"),
+        ("Give her the book; I saw her yesterday.", "Give him the book; I saw him yesterday."),
+        ("his fiance\u0301e, not\u00e9 not\u0065\u0301", "her fiancé, not\u00e9 not\u0065\u0301"),  # accents apart
+        ("the fiance\u0301", "the fiancée"),
+        ("mother\u0301", "mother\u0301"),  # the accent makes it another word
         ("“he”—she", "“she”—he"),
         ("no such word", "no such word"),
         ("", ""),
@@ -34,10 +39,23 @@ def test_swap(text, swapped):
     assert swap_words(text, GENDER) == swapped
 
 
-def test_her_before_words_that_follow_an_object():
-    assert swap_words("I gave her to him and met her on time with her 2 dogs, her", GENDER) == (
+def test_next_word_rule_before_words_that_follow_an_object():
+    assert swap_words("I gave her to him and met her on time with her 2 dogs, her", GENDER, "next_word") == (
         "I gave him to her and met him on time with him 2 dogs, him"
     )
+
+
+def test_next_word_rule_reads_a_short_list_and_never_writes_hers():
+    text = "The car is his. Give her the book, I saw her yesterday."
+    assert swap_words(text, GENDER, "next_word") == "The car is her. Give his the book, I saw his yesterday."
+    with pytest.raises(ValueError, match=r"possessives='tagger'; choose from \['context', 'next_word'\]"):
+        swap_words(text, GENDER, "tagger")
+    assert counterfactual([text], GENDER, "one_sided", "next_word") == [swap_words(text, GENDER, "next_word")]
+
+
+def test_a_swap_keeps_the_text_between_its_words_byte_by_byte():
+    between = " cafe\u0301  \u1100\u1161 \u212b\n"  # neither composed nor otherwise normalised
+    assert swap_words(f"She{between}king", GENDER) == f"He{between}queen"
 
 
 CASES = st.sampled_from([str.lower, str.upper, str.capitalize])
@@ -78,7 +96,7 @@ def test_any_pairs_can_be_swapped_and_none_is_an_error():
 
 def test_swap_of_the_real_corpus_turns_its_pronouns_around(shared):
     text = shared("data/gap/gap_flipped.tsv").read_text(encoding="utf-8")
-    swapped = swap_words(text, GENDER)
+    swapped = swap_words(text, GENDER, "next_word")
     words, after = (Counter(t.lower().replace(".", " ").replace(",", " ").split()) for t in (text, swapped))
     assert words["she"] > 3000
     for left, right in (("she", "he"), ("herself", "himself"), ("mother", "father"), ("daughter", "son")):

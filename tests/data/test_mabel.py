@@ -193,6 +193,15 @@ def test_command(tmp_path):
 # --- the templates
 
 
+def test_possessives_are_read_in_context_or_by_the_documented_rule():
+    pair = ("Give her the book.", "The book is his.")
+    (in_context,), (by_next_word,) = (
+        list(swapped_pairs([pair], GENDER, possessives=p)) for p in ("context", "next_word")
+    )
+    assert in_context[2:4] == ("Give him the book.", "The book is hers.")
+    assert by_next_word[2:4] == ("Give his the book.", "The book is her.")
+
+
 def test_templates_are_distinct_gendered_and_balanced():
     pairs = template_pairs()
     assert len(set(pairs)) == len(pairs) == PAIRS
