@@ -37,6 +37,7 @@ from ncfair_jax.models.heads import classifier
 from ncfair_jax.models.hf import Pretrained, find_folder, load_pretrained
 from ncfair_jax.report import collapse_figures, collapse_table
 from ncfair_jax.run_log import write_json, write_text
+from ncfair_jax.strings import several_strings
 
 MEASURES_FILE, WORDS_FILE, STATS_FILE = "measures.json", "words.csv", "stats.npz"
 ROW_TOKENS = 128
@@ -81,6 +82,7 @@ class MeasureSettings:
     max_sentences: int = 0
 
     def __post_init__(self) -> None:
+        several_strings("word_sets", self.word_sets)
         if not 0 <= self.held_out < 1:
             raise MeasureError(f"held_out={self.held_out}; a share from 0 to below 1")
         if self.layer not in ("last", "all") and not self.layer.isdecimal():
@@ -252,7 +254,10 @@ def measure(models: Sequence[str], settings: MeasureSettings, out: Path, *, offl
 
     Returns:
         The tables as Markdown; also in out/table.md, beside figures/ and a folder for each model (with one model: its files).
+    Raises:
+        TypeError: `models` is a single string.
     """
+    models = several_strings("models", models)
     for path in models:  # a wrong name should not wait until the models before it are measured
         find_folder(path, offline)
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
@@ -273,7 +278,12 @@ def measure(models: Sequence[str], settings: MeasureSettings, out: Path, *, offl
 
 
 def folder_names(models: Sequence[str]) -> list[str]:
-    """The last part of each path (of a run's export, the run's name), numbered where it is not the first of its name."""
+    """The last part of each path (of a run's export, the run's name), numbered where it is not the first of its name.
+
+    Raises:
+        TypeError: `models` is a single string.
+    """
+    models = several_strings("models", models)
     parts = [Path(path).resolve().parent.name if Path(path).name == "export" else Path(path).name for path in models]
     seen: Counter[str] = Counter()
     names = []

@@ -14,6 +14,7 @@ from ncfair_jax.data.packing import PackedRows, round_up
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import mlm_transform
 from ncfair_jax.sharding import put_rows
+from ncfair_jax.strings import several_strings
 
 LAYER = "layer_"
 ALIGNMENTS = ("same", "next")
@@ -24,12 +25,13 @@ def check_choices(config: ModelConfig, features: Sequence[str], alignment: str) 
     """Refuses features and alignments that do not exist.
 
     Raises:
+        TypeError: `features` is a single string.
         ValueError: naming what there is.
     """
     if alignment not in ALIGNMENTS:
         raise ValueError(f"alignment={alignment!r}; choose from {', '.join(ALIGNMENTS)}")
     known = ["transform", "hidden", *layer_names(config)]
-    for name in features:
+    for name in several_strings("features", features):
         if name not in known:
             raise ValueError(f"features={name!r}; choose from {', '.join(known)}")
     if not features or len(set(features)) < len(features):

@@ -13,6 +13,7 @@ from ncfair_jax.lexicons.classes import (
     occurring,
     random_classes,
 )
+from ncfair_jax.strings import several_strings
 
 LEXICON, EVERYTHING = "lexicon", "full"
 WORD_SETS = (LEXICON, "frequency-matched", "random", EVERYTHING)
@@ -30,8 +31,10 @@ def word_sets(
         lexicon: classes of the fairness words.
         counts: i64[V], occurrences of each token in the text.
     Raises:
+        TypeError: `names` is a single string.
         ValueError: for an unknown name, or fewer than two words of the lexicon in the text.
     """
+    names = several_strings("names", names)
     for name in names:
         if name not in WORD_SETS:
             raise ValueError(f"word set {name!r}; choose from {', '.join(WORD_SETS)}")

@@ -28,6 +28,7 @@ from ncfair_jax.data.packing import FlatIndex, scatter_rows
 from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, PipelineConfig, Sequences
 from ncfair_jax.lexicons.lexicon import Lexicon, load_lexicon
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.strings import several_strings
 
 Hit = tuple[int, str, tuple[int, int]]  # key, word, where it begins and ends in the sentence
 
@@ -99,8 +100,11 @@ def collect(
 
     Args:
         groups: indices of the lexicon's groups to collect; key 1 is the first of them.
+    Raises:
+        TypeError: `sentences` or `neutral` is a single string.
     """
-    key_of = dict.fromkeys((word.lower() for word in neutral), NEUTRAL)
+    sentences = several_strings("sentences", sentences)
+    key_of = dict.fromkeys((word.lower() for word in several_strings("neutral", neutral)), NEUTRAL)
     keys = {group: 1 + place for place, group in enumerate(groups)}
     attribute_words = {word.lower(): group for group, words in enumerate(lexicon.words) for word in words}
     pattern = whole_words(key_of | attribute_words)

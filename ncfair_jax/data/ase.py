@@ -28,6 +28,7 @@ from ncfair_jax.data.packing import FlatIndex, Placement, flat_index, pack_for_i
 from ncfair_jax.data.pipeline import Batch, Pipeline, PipelineConfig, Sequences, masked_targets
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.lexicons.lexicon import Lexicon, LexiconError, load_lexicon
+from ncfair_jax.strings import several_strings
 
 COLUMNS = ["text", "pronouns"]
 ORIGINAL_FILE, FLIPPED_FILE = "original_data.csv", "flipped_data.csv"
@@ -123,8 +124,13 @@ def mask_pronouns(sentence: str) -> Row:
 
 
 def sentence_pairs(originals: Sequence[str], flipped: Sequence[str]) -> list[Pair]:
-    """Rows of sentences and their counterfactuals; sentences without a gendered pronoun are left out."""
-    pairs = [(mask_pronouns(a), mask_pronouns(b)) for a, b in zip(originals, flipped, strict=True)]
+    """Rows of sentences and their counterfactuals; sentences without a gendered pronoun are left out.
+
+    Raises:
+        TypeError: `originals` or `flipped` is a single string.
+    """
+    sides = zip(several_strings("originals", originals), several_strings("flipped", flipped), strict=True)
+    pairs = [(mask_pronouns(a), mask_pronouns(b)) for a, b in sides]
     return [(a, b) for a, b in pairs if a.pronouns and b.pronouns]
 
 
@@ -259,10 +265,11 @@ def encode_rows(
 
     Raises:
         CorpusError: a pronoun that is not one token of the vocabulary, or nothing left.
+        TypeError: `stereotypes` is a single string.
     """
     marker_ids = {"CLS": tokenizer.cls_token_id, "SEP": tokenizer.sep_token_id, "MASK": tokenizer.mask_token_id}
     label_ids = _label_ids({pronoun for row in rows for pronoun in row.pronouns}, tokenizer)
-    listed = whole_words((word.lower() for word in stereotypes), re.IGNORECASE)
+    listed = whole_words((word.lower() for word in several_strings("stereotypes", stereotypes)), re.IGNORECASE)
     split = [MARKER.split(row.text) for row in rows]  # text between markers at even places, the markers at odd ones
     between = [text for parts in split for text in parts[::2]]
     encoded = tokenizer(between, add_special_tokens=False, return_offsets_mapping=True)

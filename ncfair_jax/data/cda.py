@@ -11,6 +11,7 @@ from functools import lru_cache
 from ncfair_jax.data.matching import compose, whole_words
 from ncfair_jax.data.pronouns import DETERMINER, reading
 from ncfair_jax.lexicons.lexicon import Lexicon
+from ncfair_jax.strings import several_strings
 
 MODES = ("none", "one_sided", "two_sided")
 POSSESSIVES = ("context", "next_word")
@@ -58,12 +59,14 @@ def counterfactual(
     Under `two_sided` a sentence that the swap leaves unchanged appears once. `possessives`: see `swap_words`.
 
     Raises:
+        TypeError: `sentences` is a single string.
         ValueError: unknown mode or `possessives`, or the lexicon has no pairs.
     """
+    sentences = several_strings("sentences", sentences)
     if mode not in MODES:
         raise ValueError(f"counterfactual={mode!r}; choose from {sorted(MODES)}")
     if mode == "none":
-        return list(sentences)
+        return sentences
     swapped = [swap_words(sentence, lexicon, possessives) for sentence in sentences]
     if mode == "one_sided":
         return swapped

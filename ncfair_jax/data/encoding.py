@@ -7,19 +7,23 @@ from collections.abc import Sequence
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from ncfair_jax.strings import several_strings
+
 
 def encode_sentences(sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[np.ndarray]:
     """Encode each sentence as [CLS] s [SEP] (i32[L], 3 <= L <= `max_tokens`), cut at the end but keeping [SEP].
 
     Raises:
+        TypeError: `sentences` is a single string.
         ValueError: if nothing is left of a sentence, naming it; or if `max_tokens` leaves no room for one.
     """
+    sentences = several_strings("sentences", sentences)
     specials = tokenizer.num_special_tokens_to_add()
     if max_tokens <= specials:
         raise ValueError(f"max_tokens={max_tokens}; at least {specials + 1} are needed for one token a sentence")
     if not sentences:
         return []
-    encoded = tokenizer(list(sentences), truncation=True, max_length=max_tokens)["input_ids"]
+    encoded = tokenizer(sentences, truncation=True, max_length=max_tokens)["input_ids"]
     for number, (sentence, ids) in enumerate(zip(sentences, encoded, strict=True), start=1):
         if len(ids) <= specials:
             raise ValueError(f"sentence {number} ({sentence!r}) has no tokens; remove it from the corpus")

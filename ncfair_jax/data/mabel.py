@@ -24,6 +24,7 @@ from ncfair_jax.data.rows import cell, hub_rows, read_rows
 from ncfair_jax.data.templates import PAIRS, template_pairs
 from ncfair_jax.lexicons.lexicon import Lexicon, load_lexicon
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.strings import several_strings
 
 HEADER = ("orig_sent0", "orig_sent1", "aug_sent0", "aug_sent1", "both")
 LAYOUTS = (4, 5, 6)
@@ -119,7 +120,9 @@ def build_pairs(
         keep, possessives: see `swapped_pairs`.
     Raises:
         CorpusError: a source that cannot be read, or nothing is left.
+        TypeError: `sources` is a single string.
     """
+    sources = several_strings("sources", sources)
     entailed = (pair for source in sources for pair in entailed_pairs(source))
     pairs = swapped_pairs(entailed, lexicon, keep, possessives)
     first = next(pairs, None)

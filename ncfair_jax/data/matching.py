@@ -4,6 +4,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from ncfair_jax.strings import several_strings
+
 # Accents that follow their letter as characters of their own; \w does not hold them.
 ACCENTS = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
 ACCENTED = re.compile(f"[^{ACCENTS}][{ACCENTS}]+")
@@ -13,8 +15,11 @@ def whole_words(words: Iterable[str], flags: int = 0) -> re.Pattern[str]:
     """A pattern that matches any of the words where no letter, digit, underscore or accent touches it, the longest first.
 
     It expects text as `compose` returns it. Without words it matches nothing.
+
+    Raises:
+        TypeError: `words` is a single string.
     """
-    alternatives = _any_of(unicodedata.normalize("NFC", word) for word in words) or "(?!)"
+    alternatives = _any_of(unicodedata.normalize("NFC", word) for word in several_strings("words", words)) or "(?!)"
     return re.compile(rf"(?<![\w{ACCENTS}]){alternatives}(?![\w{ACCENTS}])", flags)
 
 

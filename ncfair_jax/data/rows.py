@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ncfair_jax.data.files import CorpusError, stream_csv, stream_lines
+from ncfair_jax.strings import several_strings
 
 Row = Mapping[str, Any]
 Rows = Iterator[tuple[str, Row]]  # where a row is, for messages, and its cells by column
@@ -44,7 +45,9 @@ def split_rows(source: str, splits: Sequence[str], origin: str) -> Rows:
         origin: where such data come from, for the error.
     Raises:
         CorpusError: if it is not there, saying what was looked for.
+        TypeError: `splits` is a single string.
     """
+    splits = several_strings("splits", splits)
     folder = Path(source).expanduser()
     if not folder.exists():
         return hub_rows(source, "", splits[0])

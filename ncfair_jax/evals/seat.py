@@ -25,6 +25,7 @@ from ncfair_jax.evals.seat_tests import GROUPS, SHA256
 from ncfair_jax.evals.significance import Sample, cluster_sums, ratio, summarise
 from ncfair_jax.evals.splits import MOST_SPLITS, split_tests
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.strings import several_strings
 
 COLUMNS: dict[str, type] = {"test": str, "side": str, "item": int, "association": float}
 EXAMPLE_COLUMNS: dict[str, type] = {"text": str, "term": str}
@@ -90,9 +91,12 @@ def terms(texts: Sequence[str]) -> list[str]:
     """The word that each text is about, in the singular if the list has it: clusters of the intervals.
 
     Of a text that is none of the templates, nearly all is left, and it is a cluster of its own.
+
+    Raises:
+        TypeError: `texts` is a single string.
     """
     found = []
-    for text in texts:
+    for text in several_strings("texts", texts):
         words = [word for word in text.lower().rstrip(".").split() if word not in _TEMPLATE_WORDS]
         found.append(" ".join(words) or text)
     known = set(found)

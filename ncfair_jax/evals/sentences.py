@@ -16,6 +16,7 @@ from ncfair_jax.evals.requests import Request, ScorerError, mask_id
 from ncfair_jax.evals.results import Table
 from ncfair_jax.evals.scorer import score
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.strings import several_strings
 
 MASK = "[MASK]"  # stands for the model's own mask token
 
@@ -26,8 +27,10 @@ def word_log_probs(
     """Natural log-probability of each word at the [MASK] of each sentence.
 
     Raises:
+        TypeError: `sentences` or `words` is a single string.
         ScorerError: if a sentence has not exactly one [MASK], or a word is not one token of the vocabulary.
     """
+    sentences, words = several_strings("sentences", sentences), several_strings("words", words)
     requests = []
     for sentence in sentences:
         tokens, place = with_gap(pretrained, sentence)
@@ -85,7 +88,12 @@ def filled(table: Table, forms: Sequence[tuple[str, str]]) -> Table:
 def pseudo_log_likelihoods(
     pretrained: Pretrained, sentences: Sequence[str], *, mesh: Mesh | None = None
 ) -> list[np.ndarray]:
-    """For each sentence, the log-probability of each of its tokens, masked alone (f32[L−2]; no special tokens)."""
+    """For each sentence, the log-probability of each of its tokens, masked alone (f32[L−2]; no special tokens).
+
+    Raises:
+        TypeError: `sentences` is a single string.
+    """
+    sentences = several_strings("sentences", sentences)
     encoded = [np.array(pretrained.tokenizer(sentence)["input_ids"], np.int32) for sentence in sentences]
     requests = [request for tokens in encoded for request in one_mask_each(tokens, mask_id(pretrained))]
     values = np.array([value[0] for value in score(pretrained, requests, mesh=mesh)], np.float32)

@@ -24,6 +24,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from ncfair_jax.strings import several_strings
+
 SHIPPED = ("gender", "race", "religion")
 
 
@@ -84,8 +86,12 @@ def make_lexicon(
 
     Raises:
         LexiconError: as `load_lexicon`.
+        TypeError: a group's words are a single string.
     """
-    words = {group: tuple(dict.fromkeys(_normalise(word) for word in listed)) for group, listed in groups.items()}
+    words = {
+        group: tuple(dict.fromkeys(map(_normalise, several_strings(f"groups[{group!r}]", listed))))
+        for group, listed in groups.items()
+    }
     if len(words) < 2:
         raise LexiconError(f"{source}: groups holds {sorted(words)}; two groups or more are needed")
     owner: dict[str, str] = {}
