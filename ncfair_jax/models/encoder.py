@@ -49,7 +49,7 @@ class ModelConfig:
         scan_layers: all layers but the last as one loop, which compiles in a fraction of the time; without dropout only.
         initializer_range: standard deviation of fresh matrices and embeddings.
     Raises:
-        ValueError: for a name that is not among the choices, or heads that do not divide the hidden size.
+        ValueError: for a name that is not among the choices, a size below 1, or heads that do not divide the hidden size.
     """
 
     model_type: str
@@ -74,6 +74,9 @@ class ModelConfig:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r}; choose from {sorted(choices)}")
+        for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size", "max_positions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}; at least 1")
         if self.hidden_size % self.num_heads:
             raise ValueError(
                 f"hidden_size={self.hidden_size} is not a multiple of num_heads={self.num_heads}; change one of them"

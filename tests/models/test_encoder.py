@@ -191,6 +191,8 @@ def test_choices_are_refused_by_name():
         dataclasses.replace(tiny.MODEL, attention="flash")
     with pytest.raises(ValueError, match="not a multiple of num_heads=3"):
         dataclasses.replace(tiny.MODEL, num_heads=3)
+    with pytest.raises(ValueError, match="num_heads=0; at least 1"):
+        dataclasses.replace(tiny.MODEL, num_heads=0)
     heads, rng = jnp.zeros((1, 4, 2, 8)), jax.random.key(0)
     with pytest.raises(ValueError, match="attention='cudnn' has no dropout"):
         attend(

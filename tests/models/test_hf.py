@@ -147,7 +147,7 @@ def test_everything_wrong_is_listed_at_once(folder):
         ({"model_type": "gpt2"}, "model_type='gpt2'"),
         ({"hidden_act": "gelu_new"}, "hidden_act='gelu_new'"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type='relative_key'"),
-        ({"num_attention_heads": 3}, "num_heads=3"),
+        ({"num_attention_heads": 3}, "num_attention_heads=3"),
     ],
 )
 def test_unsupported_configs_are_named(folder, change, message):

@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForMaskedLM, BertConfig, BertTokenizerFast, RobertaConfig, RobertaTokenizerFast
 
 from ncfair_jax.models.encoder import encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import load_pretrained, save_pretrained
+from tests import tiny_hub
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.parity
@@ -121,3 +123,45 @@ def test_exported_minilm_gives_pytorch_the_same_logits(tmp_path, shared):
     hidden = encode(model.config, model.params, ids, ones, positions).hidden_states
     logits = np.asarray(mlm_logits(model.config, model.params, mlm_transform(model.config, model.params, hidden)))
     np.testing.assert_allclose(logits, theirs, atol=2e-5 * max(1.0, np.abs(theirs).max() / 10), rtol=0)
+
+
+def tied_names(kind: str) -> dict[str, str]:
+    decoder, bias = {
+        "bert": ("cls.predictions.decoder", "cls.predictions.bias"),
+        "roberta": ("lm_head.decoder", "lm_head.bias"),
+    }[kind]
+    return {f"{kind}.embeddings.word_embeddings.weight": f"{decoder}.weight", bias: f"{decoder}.bias"}
+
+
+def stored_otherwise(kind: str) -> dict:
+    """Ways to store one model that transformers reads alike: changes of the tensors, and fields of config.json."""
+    names = tied_names(kind)
+    weight = dict([next(iter(names.items()))])
+    return {
+        "decoder only": (lambda t: {weight.get(n, n): v for n, v in t.items()}, {}),
+        "decoder and its bias only": (lambda t: {names.get(n, n): v for n, v in t.items()}, {}),
+        "untied, equal": (lambda t: t | {c: t[o].copy() for o, c in names.items()}, {"tie_word_embeddings": False}),
+        "gelu_python": (lambda t: t, {"hidden_act": "gelu_python"}),
+        "old names": (lambda t: {n.replace("LayerNorm.weight", "LayerNorm.gamma"): v for n, v in t.items()}, {}),
+        "chunked": (lambda t: t, {"chunk_size_feed_forward": 7}),
+    }
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_folders_stored_otherwise_give_the_same_logits(kind, tmp_path):
+    """Each is read by PyTorch and by us; the file says something else than ours would, the model is the same."""
+    ids = np.array([[2, 6, 5, 7, 8, 9, 3]], np.int32)
+    ones, positions = np.ones_like(ids), np.arange(ids.shape[1], dtype=np.int32)[None]
+    for name, (change, fields) in stored_otherwise(kind).items():
+        folder = tiny_hub.write(tmp_path / name, kind)
+        tensors = load_file(folder / "model.safetensors")
+        save_file(change(tensors), folder / "model.safetensors", metadata={"format": "pt"})
+        tiny_hub.edit_config(folder, **fields)
+        reference = AutoModelForMaskedLM.from_pretrained(folder, attn_implementation="eager").eval()
+        with torch.no_grad():
+            theirs = reference(torch.tensor(ids, dtype=torch.long)).logits.numpy()
+        model = load_pretrained(folder)
+        hidden = encode(model.config, model.params, ids, ones, positions).hidden_states
+        logits = np.asarray(mlm_logits(model.config, model.params, mlm_transform(model.config, model.params, hidden)))
+        tolerance = 2e-5 * max(1.0, np.abs(theirs).max() / 10)
+        np.testing.assert_allclose(logits, theirs, atol=tolerance, rtol=0, err_msg=name)

@@ -1,0 +1,98 @@
+"""Where model folders are and what they hold: local folders, the Hub and its cache, the names of their files."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants as hub_constants
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+PREFIX_FILE, HEAD_FILE = "prefix.safetensors", "head.safetensors"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER_FILES = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"))
+HUB_FILES = (
+    CONFIG, "model*.safetensors", INDEX, PREFIX_FILE, HEAD_FILE, "tokenizer.json", TOKENIZER_CONFIG,
+    "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt",
+)  # fmt: skip
+
+
+class ModelFolderError(ValueError):
+    """A model folder or name that cannot be loaded or written; the message says what is wrong and what to do."""
+
+
+def refuse(folder: Path, problems: Sequence[str]) -> None:
+    """Raises a ModelFolderError that lists all problems of a folder; does nothing if there is none."""
+    if len(problems) == 1:
+        raise ModelFolderError(f"{folder}: {problems[0]}")
+    if problems:
+        listed = "\n".join(f"  - {problem}" for problem in problems)
+        raise ModelFolderError(f"{folder}: {len(problems)} problems\n{listed}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ModelFolderError: if it is something else, or names a key twice.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ModelFolderError(f"{path} has {twice!r} twice; keep one")
+        return content
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelFolderError(f"{path} is not JSON ({error}); copy the file again") from error
+    if not isinstance(content, dict):
+        raise ModelFolderError(f"{path} holds a {type(content).__name__}, expected an object; copy the file again")
+    return content
+
+
+def find_folder(name_or_folder: str | Path, offline: bool = False) -> Path:
+    """The folder of a model: itself, or that of a Hub name, fetched if need be.
+
+    Raises:
+        ModelFolderError: if there is none.
+    """
+    name, folder = str(name_or_folder), Path(name_or_folder).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise ModelFolderError(f"{name} is a file; give the folder that holds it")
+    parts = Path(name).parts
+    looks_local = (
+        isinstance(name_or_folder, Path) or len(parts) > 2 or name.startswith((".", "/", "~")) or "\\" in name
+        or (len(parts) == 2 and Path(parts[0]).is_dir())
+    )  # fmt: skip
+    if looks_local:
+        raise ModelFolderError(f"{name} looks like a local folder, but there is none; correct the path")
+    offline = (
+        offline
+        or hub_constants.HF_HUB_OFFLINE
+        or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
+    )
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES), local_files_only=offline))
+    except HFValidationError as error:
+        raise ModelFolderError(f"{name!r} is neither a folder here nor a possible Hub name ({error})") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        wanted = f"{', '.join(HUB_FILES)} of https://huggingface.co/{name}"
+        if offline:
+            raise ModelFolderError(
+                f"{name} is neither a folder here nor in the Hub cache {hub_constants.HF_HUB_CACHE}, "
+                f"and offline mode forbids fetching "
+                f"{wanted}; go online, or fetch these files elsewhere and give their folder"
+            ) from error
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelFolderError(
+            f"{name} is not a folder here, and fetching {wanted} failed ({reason}); check the name and the network"
+        ) from error
