@@ -332,4 +332,6 @@ def benchmark(name: str) -> Benchmark:
         else Drill(label, unit, strength, texts),  # an emotion has no gender of its own
         flags=flags,
         flag_columns=TEXT_FLAGS,
+        version=2,
+        files=lambda selector: (FILES[name],),
     )

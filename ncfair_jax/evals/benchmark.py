@@ -76,6 +76,9 @@ class Benchmark(NamedTuple):
         flags: table of scores and examples -> by name, which rows one may doubt, bool[rows]; see `quality`.
         flag_columns: types of the columns of NAME.csv that only `flags` needs. They may differ between two models that are
             compared, and result folders without them can still be compared.
+        version: of the definition of its figures. Raise it by one whenever the same model and data would get another score,
+            figure, interval or p-value than before; results of an earlier version are then made again instead of shown.
+        files: selector -> names, below the data folder, of all files that `run` reads, or reads if they are there.
     """
 
     run: Callable[[Pretrained, DataFolder, str, Mesh | None, bool], Result] | None
@@ -90,6 +93,8 @@ class Benchmark(NamedTuple):
     drill: Drill | None = None
     flags: Callable[[Table], Mapping[str, np.ndarray]] = lambda table: {}
     flag_columns: Mapping[str, type] = {}
+    version: int = 1
+    files: Callable[[str], Sequence[str]] = lambda selector: ()
 
 
 def defined_path(line: Headline, metrics: Mapping[str, Any]) -> tuple[str, ...] | None:

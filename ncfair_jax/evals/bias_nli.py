@@ -121,4 +121,5 @@ BENCHMARK = Benchmark(
     "word lists of the package: Apache-2.0; those of Dev et al. 2020 have no licence file",
     "",
     trained_by="configs/bias_nli.py",
+    version=2,
 )

@@ -102,4 +102,5 @@ BENCHMARK = Benchmark(
     "crawled web pages, no licence (De-Arteaga et al. 2019, microsoft/biosbias)",
     WARNING,
     trained_by="configs/bios.py",
+    version=2,
 )

@@ -103,4 +103,5 @@ BENCHMARK = Benchmark(
     "that of the file's documents",
     content_warning="",
     trained_by="configs/winobias_coref.py",
+    version=2,
 )

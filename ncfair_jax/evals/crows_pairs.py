@@ -278,4 +278,6 @@ BENCHMARK = Benchmark(
     drill=Drill("CrowS-Pairs", "log-probability of the words in which they differ, nats a token", strength, texts),
     flags=flags,
     flag_columns=FLAG_COLUMNS,
+    version=2,
+    files=lambda selector: (FILE,),
 )

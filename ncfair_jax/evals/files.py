@@ -5,12 +5,14 @@ import http.client
 import os
 import tempfile
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from huggingface_hub.constants import HF_HUB_OFFLINE
 
 from ncfair_jax.evals import seat_tests
+from ncfair_jax.fingerprint import cache_folder, files_fingerprint
 
 TIMEOUT_S = 60
 
@@ -142,11 +144,17 @@ class DataFolder(NamedTuple):
             fetch(source, cached)
         return cached
 
+    def fingerprint(self, names: Sequence[str]) -> str:
+        """Fingerprint of the contents of those of the files that a benchmark finds, fetched if need be.
 
-def cache_folder() -> Path:
-    """NCFAIR_CACHE, or ncfair_jax in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("NCFAIR_CACHE") or Path(base) / "ncfair_jax")
+        Args:
+            names: every file that the benchmark reads, or reads if it is there.
+        Raises:
+            DataError: if a public file cannot be fetched.
+        """
+        if self.folder is None:
+            return files_fingerprint({name: self.path(name) for name in names if name in SOURCES})
+        return files_fingerprint({name: self.folder / name for name in names if self.has(name)})
 
 
 def fetch(source: Source, destination: Path) -> None:

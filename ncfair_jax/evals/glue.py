@@ -142,6 +142,7 @@ def benchmark(task: str) -> Benchmark:
         "each task's own, see gluebenchmark.com",
         "",
         trained_by=f"configs/glue.py:{task}",
+        version=2,
     )
 
 

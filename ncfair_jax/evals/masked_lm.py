@@ -174,4 +174,6 @@ BENCHMARK = Benchmark(
     takes_selector=True,
     flags=flags,
     flag_columns=TEXT_FLAGS,
+    version=2,
+    files=lambda selector: (FILE,),
 )

@@ -266,4 +266,6 @@ BENCHMARK = Benchmark(
     takes_selector=True,
     flags=flags,
     flag_columns=FLAG_COLUMNS,
+    version=2,
+    files=lambda selector: [f"seat/{name}.jsonl" for name in select(selector)],
 )

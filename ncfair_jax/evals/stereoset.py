@@ -375,4 +375,6 @@ BENCHMARK = Benchmark(
     drill=Drill("StereoSet", "log-probability of the filler, nats", strength, texts),
     flags=flags,
     flag_columns=TEXT_FLAGS,
+    version=2,
+    files=lambda selector: (FILE, SPLIT_FILE, *OFFICIAL_FILES.values()),
 )

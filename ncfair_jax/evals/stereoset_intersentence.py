@@ -126,4 +126,6 @@ BENCHMARK = Benchmark(
     stereoset.BENCHMARK.licence,
     flags=stereoset.flags,
     flag_columns=TEXT_FLAGS,
+    version=2,
+    files=lambda selector: tuple(OFFICIAL_FILES.values()),
 )

@@ -244,6 +244,8 @@ CROWS_PAIRS = Benchmark(
     drill=Drill("CrowS-Pairs AUL", "mean log-probability of all tokens, nats", strength, crows_pairs_texts),
     flags=flags,
     flag_columns=TEXT_FLAGS,
+    version=2,
+    files=crows_pairs.BENCHMARK.files,
 )
 STEREOSET = Benchmark(
     run_stereoset,
@@ -255,4 +257,6 @@ STEREOSET = Benchmark(
     drill=Drill("StereoSet AUL", "mean log-probability of all tokens, nats", strength, stereoset_texts),
     flags=flags,
     flag_columns=TEXT_FLAGS,
+    version=2,
+    files=stereoset.BENCHMARK.files,
 )

@@ -273,4 +273,6 @@ BENCHMARK = Benchmark(
     drill=Drill("WinoBias", "log-probability of the pronoun, nats", strength, texts),
     flags=flags,
     flag_columns=FLAG_COLUMNS,
+    version=2,
+    files=lambda selector: tuple(name for pair in FILES.values() for name in pair),
 )

@@ -130,4 +130,5 @@ BENCHMARK = Benchmark(
     ),
     "MIT (Zhao et al. 2018, uclanlp/corefBias)",
     trained_by="configs/winobias_coref.py",
+    version=2,
 )

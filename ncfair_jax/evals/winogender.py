@@ -269,4 +269,6 @@ BENCHMARK = Benchmark(
     drill=Drill("Winogender", "log-probability of the pronoun, nats", strength, texts),
     flags=flags,
     flag_columns=FLAG_COLUMNS,
+    version=2,
+    files=lambda selector: FILES,
 )

@@ -1,0 +1,149 @@
+"""Fingerprints of files and models: what finished work is recognised by.
+
+A fingerprint is the first 16 hex digits of a SHA-256. Files are hashed once: a small file in the cache folder remembers
+each file's fingerprint together with its size, times and inode, and a file is hashed again only when one of these
+changed. The cache only saves time. If it is missing, damaged or cannot be written, files are hashed again.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ncfair_jax.models.encoder import Params
+from ncfair_jax.models.hf import Pretrained
+
+DIGITS = 16
+CACHE_FILE = "fingerprints.json"
+MOST_ENTRIES = 4096
+# A file that changed a moment ago can change again without a new time stamp, so its fingerprint is not remembered yet.
+SETTLED_NS = 2_000_000_000
+# Fields of a model's config that act in training only, or that change memory and not results.
+_NOT_JUDGED = ("hidden_dropout", "attention_dropout", "remat")
+
+
+def cache_folder() -> Path:
+    """NCFAIR_CACHE, or ncfair_jax in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("NCFAIR_CACHE") or Path(base) / "ncfair_jax")
+
+
+def files_fingerprint(files: Mapping[str, Path] | Sequence[Path]) -> str:
+    """Fingerprint of the contents of some files, and of their names where a mapping gives them.
+
+    Raises:
+        OSError: if a file cannot be read.
+    """
+    named = files if isinstance(files, Mapping) else {str(number): path for number, path in enumerate(files)}
+    digests = file_fingerprints(named.values())
+    return _digest(f"{name}\0{digests[path]}\n".encode() for name, path in named.items())
+
+
+def file_fingerprints(paths: Iterable[Path]) -> dict[Path, str]:
+    """The fingerprint of each file.
+
+    Raises:
+        OSError: if a file cannot be read.
+    """
+    cache, found, fresh = _read_cache(), dict[Path, str](), dict[str, Any]()
+    for path in paths:
+        real = os.path.realpath(path)
+        before = stamp(real)
+        entry = cache.get(real)
+        if entry is not None and entry[0] == before:
+            found[path] = entry[1]
+            continue
+        with open(real, "rb") as file:
+            found[path] = hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
+        settled = time.time_ns() - max(before[1:3]) > SETTLED_NS
+        if settled and stamp(real) == before:
+            fresh[real] = [before, found[path]]
+    if fresh:
+        _write_cache(cache, fresh)
+    return found
+
+
+def stamp(path: str | Path) -> list[int]:
+    """Size, times of the last change of content and of state (ns), inode and device of a file; links are followed."""
+    stat = os.stat(path)
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
+
+
+def params_fingerprint(params: Params) -> str:
+    """Fingerprint of all values, in the order of their paths."""
+    return _digest(np.ascontiguousarray(leaf).data for leaf in jax.tree.leaves(params))
+
+
+def model_fingerprint(model: Pretrained, *, nsp: bool = False) -> str:
+    """Fingerprint of a loaded model: architecture, parameters and tokenizer, whatever files they came from.
+
+    Args:
+        nsp: count the next-sentence head too, which most figures do not use.
+    """
+    config = {name: value for name, value in dataclasses.asdict(model.config).items() if name not in _NOT_JUDGED}
+    tokenizer = json.loads(model.tokenizer.backend_tokenizer.to_str())
+    for state in ("truncation", "padding"):  # of its last call
+        tokenizer.pop(state, None)
+    parts = {name: part for name, part in model.params.items() if nsp or name != "nsp"}
+    text = json.dumps([config, tokenizer, sorted(parts)], sort_keys=True, default=str)
+    return _digest([text.encode(), params_fingerprint(parts).encode()])
+
+
+def differing(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
+    """A line for each name whose fingerprints differ: `model.path: 3f2a… now, 81bc… then`."""
+    names = dict.fromkeys([*now, *then])
+    absent = "nothing"
+    return [
+        f"{name}: {now.get(name, absent)} now, {then.get(name, absent)} then"
+        for name in names
+        if now.get(name) != then.get(name)
+    ]
+
+
+def _digest(parts: Iterable[Any]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:DIGITS]
+
+
+def _read_cache() -> dict[str, Any]:
+    """What is known of files by their real path: [stamp, fingerprint]; entries of another form are left out."""
+    try:
+        content = json.loads((cache_folder() / CACHE_FILE).read_text(encoding="utf-8"))
+        return {path: entry for path, entry in content.items() if _is_entry(entry)}
+    except (OSError, ValueError, RuntimeError, AttributeError):  # no file, not JSON, no home folder, no object
+        return {}
+
+
+def _is_entry(entry: Any) -> bool:
+    return (
+        isinstance(entry, list)
+        and len(entry) == 2
+        and isinstance(entry[0], list)
+        and isinstance(entry[1], str)
+        and len(entry[1]) == DIGITS
+    )
+
+
+def _write_cache(cache: Mapping[str, Any], fresh: Mapping[str, Any]) -> None:
+    """Adds entries, the oldest make room; whole or not at all. Of two processes that write at once one may lose its own."""
+    kept = {path: entry for path, entry in cache.items() if path not in fresh} | dict(fresh)
+    entries = dict(list(kept.items())[-MOST_ENTRIES:])
+    try:
+        path = cache_folder() / CACHE_FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{CACHE_FILE}-", dir=path.parent) as scratch:
+            new = Path(scratch) / CACHE_FILE
+            new.write_text(json.dumps(entries), encoding="utf-8")
+            os.replace(new, path)
+    except (OSError, RuntimeError):  # not writable, full, or no home folder
+        return
