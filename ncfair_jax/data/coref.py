@@ -247,10 +247,11 @@ class CorefPipeline(Pipeline):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (first 16 hex digits) of the documents: tokens, segments, speakers and clusters."""
+        """SHA-256 (first 16 hex digits) of the documents: everything that `Encoded` holds."""
         digest = hashlib.sha256()
         for document in self._documents:
-            for array in (document.tokens, document.segments, document.speakers, document.mentions):
+            for value in document:
+                array = np.asarray(value)
                 digest.update(np.array(array.shape, "<i8").tobytes() + array.astype("<i4").tobytes())
         return digest.hexdigest()[:16]
 

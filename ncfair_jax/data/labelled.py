@@ -1,6 +1,8 @@
 """What a task of labelled text is, its encoded examples and its batches."""
 
+import hashlib
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -128,6 +130,14 @@ class LabelledPipeline(Pipeline):
             views=views,
         )
         self._token_types, self._labels = token_types, labels
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """As of every pipeline, and of the token types and labels."""
+        digest = hashlib.sha256(super().fingerprint.encode())
+        digest.update(np.concatenate(self._token_types).astype("<i4").tobytes())
+        digest.update(self._labels.astype("<f4").tobytes())
+        return digest.hexdigest()[:16]
 
     def sequences(self, ids: np.ndarray, step: int) -> Sequences:
         """The examples as they are, their first tokens selected."""

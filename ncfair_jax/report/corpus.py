@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ncfair_jax.data import bios, glue, nli
+from ncfair_jax.evals.glue import TITLES
+
 
 def training_text(config: Mapping[str, Any]) -> str:
     """A sentence about the text, from a run's config as a dict."""
@@ -19,6 +22,18 @@ def training_text(config: Mapping[str, Any]) -> str:
             return f"original_data.csv and flipped_data.csv of {path}{swap}"
         names = {"gap": "GAP", "winobias": "WinoBias, development files"}
         return f"{names[source]}{f' ({path})' if path else ''}{swap}"
+    if method == "classification":
+        return _labelled_text(config["classification"]["task"], data["path"])
+    if method == "coref":
+        return f"documents with marked coreference, {config['coref']['train']}"
     names = {"gap": "GAP", "text": "text", "hub": "Hub data set"}
     place = " ".join(part for part in (data["path"], data["subset"]) if part)
     return f"{names[data['corpus']]}{f' ({place})' if place else ''}{swap}"
+
+
+def _labelled_text(task: str, path: str) -> str:
+    if task == "bios":
+        return f"biographies of Bias-in-Bios ({path or bios.HUB})"
+    if task == "bias_nli":
+        return f"entailment pairs of {path}" if path else f"entailment pairs of SNLI ({nli.HUB})"
+    return f"{TITLES[task]} of GLUE ({path or glue.HUB})"

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from ncfair_jax.data.conll import Document
-from ncfair_jax.data.coref import CorefPipeline, columns_of, encode_document, lay_out, read_documents, shape_of
+from ncfair_jax.data.coref import (
+    CorefPipeline,
+    Encoded,
+    columns_of,
+    encode_document,
+    lay_out,
+    read_documents,
+    shape_of,
+)
 from ncfair_jax.data.files import CorpusError
 from ncfair_jax.data.pipeline import PipelineConfig
 from tests import tiny_coref, tiny_hub
@@ -120,11 +128,13 @@ def test_long_documents_give_other_segments_each_time():
     assert len({document.tokens.tobytes() for document in taken}) == whole.num_segments - 1
 
 
-def test_fingerprint_follows_the_clusters():
+@pytest.mark.parametrize("field", Encoded._fields)
+def test_the_fingerprint_follows_every_part_of_a_document(field):
     one, other = pipeline(), pipeline()
     assert one.fingerprint == other.fingerprint
     other = pipeline()
-    other._documents[0].mentions[0, 2] += 1
+    first = other._documents[0]
+    other._documents[0] = first._replace(**{field: getattr(first, field) + 1})
     assert other.fingerprint != one.fingerprint
 
 

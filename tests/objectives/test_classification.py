@@ -119,6 +119,16 @@ def pipeline(model: Pretrained, labels, **settings) -> LabelledPipeline:
     return LabelledPipeline(tokens, config, token_types=types, labels=np.array(labels, np.float32), **special)
 
 
+def test_the_fingerprint_follows_labels_and_token_types(model):
+    labels = [example.label for example in PAIRS]
+    first = pipeline(model, labels)
+    assert pipeline(model, labels).fingerprint == first.fingerprint
+    other = pipeline(model, [*labels[:-1], labels[-1] + 1])
+    types = pipeline(model, labels)
+    types._token_types[0] = 1 - types._token_types[0]
+    assert len({first.fingerprint, other.fingerprint, types.fingerprint}) == 3
+
+
 @pytest.mark.parametrize("classes", [3, 1])
 def test_loss_of_a_batch_is_that_of_its_examples(model, classes):
     labels = [example.label for example in PAIRS] if classes > 1 else list(np.linspace(0, 5, len(PAIRS)))

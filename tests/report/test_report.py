@@ -13,10 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ncfair_jax.config import base_config, finetuning_config, freeze, to_dict
 from ncfair_jax.evals import compare, compare_many
 from ncfair_jax.evals.files import DataError
 from ncfair_jax.evals.registry import BENCHMARKS
 from ncfair_jax.evals.results import read_table
+from ncfair_jax.objectives import METHODS
+from ncfair_jax.objectives.classification import TASKS
 from ncfair_jax.report import latex, markdown
 from ncfair_jax.report.corpus import training_text
 from ncfair_jax.report.html import page
@@ -289,6 +292,36 @@ def test_the_card_names_the_text_of_each_method(runs):
     assert text("ase", ase__source="csv", data__path="folder") == "original_data.csv and flipped_data.csv of folder"
     assert text("ase", data__path="", data__counterfactual="two_sided") == "GAP, originals and swapped counterfactuals"
     assert text("adept", data__corpus="hub", data__path="a/b", data__subset="c") == "Hub data set (a/b c)"
+    coref = text("coref", coref__train="ontonotes/train", data__corpus="gap", data__path="")
+    assert coref == "documents with marked coreference, ontonotes/train"
+
+
+@pytest.mark.parametrize(
+    ("task", "path", "expected"),
+    [
+        ("bios", "", "biographies of Bias-in-Bios (LabHC/bias_in_bios)"),
+        ("bios", "b/bios", "biographies of Bias-in-Bios (b/bios)"),
+        ("bias_nli", "", "entailment pairs of SNLI (stanfordnlp/snli)"),
+        ("bias_nli", "nyu-mll/multi_nli", "entailment pairs of nyu-mll/multi_nli"),
+        ("cola", "", "CoLA of GLUE (nyu-mll/glue)"),
+        ("rte", "GLUE", "RTE of GLUE (GLUE)"),
+    ],
+)
+def test_the_card_of_a_labelled_task_names_its_data(task, path, expected):
+    config = finetuning_config("x", task)
+    config.data.path = path
+    assert training_text(to_dict(freeze(config))) == expected
+
+
+def test_every_method_and_task_has_a_text_of_its_own():
+    """A new method that reads no corpus must not be said to train on GAP, the default of a field that it does not read."""
+    reads_a_corpus = {"mlm", "adept"}
+    for method in METHODS:
+        config = base_config("aligned")
+        config.objective.name, config.mabel.pairs, config.ase.source = method, "templates", "winobias"
+        for task in TASKS if method == "classification" else [""]:
+            config.classification.task = task
+            assert ("GAP" in training_text(to_dict(freeze(config)))) == (method in reads_a_corpus), (method, task)
 
 
 def test_a_measurement_shows_its_table_and_pictures(tmp_path):
