@@ -11,15 +11,19 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
 
 from ncfair_jax.models.encoder import Params
 from ncfair_jax.models.hf import Pretrained
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 DIGITS = 16
 CACHE_FILE = "fingerprints.json"
@@ -77,6 +81,28 @@ def stamp(path: str | Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
 
 
+def kept_while_unchanged(source: int = 0) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Decorator of a reader: its last four results are kept, and read anew when their files changed.
+
+    Args:
+        source: which of the reader's arguments by position names the file or folder ("" or left out = none).
+    """
+
+    def decorate(read: Callable[P, T]) -> Callable[P, T]:
+        @lru_cache(maxsize=4)
+        def kept(stamps: Any, *args: Any, **named: Any) -> T:
+            del stamps
+            return read(*args, **named)
+
+        @wraps(read)
+        def reader(*args: P.args, **named: P.kwargs) -> T:
+            return kept(_stamps(str(args[source])) if len(args) > source else (), *args, **named)
+
+        return reader
+
+    return decorate
+
+
 def params_fingerprint(params: Params) -> str:
     """Fingerprint of all values, in the order of their paths."""
     return _digest(np.ascontiguousarray(leaf).data for leaf in jax.tree.leaves(params))
@@ -113,6 +139,17 @@ def _digest(parts: Iterable[Any]) -> str:
     for part in parts:
         digest.update(part)
     return digest.hexdigest()[:DIGITS]
+
+
+def _stamps(source: str) -> tuple[tuple[Any, ...], ...]:
+    """Stamps of a file, or of the files in a folder and in its folders; () if there is none."""
+    path = Path(source).expanduser()
+    if source and path.is_file():
+        return ((source, *stamp(path)),)
+    if not source or not path.is_dir():
+        return ()
+    found = (file for pattern in ("*", "*/*", "*/*/*") for file in sorted(path.glob(pattern)))
+    return tuple((str(file), *stamp(file)) for file in found if file.is_file())
 
 
 def _read_cache() -> dict[str, Any]:

@@ -129,6 +129,27 @@ def test_files_of_a_data_folder(tmp_path, hashed):
     assert data.fingerprint(["a.tsv", "b.tsv"]) == both != without
 
 
+def test_a_reader_reads_what_changed_anew(tmp_path):
+    calls = []
+
+    @fingerprint.kept_while_unchanged(source=1)
+    def read(kind: str, path: str) -> list[str]:
+        calls.append(kind)
+        return [file.read_text() for file in sorted((tmp_path / path).rglob("*.txt"))]
+
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "one.txt").write_text("1")
+    folder = str(tmp_path / "a")
+    assert read("x", folder) == read("x", folder) == ["1"]
+    assert read("y", folder) == ["1"] and calls == ["x", "y"]
+    (tmp_path / "two.txt").write_text("2")
+    (tmp_path / "two.txt").replace(tmp_path / "a" / "b" / "one.txt")
+    assert read("x", folder) == ["2"]
+    (tmp_path / "a" / "two.txt").write_text("3")
+    assert read("x", folder) == ["2", "3"]
+    assert read("x", "nowhere/hub") == [] and read("x", "") == ["2", "3"]
+
+
 def test_a_model_is_its_config_weights_and_tokenizer(tmp_path):
     model = tiny_hub.pretrained("bert")
     first = model_fingerprint(model)

@@ -9,7 +9,6 @@ from a folder.
 """
 
 import json
-from functools import lru_cache
 from importlib import resources
 from itertools import product
 from pathlib import Path
@@ -21,6 +20,7 @@ from ncfair_jax.config import ConfigError
 from ncfair_jax.data.files import CorpusError, read_lines
 from ncfair_jax.data.labelled import Labelled
 from ncfair_jax.data.nli import LABELS
+from ncfair_jax.fingerprint import kept_while_unchanged
 
 NEUTRAL = LABELS.index("neutral")
 SAMPLE_SEED = 0  # one sample for all models
@@ -47,7 +47,7 @@ class Lists(NamedTuple):
         return len(self.occupations) * len(self.words) * len(self.actions)
 
 
-@lru_cache(maxsize=2)
+@kept_while_unchanged()
 def load_lists(folder: str = "") -> Lists:
     """The package's word lists, or those of a folder in the layout of the original ones.
 

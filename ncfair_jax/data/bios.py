@@ -7,7 +7,6 @@ folder with train, dev and test files, from one file that is split, or from a Hu
 """
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from ncfair_jax.config import RunConfig
 from ncfair_jax.data.files import CorpusError
 from ncfair_jax.data.labelled import Labelled, Task
 from ncfair_jax.data.rows import Rows, cell, read_rows, split_rows
+from ncfair_jax.fingerprint import kept_while_unchanged
 
 HUB = "LabHC/bias_in_bios"
 PROFESSIONS = (
@@ -48,12 +48,12 @@ def read_bios(config: RunConfig, part: str) -> list[Labelled]:
     return [rows[i] for i in np.sort(chosen)]
 
 
-@lru_cache(maxsize=2)
+@kept_while_unchanged()
 def _part(source: str, part: str) -> list[Labelled]:
     return _biographies(split_rows(source, SPLITS[part], "LabHC/bias_in_bios on the Hub"), source)
 
 
-@lru_cache(maxsize=1)
+@kept_while_unchanged()
 def _whole(source: str) -> list[Labelled]:
     return _biographies(read_rows(source), source)
 

@@ -4,7 +4,6 @@ Models are judged on the validation part, whose labels are public; development e
 """
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from ncfair_jax.config import RunConfig
 from ncfair_jax.data.files import CorpusError, stream_lines
 from ncfair_jax.data.labelled import Labelled, Task
 from ncfair_jax.data.rows import Rows, cell, hub_rows, local_file, read_rows, text_cell
+from ncfair_jax.fingerprint import kept_while_unchanged
 
 HUB = "nyu-mll/glue"
 MATCHED, MISMATCHED = "matched", "mismatched"  # genres of MNLI's validation: those of training, and others
@@ -82,7 +82,7 @@ def glue_task(name: str) -> Task:
     return Task(max(1, len(SOURCES[name].labels)), read)
 
 
-@lru_cache(maxsize=4)
+@kept_while_unchanged(source=1)
 def read_glue(name: str, path: str, splits: tuple[str, ...]) -> list[Labelled]:
     """Examples of one part of a task.
 

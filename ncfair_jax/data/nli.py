@@ -1,11 +1,10 @@
 """SNLI and MNLI: premise, hypothesis, and whether the one entails the other."""
 
-from functools import lru_cache
-
 from ncfair_jax.config import RunConfig
 from ncfair_jax.data.files import CorpusError
 from ncfair_jax.data.labelled import Labelled
 from ncfair_jax.data.rows import cell, split_rows, text_cell
+from ncfair_jax.fingerprint import kept_while_unchanged
 
 HUB = "stanfordnlp/snli"
 LABELS = ("entailment", "neutral", "contradiction")
@@ -26,7 +25,7 @@ def read_nli(config: RunConfig, part: str) -> list[Labelled]:
     return nli_pairs(config.data.path or HUB, SPLITS[part])
 
 
-@lru_cache(maxsize=2)
+@kept_while_unchanged()
 def nli_pairs(source: str, splits: tuple[str, ...]) -> list[Labelled]:
     """Pairs of one part of a data set that has the columns of SNLI or MNLI; the label is its place in LABELS."""
     found = []

@@ -57,7 +57,6 @@ def test_a_folder_of_word_lists(tmp_path):
     assert lists.actions[3:] == (("met", "king"), ("drove", "car"), ("ate", "egg"), ("ate", "pie"))
     assert pair(lists, 6 * 7).first.startswith("A tree surgeon sold a")
     (tmp_path / "verbs" / "driving").unlink()
-    load_lists.cache_clear()
     with pytest.raises(CorpusError, match="no word list begins with 'driving'; there are commerce, eating"):
         load_lists(str(tmp_path))
     with pytest.raises(CorpusError, match="holds no word list"):
