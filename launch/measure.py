@@ -14,7 +14,12 @@ flags.DEFINE_string("corpus", "wikitext2", "'wikitext2' (held-out part), 'gap', 
 flags.DEFINE_string("data", "", "Folder with wikitext2/ and gap/; '' = public sources, pinned by hash.")
 flags.DEFINE_string("lexicon", "gender", "Shipped lexicon or JSON file.")
 flags.DEFINE_list("word_sets", ["lexicon", "frequency-matched", "random", "full"], "Sets to compare.")
-flags.DEFINE_enum("word_rule", "whole_word", ["whole_word", "first_piece"], "How words become classes.")
+flags.DEFINE_enum(
+    "word_rule",
+    "whole_word",
+    ["whole_word", "listed_token", "first_piece"],
+    "Which tokens count: those that are a whole word, the same wherever they stand, or first pieces as released.",
+)
 flags.DEFINE_enum("features", "transform", ["transform", "hidden"], "transform: what the decoder multiplies.")
 flags.DEFINE_string("layer", "last", "'last', 'all' (collapse by depth as well), or a number; 0 = embeddings.")
 flags.DEFINE_enum("alignment", "same", ["same", "next"], "next: the released code's shift.")

@@ -95,7 +95,8 @@ class NC3Config:
     Attributes:
         lexicon: shipped name or JSON file of the fairness words; with ":random" or ":frequency-matched" after it, as many
             neutral words of the training text instead: a control.
-        word_rule: "whole_word" or "first_piece".
+        word_rule: "whole_word", "listed_token" or "first_piece": how words become classes
+            (`lexicons.classes.build_classes`).
         features: "hidden" (last layer) or "transform" (what the classifier really multiplies).
         alignment: "same" (row t is the token at t) or "next" (the token at t + 1).
         labels: "original" (before masking) or "input" (after masking).
@@ -415,7 +416,7 @@ CHOICES = {
     "adept.mode": ("final", "raw", "reliability", "quality"),
     "adept.debias_layer": ("all", "first", "last"),
     "adept.retention": ("mse", "kl"),
-    "nc3.word_rule": ("whole_word", "first_piece"),
+    "nc3.word_rule": ("whole_word", "listed_token", "first_piece"),
     "nc3.features": ("hidden", "transform"),
     "nc3.alignment": ("same", "next"),
     "nc3.labels": ("original", "input"),

@@ -187,8 +187,8 @@ def read_examples(model: Pretrained, settings: MeasureSettings) -> Text:
 
 def choose_words(model: Pretrained, text: Text, settings: MeasureSettings) -> Words:
     """The word sets of the settings, of words that occur in the collected text, and the random lists."""
-    counts = token_counts(text.collected, len(model.tokenizer))
     lexicon = build_classes(load_lexicon(settings.lexicon), model.tokenizer, settings.word_rule)
+    counts = token_counts(text.collected, len(model.tokenizer), lexicon.boundaries)
     sets = word_sets(settings.word_sets, lexicon, counts, settings.seed, model.tokenizer)
     lists = np.zeros((0, 0), np.int32)
     if settings.permutations:

@@ -24,6 +24,7 @@ from ncfair_jax.models.encoder import Params
 from ncfair_jax.models.heads import classifier
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.sharding import to_host
+from ncfair_jax.vocabulary import whole_words
 
 TRACKED = ("nc1", "nc2_norm_cv", "nc2_interference_rmse", "gnc2", "nc3", "unc3")
 
@@ -58,18 +59,26 @@ def make_tracker(
         sentences: how many, spread evenly over the examples that hold a fairness word.
     """
     fairness = build_classes(load_lexicon(split_control(lexicon)[0]), model.tokenizer)
-    holding = [example for example in examples if np.isin(example, fairness.token_ids).any()]
+    holding = [example for example in examples if _holds(example, fairness)]
     chosen = [holding[i] for i in np.linspace(0, len(holding) - 1, min(sentences, len(holding))).astype(int)]
-    counts = token_counts(chosen, len(model.tokenizer))
+    counts = token_counts(chosen, len(model.tokenizer), fairness.boundaries)
     if np.sum(counts[fairness.token_ids] > 0) < 2:
         return None
     words = occurring(fairness, counts, model.tokenizer)
     sets = {"lexicon": words}
     with suppress(ValueError):  # a small vocabulary has too few neutral words for a control
         sets["control"] = frequency_matched(words, counts, 0, model.tokenizer)
-    classes = classes_of(np.concatenate([x.token_ids for x in sets.values()]), model.tokenizer)
+    token_ids = np.concatenate([x.token_ids for x in sets.values()])
+    classes = classes_of(token_ids, model.tokenizer, fairness.boundaries)
     slots = {name: classes.slot_of_token[x.token_ids] for name, x in sets.items()}
     return Tracker(model, chosen, classes, slots, row_tokens, mesh)
+
+
+def _holds(example: np.ndarray, words: FairnessClasses) -> bool:
+    """Whether one of the words occurs in the example."""
+    assert words.boundaries is not None  # they are whole words
+    listed = words.slot_of_token[example] < words.num_classes
+    return bool(np.any(listed & whole_words(example, np.arange(len(example)), words.boundaries)))
 
 
 def track(tracker: Tracker, params: Params) -> dict[str, float]:

@@ -24,7 +24,7 @@ from ncfair_jax.data.encoding import tokenizer_fingerprint
 from ncfair_jax.data.pipeline import Examples, Pipeline, PipelineConfig
 from ncfair_jax.environment import recorded
 from ncfair_jax.judge import comparison_table, judge
-from ncfair_jax.lexicons.classes import FairnessClasses, lexicon_or_control, token_counts
+from ncfair_jax.lexicons.classes import FairnessClasses, lexicon_or_control
 from ncfair_jax.models.encoder import PREFIX, Params
 from ncfair_jax.models.hf import Pretrained, load_pretrained, save_pretrained
 from ncfair_jax.objectives import METHODS, Objective, with_nc3
@@ -234,8 +234,8 @@ def nc3_classes(config: RunConfig, model: Pretrained, examples: Examples) -> Fai
     """The regulariser's words, or None where its weight is 0."""
     if config.nc3.weight == 0:
         return None
-    counts = token_counts(examples.sequences, len(model.tokenizer))
-    return lexicon_or_control(config.nc3.lexicon, config.nc3.word_rule, model.tokenizer, counts, config.seed)
+    nc3 = config.nc3
+    return lexicon_or_control(nc3.lexicon, nc3.word_rule, model.tokenizer, examples.sequences, config.seed)
 
 
 def make_pipeline(
@@ -261,6 +261,7 @@ def make_pipeline(
         mask_token_id=model.tokenizer.mask_token_id,
         vocab_size=model.config.vocab_size,
         slot_of_token=None if classes is None else classes.slot_of_token,
+        boundaries=None if classes is None else classes.boundaries,
         views=examples.views,
         **examples.arguments,
     )

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import AxisType
+from transformers import BertTokenizerFast
 
 from ncfair_jax.collapse.measures import measure
 from ncfair_jax.collapse.survey import survey
@@ -35,6 +36,17 @@ def test_figures_are_those_of_its_sentences():
     for name in TRACKED:
         assert found[f"lexicon_{name}"] == pytest.approx(expected[name], rel=1e-4)
         assert found[f"control_{name}"] != pytest.approx(expected[name], rel=1e-4)
+
+
+def test_fragments_are_not_tracked():
+    model = tiny_text.pretrained()
+    vocab = {{"nomi": "##nomi"}.get(word, word): number for word, number in model.tokenizer.get_vocab().items()}
+    model = model._replace(tokenizer=BertTokenizerFast(vocab=vocab, model_max_length=40))
+    sentences = ["he bara", "she bara", "hernomi bara", "he shenomi bara", "fathernomi bara"]
+    tracker = make_tracker(model, "gender", encode_sentences(sentences, model.tokenizer, 32), 20, 32, MESH)
+    assert tracker is not None
+    assert len(tracker.examples) == 3
+    assert {tracker.classes.words[slot] for slot in tracker.slots["lexicon"]} == {"he", "she"}
 
 
 def test_text_without_fairness_words_is_not_tracked():

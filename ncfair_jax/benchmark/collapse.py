@@ -106,8 +106,8 @@ def time_pass(model: str, data: str) -> Result:
     examples = encode_sentences(text_sentences("gap", data)[:600], pretrained.tokenizer, ROW_TOKENS)
     packed = pack_for_inference(examples, ROW_TOKENS)
     params, slot_of_token = jax.device_put((pretrained.params, words.slot_of_token))
-    parts = list(batches(packed, BATCH_ROWS, None))[:-1]  # full ones only
-    forward = untuned_jit(lambda params, rows: encode(pretrained.config, params, *rows).hidden_states)
+    parts = list(batches(packed, BATCH_ROWS, words.boundaries, None))[:-1]  # full ones only
+    forward = untuned_jit(lambda params, rows: encode(pretrained.config, params, *rows[:3]).hidden_states)
     empty = {"hidden": ClassStats.zeros(words.num_classes, pretrained.config.hidden_size)}
 
     def encoder_only() -> None:

@@ -4,21 +4,31 @@ Letters: E examples, R rows of a batch, T tokens a row, N = R T, D hidden, K cla
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ncfair_jax.data.packing import PackedRows, round_up
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import mlm_transform
 from ncfair_jax.sharding import put_rows
 from ncfair_jax.strings import several_strings
+from ncfair_jax.vocabulary import WordBoundaries, whole_words
 
 LAYER = "layer_"
 ALIGNMENTS = ("same", "next")
-Rows = tuple[Int[Array, "R T"], Int[Array, "R T"], Int[Array, "R T"]]  # tokens, segment ids, positions
+
+
+class Rows(NamedTuple):
+    """A batch of packed rows; `counted` is where a token may count as a class: nowhere at pads."""
+
+    tokens: Int[Array, "R T"]
+    segment_ids: Int[Array, "R T"]
+    positions: Int[Array, "R T"]
+    counted: Bool[Array, "R T"]
 
 
 def check_choices(config: ModelConfig, features: Sequence[str], alignment: str) -> None:
@@ -52,7 +62,7 @@ def token_features(
         features: "hidden", the last hidden state; "transform", what the decoder multiplies; "layer_i", the output of
             layer i with the embeddings as layer 0.
     """
-    output = encode(config, params, *rows, all_layers=True)
+    output = encode(config, params, rows.tokens, rows.segment_ids, rows.positions, all_layers=True)
     assert output.all_layers is not None
     found = {}
     for name in features:
@@ -67,27 +77,34 @@ def token_features(
 
 
 def token_slots(rows: Rows, slot_of_token: Int[Array, "V"], num_classes: int, alignment: str) -> Int[Array, "N"]:
-    """Class of every token, K for none. Special tokens and pads never count.
+    """Class of every token, K for none.
 
     Args:
         alignment: "same", a word's feature is the one at its own token; "next", the one at the token before it (the
             released code's shift).
     """
-    tokens, segment_ids, _ = rows
-    slots = jnp.where(segment_ids > 0, slot_of_token[tokens], num_classes)
+    slots = jnp.where(rows.counted, slot_of_token[rows.tokens], num_classes)
     if alignment == "next":
-        follows = segment_ids[:, 1:] == segment_ids[:, :-1]
+        follows = rows.segment_ids[:, 1:] == rows.segment_ids[:, :-1]
         ahead = jnp.where(follows, slots[:, 1:], num_classes)
         slots = jnp.pad(ahead, ((0, 0), (0, 1)), constant_values=num_classes)
     return slots.reshape(-1)
 
 
-def batches(packed: PackedRows, rows: int, mesh: Mesh | None) -> Iterator[Rows]:
-    """Batches of R rows, the last filled up with pads, shared out over the mesh: each process gives its devices' rows."""
+def batches(packed: PackedRows, rows: int, boundaries: WordBoundaries | None, mesh: Mesh | None) -> Iterator[Rows]:
+    """Batches of R rows, the last filled up with pads, shared out over the mesh: each process gives its devices' rows.
+
+    Args:
+        boundaries: of the classes, which say where a token counts (`FairnessClasses`).
+    """
+    counted = packed.segment_ids > 0
+    if boundaries is not None:
+        whole = whole_words(packed.tokens.ravel(), packed.positions.ravel(), boundaries)
+        counted = counted & whole.reshape(counted.shape)
+    arrays = (packed.tokens, packed.segment_ids, packed.positions, counted)
     for start in range(0, len(packed.tokens), rows):
-        parts = [np.asarray(x[start : start + rows]) for x in (packed.tokens, packed.segment_ids, packed.positions)]
-        full = put_rows([np.pad(x, ((0, rows - len(x)), (0, 0))) for x in parts], mesh)
-        yield full[0], full[1], full[2]
+        parts = [x[start : start + rows] for x in arrays]
+        yield Rows(*put_rows([np.pad(x, ((0, rows - len(x)), (0, 0))) for x in parts], mesh))
 
 
 def rows_of_batch(packed: Sequence[PackedRows], batch_rows: int, mesh: Mesh | None) -> int:

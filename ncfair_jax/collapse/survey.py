@@ -58,7 +58,7 @@ def survey(
 
     Args:
         examples: E encoded sentences, i32[L] each with special tokens, L at most `row_tokens`.
-        classes: the listed words. A token counts as the word it is.
+        classes: the listed words, and where their tokens count.
         features: one or more of "transform", "hidden", "layer_0", …, all read off the same forward pass
             (`forward.token_features`).
         alignment: "same" or "next" (`forward.token_slots`).
@@ -94,7 +94,7 @@ def survey(
     found: list[dict[str, ClassStats]] = []
     for number in shown(range(done, len(packed)), "class moments", progress):
         stats = empty
-        for batch in batches(packed[number], rows, mesh):
+        for batch in batches(packed[number], rows, classes.boundaries, mesh):
             with jax.default_matmul_precision("highest"):
                 stats = _add_moments(config, alignment, mesh, params, stats, slot_of_token, batch)
         stats = jax.tree.map(np.asarray, stats)
@@ -134,13 +134,17 @@ def survey_nc4(
 
     Args:
         examples: E held-out sentences; the other arguments as in `survey`.
+        word_sets: whose tokens count by the same rule.
     Returns:
         By word set, {"nc4": without output biases, "nc4_bias": with them}, each one accumulator for each group.
     Raises:
-        ValueError: as `survey`.
+        ValueError: as `survey`, and for word sets whose tokens count by different rules.
     """
     check_choices(config, [features], alignment)
     _check_examples(config, examples, groups)
+    boundaries = [word_set.classes.boundaries for word_set in word_sets.values()]
+    if len({of_set is None for of_set in boundaries}) > 1:
+        raise ValueError("word sets of different word rules; build all of them by the same one")
     devices = 1 if mesh is None else mesh.size
     packed = [
         pack_for_inference([examples[i] for i in run], row_tokens, devices) for run in group_runs(len(examples), groups)
@@ -158,7 +162,7 @@ def survey_nc4(
     found: dict[str, dict[str, list[Agreement]]] = {name: {"nc4": [], "nc4_bias": []} for name in word_sets}
     for part in shown(packed, "NC4", progress):
         counts = replicate(empty, mesh)
-        for batch in batches(part, rows, mesh):
+        for batch in batches(part, rows, boundaries[0], mesh):
             with jax.default_matmul_precision("highest"):
                 counts = _add_agreement(config, features, alignment, mesh, params, counts, arrays, batch)
         for name, kinds in jax.tree.map(np.asarray, counts).items():

@@ -25,11 +25,12 @@ def word_sets(
     """The named sets, each holding only words that occur in the text.
 
     "random" draws as many neutral words as words of the lexicon occur, "frequency-matched" a neutral word of about the same
-    count for each of them, "full" is every token that is not special.
+    count for each of them, "full" is every token that is not special. Tokens of all sets count where those of the lexicon
+    do: as whole words only, so "full" is every token that occurs as one, or everywhere.
 
     Args:
         lexicon: classes of the fairness words.
-        counts: i64[V], occurrences of each token in the text.
+        counts: i64[V], occurrences of each token in the text, by `token_counts` with the boundaries of the lexicon.
     Raises:
         TypeError: `names` is a single string.
         ValueError: for an unknown name, or fewer than two words of the lexicon in the text.
@@ -47,8 +48,8 @@ def word_sets(
     makers = {
         LEXICON: lambda: fairness,
         "frequency-matched": lambda: frequency_matched(fairness, counts, seed, tokenizer),
-        "random": lambda: random_classes(fairness.num_classes, seed, tokenizer, exclude=absent),
-        EVERYTHING: lambda: occurring(full_vocabulary(tokenizer), counts, tokenizer),
+        "random": lambda: random_classes(fairness.num_classes, seed, tokenizer, absent, lexicon.boundaries),
+        EVERYTHING: lambda: occurring(full_vocabulary(tokenizer, lexicon.boundaries), counts, tokenizer),
     }
     return {name: makers[name]() for name in names}
 
@@ -57,4 +58,5 @@ def union(
     sets: Mapping[str, FairnessClasses], lists: np.ndarray, tokenizer: PreTrainedTokenizerBase
 ) -> FairnessClasses:
     """All words of the sets and of the lists of token ids, i32[N, K]: what one pass over the text has to collect."""
-    return classes_of(np.unique(np.concatenate([*(x.token_ids for x in sets.values()), lists.ravel()])), tokenizer)
+    token_ids = np.unique(np.concatenate([*(x.token_ids for x in sets.values()), lists.ravel()]))
+    return classes_of(token_ids, tokenizer, next(iter(sets.values())).boundaries)

@@ -305,8 +305,8 @@ class AdeptPipeline(Pipeline):
     def sequences(self, ids: np.ndarray, step: int) -> Sequences:
         """The sentences as they are."""
         del step
-        lengths, tokens = self.laid_end_to_end(ids)
-        return Sequences(lengths, tokens, tokens, np.zeros(len(tokens), bool), np.ones(len(tokens), bool))
+        lengths, tokens, counted = self.laid_end_to_end(ids)
+        return Sequences(lengths, tokens, tokens, np.zeros(len(tokens), bool), counted)
 
     def places(self, ids: np.ndarray, index: FlatIndex, rows: int) -> Batch:
         """Where the words and the attribute sentences are."""

@@ -346,10 +346,10 @@ class PronounPipeline(Pipeline):
     def sequences(self, ids: np.ndarray, step: int) -> Sequences:
         """Every pronoun masked; a masked pronoun still counts as its class."""
         del step
-        lengths, original = self.laid_end_to_end(ids)
+        lengths, original, counted = self.laid_end_to_end(ids)
         masked = self._of_examples(self._masked, ids)
         tokens = np.where(masked, np.int32(self._mask_token_id), original)
-        return Sequences(lengths, original, tokens, masked, np.ones(len(original), bool))
+        return Sequences(lengths, original, tokens, masked, counted)
 
     def places(self, ids: np.ndarray, index: FlatIndex, rows: int) -> Batch:
         """Where the stereotype words are."""

@@ -23,6 +23,7 @@ from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, PipelineConfig, 
 from ncfair_jax.data.winobias import is_lines_file, read_lines_file
 from ncfair_jax.models.coref import GENRES
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.vocabulary import WordBoundaries, whole_words
 
 SEGMENT_STREAM = 3  # key of the draws that choose a long document's segments
 NO_SENTENCE = -1
@@ -237,10 +238,11 @@ class CorefPipeline(Pipeline):
         documents: Sequence[Encoded],
         max_segments: int,
         max_width: int,
+        boundaries: WordBoundaries | None = None,
         **arguments: Any,
     ):
-        super().__init__(examples, config, **arguments)
-        self._documents = documents
+        super().__init__(examples, config, boundaries=boundaries, **arguments)
+        self._documents, self._boundaries = documents, boundaries
         self._max_segments, self._max_width = max_segments, max_width
         self.num_examples = len(documents)
         self.steps_per_epoch = -(-self.num_examples // config.batch_size)
@@ -265,7 +267,11 @@ class CorefPipeline(Pipeline):
         documents = [self._taken(int(i), step) for i in ids]
         rows = round_up(config.batch_size, math.lcm(config.row_multiple, config.accumulation))
         packed = lay_out(documents, rows, config.row_tokens, self._max_width)
-        slots = np.where(packed["segment_ids"] > 0, self._slot_of_token[packed["tokens"]], self._no_class)
+        classed = packed["segment_ids"] > 0
+        if self._boundaries is not None:
+            whole = whole_words(packed["tokens"].ravel(), packed["positions"].ravel(), self._boundaries)
+            classed = classed & whole.reshape(classed.shape)
+        slots = np.where(classed, self._slot_of_token[packed["tokens"]], self._no_class)
         if config.alignment == "next":
             slots = np.concatenate([slots[..., 1:], np.full_like(slots[..., :1], self._no_class)], axis=-1)
         batch = {name: split_rows(value, config.accumulation) for name, value in (packed | {"slots": slots}).items()}

@@ -12,6 +12,7 @@ from ncfair_jax.config import ConfigError, RunConfig
 from ncfair_jax.data.packing import FlatIndex, scatter_rows
 from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, PipelineConfig, Sequences
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.vocabulary import WordBoundaries
 
 
 class Labelled(NamedTuple):
@@ -118,6 +119,7 @@ class LabelledPipeline(Pipeline):
         mask_token_id: int,
         vocab_size: int,
         slot_of_token: np.ndarray | None = None,
+        boundaries: WordBoundaries | None = None,
         views: int = 1,
     ):
         super().__init__(
@@ -127,6 +129,7 @@ class LabelledPipeline(Pipeline):
             mask_token_id=mask_token_id,
             vocab_size=vocab_size,
             slot_of_token=slot_of_token,
+            boundaries=boundaries,
             views=views,
         )
         self._token_types, self._labels = token_types, labels
@@ -142,10 +145,10 @@ class LabelledPipeline(Pipeline):
     def sequences(self, ids: np.ndarray, step: int) -> Sequences:
         """The examples as they are, their first tokens selected."""
         del step
-        lengths, tokens = self.laid_end_to_end(ids)
+        lengths, tokens, counted = self.laid_end_to_end(ids)
         first = np.zeros(len(tokens), bool)
         first[np.cumsum(lengths) - lengths] = True
-        return Sequences(lengths, tokens, tokens, first, np.ones(len(tokens), bool))
+        return Sequences(lengths, tokens, tokens, first, counted)
 
     def places(self, ids: np.ndarray, index: FlatIndex, rows: int) -> Batch:
         """`token_types` and `labels`."""

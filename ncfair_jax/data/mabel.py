@@ -239,7 +239,7 @@ class MabelPipeline(Pipeline):
             original=np.tile(masked.original, 2),
             tokens=np.concatenate([masked.original, masked.tokens]),
             selected=np.concatenate([np.zeros(tokens, bool), masked.selected]),
-            classed=np.arange(2 * tokens) < tokens,
+            classed=np.concatenate([masked.classed, np.zeros(tokens, bool)]),
         )
 
     def places(self, ids: np.ndarray, index: FlatIndex, rows: int) -> Batch:

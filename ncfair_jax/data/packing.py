@@ -82,14 +82,19 @@ def first_fit_decreasing(
 
 def flat_index(placement: Placement, lengths: np.ndarray) -> FlatIndex:
     """Row, column, position and segment of every token when the examples are laid end to end."""
-    starts = np.cumsum(lengths) - lengths
-    position = np.arange(lengths.sum()) - np.repeat(starts, lengths)
+    position = flat_positions(lengths)
     return FlatIndex(
         row=np.repeat(placement.row, lengths),
         column=np.repeat(placement.offset, lengths) + position,
         position=position,
         segment=np.repeat(placement.segment, lengths),
     )
+
+
+def flat_positions(lengths: np.ndarray) -> np.ndarray:
+    """Place of every token in its example, i64[N], when the examples are laid end to end."""
+    starts = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) - np.repeat(starts, lengths)
 
 
 def scatter_rows(values: np.ndarray, index: FlatIndex, num_rows: int, row_tokens: int, fill: int = 0) -> np.ndarray:

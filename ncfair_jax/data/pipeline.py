@@ -19,7 +19,8 @@ import grain
 import numpy as np
 
 from ncfair_jax.data.masking import SHUFFLE_STREAM, mask_draws, mask_tokens
-from ncfair_jax.data.packing import FlatIndex, first_fit_decreasing, flat_index, round_up, scatter_rows
+from ncfair_jax.data.packing import FlatIndex, first_fit_decreasing, flat_index, flat_positions, round_up, scatter_rows
+from ncfair_jax.vocabulary import WordBoundaries, whole_words
 
 Batch = dict[str, np.ndarray]
 WHOLE = "example_"  # arrays of this name belong to the examples and not to rows: every device and process has them all
@@ -33,7 +34,7 @@ class Sequences(NamedTuple):
         original: i32[N], tokens before masking: what labels are.
         tokens: i32[N], as the model sees them.
         selected: bool[N], positions to predict.
-        classed: bool[N], tokens that may count as a class; a masked copy beside a clean one does not.
+        classed: bool[N], tokens that may count as a class; a masked copy beside a clean one does not, nor does a fragment.
     """
 
     lengths: np.ndarray
@@ -103,6 +104,7 @@ class Pipeline:
         examples: encoded sequences, i32[L] each, with L <= config.row_tokens; those of one example follow each other.
         special_ids: ids never selected for prediction.
         slot_of_token: i32[V], class of each token, K for none; None: no classes (K = 0).
+        boundaries: a token counts as its class only where the original token is a whole word by them; None: everywhere.
         views: sequences of an example.
     Raises:
         ValueError: no examples, an example longer than a row, or a token id outside the vocabulary.
@@ -117,6 +119,7 @@ class Pipeline:
         mask_token_id: int,
         vocab_size: int,
         slot_of_token: np.ndarray | None = None,
+        boundaries: WordBoundaries | None = None,
         views: int = 1,
     ):
         if not len(examples):
@@ -146,6 +149,10 @@ class Pipeline:
             missing = np.full(vocab_size - len(self._slot_of_token), self._slot_of_token.max(), np.int32)
             self._slot_of_token = np.concatenate([self._slot_of_token, missing])
         self._no_class = int(self._slot_of_token.max())
+        # Of the examples as they are: a masked or random piece behind a token makes no whole word of it.
+        self._counted = np.ones(len(self._tokens), bool)
+        if boundaries is not None:
+            self._counted = whole_words(self._tokens, flat_positions(self._lengths), boundaries)
         self._order = lru_cache(maxsize=2)(self._epoch_order)
 
     @cached_property
@@ -202,16 +209,17 @@ class Pipeline:
         batch["num_examples"] = np.array(len(ids), np.int32)
         return batch
 
-    def laid_end_to_end(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Lengths i64[S] and tokens i32[N] of the sequences of the examples."""
+    def laid_end_to_end(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Lengths i64[S], tokens i32[N] and which of them may count as a class, bool[N], of the examples' sequences."""
         of_ids = (np.asarray(ids)[:, None] * self._views + np.arange(self._views)).ravel()
-        tokens = [self._tokens[self._starts[i] : self._starts[i] + self._lengths[i]] for i in of_ids]
-        return self._lengths[of_ids], np.concatenate(tokens)
+        places = [slice(self._starts[i], self._starts[i] + self._lengths[i]) for i in of_ids]
+        tokens, counted = (np.concatenate([flat[place] for place in places]) for flat in (self._tokens, self._counted))
+        return self._lengths[of_ids], tokens, counted
 
     def masked(self, ids: np.ndarray, step: int) -> Sequences:
         """The sequences of the examples, masked for prediction by draws of (seed, step, sequence)."""
         config = self.config
-        lengths, original = self.laid_end_to_end(ids)
+        lengths, original, counted = self.laid_end_to_end(ids)
         of_ids = (np.asarray(ids)[:, None] * self._views + np.arange(self._views)).ravel()
         found = mask_tokens(
             original,
@@ -223,7 +231,7 @@ class Pipeline:
             mask_frac=config.mask_frac,
             random_frac=config.random_frac,
         )
-        return Sequences(lengths, original, found.tokens, found.selected, np.ones(len(original), bool))
+        return Sequences(lengths, original, found.tokens, found.selected, counted)
 
     def sequences(self, ids: np.ndarray, step: int) -> Sequences:
         """What the batch holds of these examples: here, each sequence masked."""

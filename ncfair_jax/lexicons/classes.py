@@ -1,4 +1,4 @@
-"""Fairness classes: which rows of the vocabulary stand for the words of a lexicon.
+"""Fairness classes: which rows of the vocabulary stand for the words of a lexicon, and which of their tokens count.
 
 Letters: K classes, V vocabulary (the tokenizer's).
 """
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from ncfair_jax.data.packing import flat_positions
 from ncfair_jax.lexicons.lexicon import SHIPPED, Lexicon, load_lexicon
+from ncfair_jax.vocabulary import WORD_STARTS, WordBoundaries, whole_words, word_boundaries
 
-WORD_RULES = ("first_piece", "whole_word")
-# Marks of a piece that begins a word: byte-level BPE and SentencePiece. WordPiece marks the others, with ##.
-WORD_STARTS = ("Ġ", "▁")
+WORD_RULES = ("first_piece", "whole_word", "listed_token")
 CONTROLS = ("random", "frequency-matched")
 SHARED = -1
 NEIGHBOURS = 20  # neutral words that a class of a matched list is drawn from
@@ -29,7 +29,8 @@ class FairnessClasses:
         token_ids: i32[K], ascending.
         group: i32[K], index of the word's group in the lexicon; -1 where two groups claim the piece (first_piece only).
         slot_of_token: i32[V], class of each token, K for none. Special tokens never are classes.
-        fingerprint: first 16 hex digits of a SHA-256 over all of the above.
+        fingerprint: first 16 hex digits of a SHA-256 over all else.
+        boundaries: a token counts as its class only where it is a whole word by them; None: it counts everywhere.
     """
 
     words: tuple[str, ...]
@@ -37,6 +38,7 @@ class FairnessClasses:
     group: np.ndarray
     slot_of_token: np.ndarray
     fingerprint: str
+    boundaries: WordBoundaries | None = None
 
     @property
     def num_classes(self) -> int:
@@ -54,8 +56,10 @@ def build_classes(
     Args:
         rule: `whole_word`: one class for each form of a word that is a single piece; forms are the word in a sentence,
             the same capitalised, and capitalised at the start of a text (for WordPiece the last two are one form, for
-            an uncased vocabulary all three). `first_piece`: the first piece of the word in a sentence, whatever
-            follows: the rule of the released code, which makes fragments like "so" gendered.
+            an uncased vocabulary all three). A token counts only where it is the whole word: "ma", but not the first
+            piece of "ma ##rie". `listed_token`: the same classes, but their tokens count everywhere, as fragments, too.
+            `first_piece`: the first piece of the word in a sentence, whatever follows, and it counts everywhere: the
+            rule of the released code, which makes fragments like "so" gendered.
     Raises:
         ValueError: unknown rule, or no word of the lexicon yields a class.
     """
@@ -70,30 +74,33 @@ def build_classes(
             f"no word of lexicon {lexicon.attribute!r} is a single piece of this vocabulary; "
             "use rule='first_piece' or a lexicon in the tokenizer's language"
         )
-    return _make_classes(group_of_id, tokenizer)
+    return _make_classes(group_of_id, tokenizer, word_boundaries(tokenizer) if rule == "whole_word" else None)
 
 
 def lexicon_or_control(
-    name: str, rule: str, tokenizer: PreTrainedTokenizerBase, counts: np.ndarray, seed: int
+    name: str, rule: str, tokenizer: PreTrainedTokenizerBase, examples: Sequence[np.ndarray], seed: int
 ) -> FairnessClasses:
     """Classes of a lexicon, or of a control that stands in for it: "gender", "gender:random", "gender:frequency-matched".
 
-    A control holds as many neutral whole words that occur in the text; the matched one about as frequent ones.
+    A control holds as many neutral words that occur in the text; the matched one about as frequent ones. Their tokens count
+    where those of the lexicon would: as whole words, or everywhere.
 
     Args:
         name: shipped name or JSON file, and the control after a colon.
-        counts: i64[V], occurrences of each token in the text.
+        examples: the encoded text, i32[L] each.
         seed: of the control.
     Raises:
         ValueError: for an unknown control.
     """
     lexicon, control = split_control(name)
     classes = build_classes(load_lexicon(lexicon), tokenizer, rule)
+    if not control:
+        return classes
+    counts = token_counts(examples, len(tokenizer), classes.boundaries)
     if control == "random":
-        return random_classes(classes.num_classes, seed, tokenizer, exclude=np.flatnonzero(counts == 0).tolist())
-    if control == "frequency-matched":
-        return frequency_matched(classes, counts, seed, tokenizer)
-    return classes
+        absent = np.flatnonzero(counts == 0).tolist()
+        return random_classes(classes.num_classes, seed, tokenizer, absent, classes.boundaries)
+    return frequency_matched(classes, counts, seed, tokenizer)
 
 
 def split_control(name: str) -> tuple[str, str]:
@@ -111,12 +118,17 @@ def split_control(name: str) -> tuple[str, str]:
 
 
 def random_classes(
-    num_classes: int, seed: int, tokenizer: PreTrainedTokenizerBase, exclude: Iterable[int] = ()
+    num_classes: int,
+    seed: int,
+    tokenizer: PreTrainedTokenizerBase,
+    exclude: Iterable[int] = (),
+    boundaries: WordBoundaries | None = None,
 ) -> FairnessClasses:
     """Control: K random whole words of the vocabulary, all in group 0.
 
     Args:
         exclude: token ids not to draw, besides every word of the shipped lexicons.
+        boundaries: as of `FairnessClasses`.
     Raises:
         ValueError: if the vocabulary has fewer such words.
     """
@@ -124,7 +136,7 @@ def random_classes(
     if not 1 <= num_classes <= len(candidates):
         raise ValueError(f"num_classes={num_classes}; the vocabulary has 1 to {len(candidates)} words to draw from")
     chosen = np.random.default_rng(seed).choice(candidates, num_classes, replace=False)
-    return _make_classes(dict.fromkeys(chosen.tolist(), 0), tokenizer)
+    return _make_classes(dict.fromkeys(chosen.tolist(), 0), tokenizer, boundaries)
 
 
 def frequency_matched(
@@ -133,10 +145,10 @@ def frequency_matched(
     """Control: for each class a neutral whole word that is about as frequent, drawn without replacement.
 
     The most frequent class chooses first (its range is the thinnest) and takes the word of the nearest count, ties at
-    random. The word inherits the class's group.
+    random. The word inherits the class's group, and its tokens count where those of the classes do.
 
     Args:
-        counts: i64[V], occurrences of each token in the corpus (`token_counts`).
+        counts: i64[V], occurrences of each token in the corpus (`token_counts` with the boundaries of the classes).
     Raises:
         ValueError: if counts and vocabulary differ in size or the neutral words do not suffice.
     """
@@ -153,7 +165,7 @@ def frequency_matched(
         nearest = int(np.abs(candidate_counts - wanted[k]).argmin())  # shuffled, so the first of a tie is random
         group_of_id[int(candidates[nearest])] = int(classes.group[k])
         candidate_counts[nearest] = np.inf
-    return _make_classes(group_of_id, tokenizer)
+    return _make_classes(group_of_id, tokenizer, classes.boundaries)
 
 
 def matched_lists(
@@ -165,7 +177,7 @@ def matched_lists(
     count that the list does not hold yet.
 
     Args:
-        counts: i64[V], occurrences of each token in the corpus.
+        counts: i64[V], occurrences of each token in the corpus (`token_counts` with the boundaries of the classes).
     Returns:
         Token ids i32[number, K], each row ascending.
     Raises:
@@ -198,38 +210,46 @@ def matched_lists(
     return lists
 
 
-def classes_of(token_ids: Iterable[int], tokenizer: PreTrainedTokenizerBase) -> FairnessClasses:
-    """The given tokens as classes, all in group 0."""
-    return _make_classes(dict.fromkeys(map(int, token_ids), 0), tokenizer)
+def classes_of(
+    token_ids: Iterable[int], tokenizer: PreTrainedTokenizerBase, boundaries: WordBoundaries | None = None
+) -> FairnessClasses:
+    """The given tokens as classes, all in group 0; with boundaries they count where they are whole words."""
+    return _make_classes(dict.fromkeys(map(int, token_ids), 0), tokenizer, boundaries)
 
 
 def occurring(classes: FairnessClasses, counts: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> FairnessClasses:
-    """Those of the classes that occur in a text; `counts` i64[V] as of `token_counts`."""
+    """Those of the classes that occur in a text; `counts` i64[V] as of `token_counts` with their boundaries."""
     pairs = zip(classes.token_ids.tolist(), classes.group.tolist(), strict=True)
-    return _make_classes({token: group for token, group in pairs if counts[token] > 0}, tokenizer)
+    return _make_classes({token: group for token, group in pairs if counts[token] > 0}, tokenizer, classes.boundaries)
 
 
-def full_vocabulary(tokenizer: PreTrainedTokenizerBase) -> FairnessClasses:
-    """Every token but the special ones, all in group 0."""
+def full_vocabulary(tokenizer: PreTrainedTokenizerBase, boundaries: WordBoundaries | None = None) -> FairnessClasses:
+    """Every token but the special ones, all in group 0; with boundaries they count where they are whole words."""
     special = set(tokenizer.all_special_ids)
-    return classes_of((i for i in range(len(tokenizer)) if i not in special), tokenizer)
+    return classes_of((i for i in range(len(tokenizer)) if i not in special), tokenizer, boundaries)
 
 
-def token_counts(examples: Sequence[np.ndarray], vocab_size: int) -> np.ndarray:
-    """Occurrences i64[V] of each token id in encoded examples (i32[L] each)."""
+def token_counts(
+    examples: Sequence[np.ndarray], vocab_size: int, boundaries: WordBoundaries | None = None
+) -> np.ndarray:
+    """Occurrences i64[V] of each token id in encoded examples (i32[L] each); with boundaries, as a whole word only."""
     if not len(examples):
         return np.zeros(vocab_size, np.int64)
-    return np.bincount(np.concatenate(examples), minlength=vocab_size)
+    tokens = np.concatenate(examples)
+    if boundaries is not None:
+        positions = flat_positions(np.array([len(example) for example in examples]))
+        tokens = tokens[whole_words(tokens, positions, boundaries)]
+    return np.bincount(tokens, minlength=vocab_size)
 
 
 def _class_ids(words: Sequence[str], tokenizer: PreTrainedTokenizerBase, rule: str) -> set[int]:
     # A blank in front gives the form inside a sentence for byte-level BPE and changes nothing for WordPiece.
     forms = [" " + word for word in words]
-    if rule == "whole_word":
+    if rule != "first_piece":
         capitalised = [word[0].upper() + word[1:] for word in words]
         forms += [" " + word for word in capitalised] + capitalised
     encoded = tokenizer(forms, add_special_tokens=False)["input_ids"]
-    if rule == "whole_word":
+    if rule != "first_piece":
         encoded = [ids for ids in encoded if len(ids) == 1]
     special = set(tokenizer.all_special_ids)
     return {ids[0] for ids in encoded if ids and ids[0] not in special}
@@ -254,7 +274,9 @@ def _is_word(piece: str, marks_starts: bool) -> bool:
     return len(piece) > 1 and piece.isalpha()
 
 
-def _make_classes(group_of_id: Mapping[int, int], tokenizer: PreTrainedTokenizerBase) -> FairnessClasses:
+def _make_classes(
+    group_of_id: Mapping[int, int], tokenizer: PreTrainedTokenizerBase, boundaries: WordBoundaries | None
+) -> FairnessClasses:
     token_ids = np.array(sorted(group_of_id), np.int32)
     group = np.array([group_of_id[i] for i in token_ids.tolist()], np.int32)
     pieces = tokenizer.convert_ids_to_tokens(token_ids.tolist())
@@ -266,4 +288,6 @@ def _make_classes(group_of_id: Mapping[int, int], tokenizer: PreTrainedTokenizer
     for array in (token_ids, group, slot_of_token):
         digest.update(array.astype("<i4").tobytes())
         array.setflags(write=False)
-    return FairnessClasses(words, token_ids, group, slot_of_token, digest.hexdigest()[:16])
+    for table in boundaries or ():
+        digest.update(table.tobytes())
+    return FairnessClasses(words, token_ids, group, slot_of_token, digest.hexdigest()[:16], boundaries)

@@ -1,5 +1,6 @@
 """Survey: moments and NC4 against unpacked forward passes, one device against eight, and a killed survey that goes on."""
 
+import dataclasses
 import os
 import socket
 import subprocess
@@ -17,14 +18,23 @@ from ncfair_jax.collapse.stored import StoredGroups, SurveyError
 from ncfair_jax.collapse.survey import HeldOut, survey, survey_nc4
 from ncfair_jax.models.encoder import encode
 from ncfair_jax.models.heads import classifier, mlm_transform
+from ncfair_jax.vocabulary import WordBoundaries
 from tests import tiny
 
 ROOT = Path(__file__).parents[2]
 
 
-def moments_one_by_one(examples, params, features, alignment) -> ClassStats:
+CONTINUE = (34,)  # tokens that continue the word before them: 33 is a class
+
+
+def whole_word_classes():
+    opens = ~np.isin(np.arange(tiny.VOCAB), CONTINUE)
+    kinds = np.zeros(tiny.VOCAB, np.int8)
+    return dataclasses.replace(tiny.classes(), boundaries=WordBoundaries(opens, kinds, kinds))
+
+
+def moments_one_by_one(examples, params, features, alignment, classes) -> ClassStats:
     """Each sentence on its own, no packing, float64 numpy moments."""
-    classes = tiny.classes()
     rows, slots = [], []
     width = max(len(example) for example in examples)
     tokens, segments = np.zeros((2, len(examples), width), np.int32)
@@ -37,7 +47,7 @@ def moments_one_by_one(examples, params, features, alignment) -> ClassStats:
     for row, example in enumerate(examples):
         for place, token in enumerate(example):
             source = place if alignment == "same" else place - 1
-            if token in classes.token_ids:
+            if token in classes.token_ids and (classes.boundaries is None or example[place + 1] not in CONTINUE):
                 rows.append(hidden[row, source])
                 slots.append(classes.slot_of_token[token])
     rows, slots = np.array(rows), np.array(slots)
@@ -49,20 +59,23 @@ def moments_one_by_one(examples, params, features, alignment) -> ClassStats:
     )
 
 
+@pytest.mark.parametrize("classes", [tiny.classes(), whole_word_classes()], ids=["listed_token", "whole_word"])
 @pytest.mark.parametrize(("features", "alignment"), [("hidden", "same"), ("transform", "next")])
-def test_equals_a_forward_pass_of_single_sentences(features, alignment):
+def test_equals_a_forward_pass_of_single_sentences(features, alignment, classes):
     examples, params = tiny.examples(60), tiny.params()
     groups = survey(
-        tiny.MODEL, params, examples, tiny.classes(), features=(features,), alignment=alignment, row_tokens=32, groups=5
+        tiny.MODEL, params, examples, classes, features=(features,), alignment=alignment, row_tokens=32, groups=5
     )[features]
     assert len(groups) == 5
-    expected = moments_one_by_one(examples, params, features, alignment)
+    expected = moments_one_by_one(examples, params, features, alignment, classes)
     assert expected.count.min() > 0
     found = reduce(merge, groups)
     np.testing.assert_array_equal(found.count, expected.count)
     np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-5, atol=2e-6)
     np.testing.assert_allclose(found.m2, expected.m2, rtol=1e-5)
-    first = moments_one_by_one(examples[:12] * 10, params, features, alignment)  # the first fifth, ten times over
+    first = moments_one_by_one(
+        examples[:12] * 10, params, features, alignment, classes
+    )  # the first fifth, ten times over
     np.testing.assert_array_equal(10 * groups[0].count, first.count)
 
 
@@ -102,29 +115,39 @@ def test_layers_in_one_pass_equal_passes_of_their_own():
     assert np.abs(together["layer_0"][0].mean - together["layer_1"][0].mean).max() > 0.1
 
 
-def test_nc4_counts_the_rows_of_single_sentences():
-    params, classes = tiny.params(), tiny.classes()
+@pytest.mark.parametrize("classes", [tiny.classes(), whole_word_classes()], ids=["listed_token", "whole_word"])
+def test_nc4_counts_the_rows_of_single_sentences(classes):
+    params = tiny.params()
     rows, bias = (np.asarray(x)[classes.token_ids] for x in classifier(params))
     stats = reduce(merge, survey(tiny.MODEL, params, tiny.examples(40), classes, row_tokens=32)["hidden"])
     held_out = tiny.examples(12, seed=5)
     words = {"words": HeldOut(classes, stats, rows, bias)}
     found = survey_nc4(tiny.MODEL, params, held_out, words, features="hidden", row_tokens=32, groups=3)["words"]
-    matches = {"nc4": 0, "nc4_bias": 0}
+    matches, listed = {"nc4": 0, "nc4_bias": 0}, 0
     for example in held_out:
         tokens = example[None]
         hidden = encode(tiny.MODEL, params, tokens, np.ones_like(tokens), np.arange(len(example))[None]).hidden_states[
             0
         ]
-        for row, token in zip(np.asarray(hidden, np.float64), example, strict=True):
-            if token in classes.token_ids:
+        for place, (row, token) in enumerate(zip(np.asarray(hidden, np.float64), example, strict=True)):
+            if token in classes.token_ids and (classes.boundaries is None or example[place + 1] not in CONTINUE):
+                listed += 1
                 nearest = np.square(np.asarray(stats.mean) - row).sum(axis=1).argmin()
                 matches["nc4"] += (rows @ row).argmax() == nearest
                 matches["nc4_bias"] += (rows @ row + bias).argmax() == nearest
-    listed = sum(int(np.isin(example, classes.token_ids).sum()) for example in held_out)
     for kind, number in matches.items():
         assert len(found[kind]) == 3
         assert sum(int(part.matches.sum()) for part in found[kind]) == number
         assert sum(int(part.matches.sum() + part.misses.sum()) for part in found[kind]) == listed
+
+
+def test_word_sets_of_different_rules_are_refused():
+    sets = {
+        str(classes.boundaries is None): HeldOut(classes, *[np.zeros(0)] * 3)
+        for classes in (tiny.classes(), whole_word_classes())
+    }
+    with pytest.raises(ValueError, match="word sets of different word rules; build all of them by the same one"):
+        survey_nc4(tiny.MODEL, tiny.params(), tiny.examples(4), sets, row_tokens=32)
 
 
 def test_stored_survey_goes_on_bit_for_bit(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from ncfair_jax.data.coref import (
 )
 from ncfair_jax.data.files import CorpusError
 from ncfair_jax.data.pipeline import PipelineConfig
+from ncfair_jax.vocabulary import WordBoundaries
 from tests import tiny_coref, tiny_hub
 
 # "nurses" is two pieces, "nurse ##s", "Zyx" none of the vocabulary's.
@@ -86,7 +87,7 @@ def test_shapes_are_few():
     assert many.num_segments == 5 and shape_of([many, encoded.some(0, 1)], 4) == (8, 4)
 
 
-def pipeline(**settings) -> CorefPipeline:
+def pipeline(boundaries: WordBoundaries | None = None, **settings) -> CorefPipeline:
     documents = tiny_coref.documents(9)
     encoded = [encode_document(document, tiny_coref.pretrained().tokenizer, 8) for document in documents]
     return CorefPipeline(
@@ -99,6 +100,7 @@ def pipeline(**settings) -> CorefPipeline:
         mask_token_id=3,
         vocab_size=60,
         slot_of_token=np.where(np.arange(60) == 7, 0, 1).astype(np.int32),
+        boundaries=boundaries,
     )
 
 
@@ -116,6 +118,11 @@ def test_batches():
     shifted = pipeline(row_multiple=2, accumulation=2, alignment="next").batch(2)["slots"]
     np.testing.assert_array_equal(shifted[..., :-1], slots[..., 1:])
     assert np.all(shifted[..., -1] == 1)
+    kinds = np.zeros(60, np.int8)
+    boundaries = WordBoundaries(np.arange(60) != 8, kinds, kinds)  # 8 continues the word before it
+    whole = pipeline(row_multiple=2, accumulation=2, boundaries=boundaries).batch(2)
+    continued = np.pad(last["tokens"][..., 1:] == 8, ((0, 0),) * 3 + ((0, 1),))
+    np.testing.assert_array_equal(whole["slots"], np.where(continued, 1, slots))
 
 
 def test_long_documents_give_other_segments_each_time():

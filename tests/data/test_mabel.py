@@ -27,6 +27,7 @@ from ncfair_jax.data.mabel import (
 from ncfair_jax.data.pipeline import PipelineConfig
 from ncfair_jax.data.templates import PAIRS, TEMPLATES, template_pairs
 from ncfair_jax.lexicons.lexicon import load_lexicon
+from ncfair_jax.vocabulary import WordBoundaries
 from tests import tiny, tiny_text
 
 GENDER = load_lexicon("gender")
@@ -264,7 +265,9 @@ def test_templates_without_a_word_of_the_lexicon_are_refused(tmp_path):
         load_pair_examples(config(**changes), tiny_text.pretrained())
 
 
-def batch_of(views: int = 4, **settings) -> tuple[dict[str, np.ndarray], list[np.ndarray], MabelPipeline]:
+def batch_of(
+    views: int = 4, boundaries: WordBoundaries | None = None, **settings
+) -> tuple[dict[str, np.ndarray], list[np.ndarray], MabelPipeline]:
     examples = tiny.examples(10 * views)
     pipeline = MabelPipeline(
         examples,
@@ -274,6 +277,7 @@ def batch_of(views: int = 4, **settings) -> tuple[dict[str, np.ndarray], list[np
         vocab_size=tiny.VOCAB,
         slot_of_token=tiny.classes().slot_of_token,
         views=views,
+        boundaries=boundaries,
     )
     return {name: value[0] for name, value in pipeline.batch(2).items() if value.ndim}, examples, pipeline
 
@@ -319,3 +323,5 @@ def test_only_clean_sentences_hold_classes(labels):
     found = Counter(batch["slots"].ravel().tolist())
     del expected[6], found[6]
     assert found == expected and expected.total() > 0
+    nothing_is_whole = WordBoundaries(np.zeros(tiny.VOCAB, bool), *np.zeros((2, tiny.VOCAB), np.int8))
+    assert np.all(batch_of(labels=labels, boundaries=nothing_is_whole)[0]["slots"] == 6)

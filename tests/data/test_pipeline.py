@@ -12,6 +12,7 @@ from ncfair_jax.data.gap import read_gap
 from ncfair_jax.data.pipeline import Pipeline, PipelineConfig, masks_per_row, process_rows
 from ncfair_jax.lexicons.classes import build_classes
 from ncfair_jax.lexicons.lexicon import load_lexicon
+from ncfair_jax.vocabulary import WordBoundaries
 
 VOCAB, CLS, SEP, MASK = 90, 1, 2, 3
 SPECIAL = [0, CLS, SEP, MASK]
@@ -25,10 +26,11 @@ def corpus(count: int, longest: int = 20, seed: int = 0) -> list[np.ndarray]:
     return [np.array([CLS, *rng.integers(4, VOCAB, rng.integers(1, longest - 1)), SEP], np.int32) for _ in range(count)]
 
 
-def make(examples=None, slots=SLOTS, **changes) -> Pipeline:
+def make(examples=None, slots=SLOTS, boundaries=None, **changes) -> Pipeline:
     config = PipelineConfig(**{"seed": 1, "batch_size": 8, "row_tokens": 32} | changes)
     examples = corpus(50) if examples is None else examples
-    return Pipeline(examples, config, special_ids=SPECIAL, mask_token_id=MASK, vocab_size=VOCAB, slot_of_token=slots)
+    words = {"slot_of_token": slots, "boundaries": boundaries}
+    return Pipeline(examples, config, special_ids=SPECIAL, mask_token_id=MASK, vocab_size=VOCAB, **words)
 
 
 def rows_of(batch, name):
@@ -244,6 +246,47 @@ def test_faults(changes, message):
         make(**changes)
 
 
+# Tokens 70 to 89 continue a word, as ## pieces do.
+BOUNDARIES = WordBoundaries(np.arange(VOCAB) < 70, np.zeros(VOCAB, np.int8), np.zeros(VOCAB, np.int8))
+FRAGMENTS = [np.array([CLS, 10, 70, 10, 11, 4, 20, 71, 50, SEP], np.int32)] * 4  # whole: the second 10, 11, 50
+
+
+def slots_of(batch) -> list[list[int]]:
+    """Slots of every example of a batch."""
+    slots, segments = rows_of(batch, "slots"), rows_of(batch, "segment_ids")
+    return [
+        slots[row][segments[row] == s].tolist() for row in range(len(slots)) for s in range(1, segments[row].max() + 1)
+    ]
+
+
+@pytest.mark.parametrize("mask_prob", [0.0, 0.9])
+@pytest.mark.parametrize("alignment", ["same", "next"])
+def test_a_fragment_is_no_class_whatever_is_masked(mask_prob, alignment):
+    pipeline = make(FRAGMENTS, boundaries=BOUNDARIES, mask_prob=mask_prob, alignment=alignment)
+    same = [4, 4, 4, 0, 1, 4, 4, 4, 3, 4]
+    for step in range(5):
+        assert slots_of(pipeline.batch(step)) == [same if alignment == "same" else [*same[1:], 4]] * 4
+    everywhere = slots_of(make(FRAGMENTS, mask_prob=mask_prob).batch(0))[0]
+    assert everywhere == [4, 0, 4, 0, 1, 4, 2, 4, 3, 4]
+
+
+def test_with_labels_of_the_input_the_place_decides_and_the_seen_token_names_the_class():
+    settings = {"labels": "input", "mask_prob": 1.0, "mask_frac": 0.0, "random_frac": 1.0}
+    pipeline = make(FRAGMENTS, boundaries=BOUNDARIES, **settings)
+    whole = np.array([False, False, False, True, True, True, False, False, True, False])
+    listed = 0
+    for step in range(40):
+        batch = pipeline.batch(step)
+        tokens, segments = rows_of(batch, "tokens"), rows_of(batch, "segment_ids")
+        seen = [
+            tokens[row][segments[row] == s] for row in range(len(tokens)) for s in range(1, segments[row].max() + 1)
+        ]
+        for ours, ids in zip(slots_of(batch), seen, strict=True):
+            assert ours == np.where(whole, SLOTS[ids], 4).tolist()
+            listed += int(np.sum(SLOTS[ids] < 4))
+    assert listed > 20
+
+
 @pytest.fixture(scope="module")
 def gap_pipeline(shared):
     tokenizer = BertTokenizerFast(vocab=str(shared("data/vocab/bert-base-uncased-vocab.txt")), do_lower_case=True)
@@ -258,6 +301,7 @@ def gap_pipeline(shared):
             mask_token_id=tokenizer.mask_token_id,
             vocab_size=len(tokenizer),
             slot_of_token=classes.slot_of_token,
+            boundaries=classes.boundaries,
         )
 
     return build

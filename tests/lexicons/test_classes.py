@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from transformers import BertTokenizerFast, RobertaTokenizerFast
 
+from ncfair_jax.data.encoding import encode_sentences
+from ncfair_jax.data.gap import read_gap
 from ncfair_jax.lexicons.classes import (
     build_classes,
     frequency_matched,
@@ -15,6 +17,7 @@ from ncfair_jax.lexicons.classes import (
     token_counts,
 )
 from ncfair_jax.lexicons.lexicon import load_lexicon, make_lexicon
+from ncfair_jax.vocabulary import word_boundaries
 
 TINY_VOCAB = (
     "[PAD] [UNK] [CLS] [SEP] [MASK] he she He She sun moon tree ##ing wal ##k woman river stone cloud . , a Her her him"
@@ -75,6 +78,9 @@ def test_fingerprint_follows_the_classes(tiny):
     assert build_classes(TINY, tiny).fingerprint != build_classes(TINY, tiny, "first_piece").fingerprint
     regrouped = make_lexicon("gender", {"female": ["she", "her", "him"], "male": ["he"]})
     assert build_classes(TINY, tiny).fingerprint != build_classes(regrouped, tiny).fingerprint
+    listed = build_classes(TINY, tiny, "listed_token")  # the same words, but other tokens count
+    assert listed.words == build_classes(TINY, tiny).words
+    assert listed.fingerprint != build_classes(TINY, tiny).fingerprint
 
 
 def test_special_tokens_are_never_classes(tiny):
@@ -89,7 +95,7 @@ def test_classes_cannot_be_written_to(tiny):
 
 
 def test_unknown_rule_and_foreign_lexicon_are_refused(tiny):
-    with pytest.raises(ValueError, match=r"rule='piece'; choose from \['first_piece', 'whole_word'\]"):
+    with pytest.raises(ValueError, match=r"rule='piece'; choose from \['first_piece', 'listed_token', 'whole_word'\]"):
         build_classes(TINY, tiny, "piece")
     with pytest.raises(ValueError, match="no word of lexicon 'x' is a single piece"):
         build_classes(make_lexicon("x", {"a": ["zzz"], "b": ["qqq"]}), tiny)
@@ -134,6 +140,37 @@ def test_token_counts():
     examples = [np.array([2, 5, 5, 3], np.int32), np.array([2, 7, 3], np.int32)]
     assert token_counts(examples, 9).tolist() == [0, 0, 2, 2, 0, 2, 0, 1, 0]
     assert token_counts([], 3).tolist() == [0, 0, 0]
+
+
+def test_token_counts_of_whole_words(tiny):
+    examples = encode_sentences(["he woman walking", "woman , womaning a he"], tiny, 20)
+    ids = tiny.convert_tokens_to_ids(["he", "woman", "wal", "##ing", "a", ","])
+    assert token_counts(examples, len(tiny))[ids].tolist() == [2, 3, 1, 2, 1, 1]
+    assert token_counts(examples, len(tiny), word_boundaries(tiny))[ids].tolist() == [2, 2, 0, 0, 1, 1]
+
+
+def test_controls_count_as_the_lexicon_does(tiny):
+    # "moon" is as frequent as "he", but mostly the beginning of "mooning"
+    examples = encode_sentences(["he he he he he sun sun sun sun", "mooning mooning mooning mooning moon"], tiny, 20)
+    lexicon = make_lexicon("gender", {"female": ["woman"], "male": ["he"]})
+    for rule, word in {"whole_word": "sun", "listed_token": "moon"}.items():
+        classes = build_classes(lexicon, tiny, rule)
+        counts = token_counts(examples, len(tiny), classes.boundaries)
+        matched = frequency_matched(classes, counts, 0, tiny)
+        assert word in matched.words
+        assert (matched.boundaries is None) == (rule == "listed_token")
+
+
+def test_gap_holds_fragments_that_the_whole_word_rule_leaves_out(shared, uncased):
+    """As counted by hand from the word numbers that the tokenizer gives (127 of GAP's sentences' tokens at most)."""
+    examples = encode_sentences(read_gap(shared("data/gap/gap_flipped.tsv")), uncased, 128)
+    classes = build_classes(load_lexicon("gender"), uncased)
+    listed, whole = (token_counts(examples, len(uncased), x)[classes.token_ids] for x in (None, classes.boundaries))
+    assert (listed.sum(), whole.sum()) == (20381, 20381 - 798)
+    assert ((listed > 0).sum(), (whole > 0).sum()) == (207, 207 - 12)
+    place = {word: place for place, word in enumerate(classes.words)}
+    fragments = {word: (listed - whole)[place[word]] for word in ("ma", "hen", "pa", "bull")}
+    assert fragments == {"ma": 126, "hen": 33, "pa": 32, "bull": 13}
 
 
 @pytest.mark.parametrize(
@@ -228,15 +265,18 @@ def test_matched_lists_are_neutral_as_frequent_and_different(uncased):
 
 
 def test_controls_stand_in_for_a_lexicon_by_name(uncased):
-    counts = np.random.default_rng(0).zipf(1.3, len(uncased)).clip(max=10**6)
+    counts = np.random.default_rng(0).zipf(1.3, len(uncased)).clip(max=100)
     counts[20000:] = 0
+    text = [np.array([token], np.int32) for token in np.repeat(np.arange(len(uncased)), counts)]
     classes = build_classes(load_lexicon("gender"), uncased)
-    assert lexicon_or_control("gender", "whole_word", uncased, counts, 0).fingerprint == classes.fingerprint
+    assert lexicon_or_control("gender", "whole_word", uncased, text, 0).fingerprint == classes.fingerprint
     for control in ("random", "frequency-matched"):
-        found = lexicon_or_control(f"gender:{control}", "whole_word", uncased, counts, 0)
+        found = lexicon_or_control(f"gender:{control}", "whole_word", uncased, text, 0)
         assert found.num_classes == classes.num_classes
         assert not set(found.token_ids.tolist()) & set(classes.token_ids.tolist())
-    assert counts[lexicon_or_control("gender:random", "whole_word", uncased, counts, 0).token_ids].min() > 0
+        assert found.boundaries is not None
+    assert counts[lexicon_or_control("gender:random", "whole_word", uncased, text, 0).token_ids].min() > 0
+    assert lexicon_or_control("gender:random", "first_piece", uncased, text, 0).boundaries is None
     assert split_control("C:\\lexica\\mine.json") == ("C:\\lexica\\mine.json", "")
     with pytest.raises(ValueError, match=r"'gender:common': unknown control 'common'; choose from random"):
-        lexicon_or_control("gender:common", "whole_word", uncased, counts, 0)
+        lexicon_or_control("gender:common", "whole_word", uncased, text, 0)

@@ -153,7 +153,7 @@ def dense(layer, x):
 def numpy_loss(config: MabelConfig, params, pairs: MabelPipeline, step: int, mlm: float) -> float:
     """From sentences encoded one a row, without packing, and the losses as loops."""
     ids = pairs.example_ids(step)
-    lengths, tokens = pairs.laid_end_to_end(ids)
+    lengths, tokens, _ = pairs.laid_end_to_end(ids)
     bounds = np.cumsum(lengths)
     width = lengths.max()
     padded = np.zeros((len(lengths), width), np.int32)
@@ -267,7 +267,7 @@ def test_paper_statistics_are_those_of_the_clean_sentences():
     objective = with_nc3(mabel_objective(tiny.MODEL, MabelConfig()), nc3, tiny.classes(), tiny.MODEL, 4)
     pairs, params = pipeline(mask_prob=1.0), parameters()
     _, (_, carry) = tiny.evaluate(objective, params, objective.init(params), pairs.batch(0), None)
-    _, tokens = pairs.laid_end_to_end(pairs.example_ids(0))
+    _, tokens, _ = pairs.laid_end_to_end(pairs.example_ids(0))
     np.testing.assert_array_equal(carry["nc3"].count, [(tokens == i).sum() for i in tiny.classes().token_ids])
 
 
