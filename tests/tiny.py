@@ -1,10 +1,13 @@
 """A tiny BERT, a tiny corpus and tiny batches, shared by the tests of training."""
 
+from functools import cache, partial
+
 import jax
 import numpy as np
 
 from ncfair_jax.data.pipeline import Pipeline, PipelineConfig
 from ncfair_jax.lexicons.classes import FairnessClasses
+from ncfair_jax.models import encoder
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.heads import init_params
 from ncfair_jax.objectives.base import evaluate_objective
@@ -28,10 +31,25 @@ MODEL = ModelConfig(
 
 
 evaluate = jax.jit(evaluate_objective, static_argnums=0)
+# One program instead of one for each operation.
+encode = jax.jit(encoder.encode, static_argnums=0, static_argnames=("all_layers", "received_attention"))
 
 
 def params(seed: int = 0, model: ModelConfig = MODEL):
-    return init_params(model, jax.random.key(seed))
+    """Parameters distributed as `init_params` draws them, by numpy: nothing is compiled for them."""
+    shapes, rng = _shapes(model), np.random.default_rng(seed)
+
+    def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        if path[-1].key in ("bias", "scale"):
+            return np.full(leaf.shape, float(path[-1].key == "scale"), np.float32)
+        return rng.normal(0, model.initializer_range, leaf.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@cache
+def _shapes(model: ModelConfig):
+    return jax.eval_shape(partial(init_params, model), jax.random.key(0))
 
 
 def examples(count: int = 40, seed: int = 0) -> list[np.ndarray]:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ncfair_jax.collapse import ClassStats, all_reduce, decay, merge, nc3_loss, update
-from ncfair_jax.models.encoder import encode
 from ncfair_jax.models.hf import load_pretrained
+from tests.tiny import encode
 
 LOSS = {"rtol": 5e-5, "atol": 2e-6}
 

@@ -16,10 +16,10 @@ from jax.sharding import AxisType
 from ncfair_jax.collapse.class_stats import ClassStats, merge
 from ncfair_jax.collapse.stored import StoredGroups, SurveyError
 from ncfair_jax.collapse.survey import HeldOut, survey, survey_nc4
-from ncfair_jax.models.encoder import encode
 from ncfair_jax.models.heads import classifier, mlm_transform
 from ncfair_jax.vocabulary import WordBoundaries
 from tests import tiny
+from tests.tiny import encode
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,10 +9,10 @@ import pytest
 from ncfair_jax.evals import scorer
 from ncfair_jax.evals.requests import Request, ScorerError, mask_id
 from ncfair_jax.evals.scorer import score, score_with_top1
-from ncfair_jax.models.encoder import encode
 from ncfair_jax.models.hf import Pretrained
 from tests import tiny
 from tests.evals import plain
+from tests.tiny import encode
 
 MODEL = Pretrained(tiny.MODEL, tiny.params(), None)
 

@@ -11,10 +11,11 @@ from safetensors.numpy import load_file, save_file
 
 from ncfair_jax.models.attention import attend
 from ncfair_jax.models.dropout import keep_mask
-from ncfair_jax.models.encoder import ModelConfig, encode
+from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import load_pretrained, save_pretrained
 from tests import tiny, tiny_hub
+from tests.tiny import encode
 
 NUMBERS = Path(__file__).parents[1] / "golden" / "model_numbers.npz"
 

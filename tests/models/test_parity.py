@@ -7,10 +7,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForMaskedLM, BertConfig, BertTokenizerFast, RobertaConfig, RobertaTokenizerFast
 
-from ncfair_jax.models.encoder import encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import load_pretrained, save_pretrained
 from tests import tiny_hub
+from tests.tiny import encode
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.parity

@@ -16,7 +16,6 @@ from ncfair_jax.checkpoint import CheckpointError
 from ncfair_jax.config import ALIGNED, ConfigError, MeshConfig, NC3Config, base_config, freeze, validate
 from ncfair_jax.data.adept import AdeptPipeline
 from ncfair_jax.data.pipeline import Examples, PipelineConfig
-from ncfair_jax.models.encoder import encode
 from ncfair_jax.models.hf import load_pretrained, save_pretrained
 from ncfair_jax.objectives import with_nc3
 from ncfair_jax.objectives.adept import (
@@ -32,6 +31,7 @@ from ncfair_jax.objectives.adept import (
 from ncfair_jax.sharding import make_mesh, put_batch, replicate
 from tests import tiny, tiny_text
 from tests.evals import plain
+from tests.tiny import encode
 
 K, B, S, D = 3, 5, 2, 4
 
@@ -162,11 +162,12 @@ def batch(step=0):
 
 
 def layers_of(params, sentence):
-    tokens = sentence[None]
-    positions = np.arange(len(sentence), dtype=np.int32)[None]
-    return [np.asarray(h[0], np.float64) for h in encode(
-        tiny.MODEL, params, tokens, np.ones_like(tokens), positions, all_layers=True
-    ).all_layers]  # fmt: skip
+    length, width = len(sentence), 32  # of every sentence, so that one program serves all
+    tokens, segments = np.zeros((2, 1, width), np.int32)
+    tokens[0, :length], segments[0, :length] = sentence, 1
+    positions = np.arange(width, dtype=np.int32)[None]
+    layers = encode(tiny.MODEL, params, tokens, segments, positions, all_layers=True).all_layers
+    return [np.asarray(layer[0, :length], np.float64) for layer in layers]
 
 
 @pytest.mark.parametrize("debias_layer", ["all", "first", "last"])

@@ -14,7 +14,6 @@ from ncfair_jax.config import ALIGNED, AseConfig, MeshConfig, OptimizerConfig, R
 from ncfair_jax.data.ase import PronounPipeline, direction_rows, fisher_rows
 from ncfair_jax.data.pipeline import PipelineConfig
 from ncfair_jax.lexicons.lexicon import make_lexicon
-from ncfair_jax.models.encoder import encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.objectives import with_nc3
@@ -32,6 +31,7 @@ from ncfair_jax.sharding import make_mesh, put_batch, put_tree, state_shardings,
 from ncfair_jax.state import init_state, make_train_step
 from ncfair_jax.train import train_and_evaluate
 from tests import tiny, tiny_text
+from tests.tiny import encode
 
 MODEL = dataclasses.replace(tiny.MODEL, num_layers=1)
 PARAMS = tiny.params(0, MODEL)

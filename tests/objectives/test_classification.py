@@ -17,13 +17,13 @@ from ncfair_jax.data.pipeline import PipelineConfig
 from ncfair_jax.evals import compare
 from ncfair_jax.evals.classifier import outputs
 from ncfair_jax.evals.registry import evaluate
-from ncfair_jax.models.encoder import encode
 from ncfair_jax.models.heads import class_outputs
 from ncfair_jax.models.hf import ModelFolderError, Pretrained, load_head, load_pooler, load_pretrained
 from ncfair_jax.objectives.base import EXTRA, evaluate_objective
 from ncfair_jax.objectives.classification import CLASSIFICATION, classification_objective, fresh_head, label_sums
 from ncfair_jax.sharding import make_mesh, put_batch, replicate
 from tests import tiny, tiny_hub, tiny_tasks
+from tests.tiny import encode
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import pytest
 from ncfair_jax.config import ALIGNED, PAPER, ConfigError, MabelConfig, MeshConfig, NC3Config, RunConfig, validate
 from ncfair_jax.data.mabel import MabelPipeline
 from ncfair_jax.data.pipeline import PipelineConfig
-from ncfair_jax.models.encoder import encode
 from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.objectives import METHODS, with_nc3
 from ncfair_jax.objectives.base import evaluate_objective
@@ -28,6 +27,7 @@ from ncfair_jax.objectives.mlm import mlm_objective
 from ncfair_jax.sharding import make_mesh, put_batch, replicate
 from ncfair_jax.train import check_method, train_and_evaluate
 from tests import tiny, tiny_text
+from tests.tiny import encode
 
 TAU = 0.05
 

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ncfair_jax.models.encoder import encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.objectives.mlm import masked_sums, mlm_objective
 from tests import tiny
+from tests.tiny import encode
 
 
 def test_masked_sums_by_hand():

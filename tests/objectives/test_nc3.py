@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from ncfair_jax.config import ALIGNED, PAPER, NC3Config
-from ncfair_jax.models.encoder import encode
 from ncfair_jax.models.heads import classifier, mlm_transform
 from ncfair_jax.objectives.mlm import mlm_objective
 from ncfair_jax.objectives.nc3 import with_nc3
 from tests import tiny
+from tests.tiny import encode
 
 WEIGHT = 10.0
 
