@@ -12,13 +12,14 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
 
+from ncfair_jax.data.notes import remembered
 from ncfair_jax.models.encoder import Params
 from ncfair_jax.models.hf import Pretrained
 
@@ -89,7 +90,7 @@ def kept_while_unchanged(source: int = 0) -> Callable[[Callable[P, T]], Callable
     """
 
     def decorate(read: Callable[P, T]) -> Callable[P, T]:
-        @lru_cache(maxsize=4)
+        @remembered(maxsize=4)
         def kept(stamps: Any, *args: Any, **named: Any) -> T:
             del stamps
             return read(*args, **named)

@@ -31,6 +31,7 @@ from ncfair_jax.collapse.words import COLUMNS, word_table
 from ncfair_jax.config import differences
 from ncfair_jax.data.corpus import text_sentences
 from ncfair_jax.data.encoding import encode_sentences
+from ncfair_jax.data.notes import as_json, collected, tell
 from ncfair_jax.lexicons.classes import FairnessClasses, build_classes, matched_lists, token_counts
 from ncfair_jax.lexicons.lexicon import load_lexicon
 from ncfair_jax.models.heads import classifier
@@ -131,7 +132,10 @@ def measure_model(
             raise MeasureError(f"{folder} was measured with other settings: {'; '.join(lines)}. Use another --out")
         return from_json(stored)
     model = load_pretrained(path, offline=offline)
-    text = read_examples(model, settings)
+    with collected() as left_out:
+        text = read_examples(model, settings)
+    for note in left_out if jax.process_index() == 0 else ():
+        tell(note)
     words = choose_words(model, text, settings)
     main, features = feature_names(settings, model)
     options: dict[str, Any] = {
@@ -173,7 +177,8 @@ def measure_model(
     if jax.process_index() == 0:
         write_words(folder / WORDS_FILE, words, total, weight)
         save_stats(folder / STATS_FILE, total, words.union, weight[words.union.token_ids], bias[words.union.token_ids])
-        write_json(result, to_json(found, wanted))  # last: it says that the rest is there
+        document = to_json(found, wanted) | {"left_out": as_json(left_out)}
+        write_json(result, document)  # last: it says that the rest is there
     return found
 
 

@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec as P
 from ncfair_jax.checkpoint import Checkpoints
 from ncfair_jax.config import ConfigError, RunConfig, differences, identity, to_dict, validate
 from ncfair_jax.data.encoding import tokenizer_fingerprint
+from ncfair_jax.data.notes import Note, as_json, collected
 from ncfair_jax.data.pipeline import Examples, Pipeline, PipelineConfig
 from ncfair_jax.environment import recorded
 from ncfair_jax.judge import comparison_table, judge
@@ -41,6 +42,7 @@ from ncfair_jax.tracker import Tracker, make_tracker, track
 
 ROWS_PER_SHARD = 1  # rows are rounded up to a multiple of this on every device
 CONFIG_FILE = "config.json"
+LEFT_OUT_FILE = "left_out.json"  # malformed rows of the data, and tokens that were cut off
 RESULT_FILE = "result.json"
 
 
@@ -74,6 +76,7 @@ class Run(NamedTuple):
     total_steps: int
     mesh: Mesh
     identity: dict[str, Any]
+    left_out: tuple[Note, ...] = ()
 
 
 def train_and_evaluate(config: RunConfig, workdir: Path, before_folder: Path | None = None) -> dict[str, Any]:
@@ -99,6 +102,7 @@ def train_and_evaluate(config: RunConfig, workdir: Path, before_folder: Path | N
     if jax.process_index() == 0:  # not before everything the config names was found
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / CONFIG_FILE, to_dict(config))
+        write_json(workdir / LEFT_OUT_FILE, as_json(run.left_out))
     before_folder = before_folder or workdir / "evals" / "before"
     after_folder = workdir / "evals" / "after"
     evaluate = METHODS[config.objective.name].evaluate
@@ -164,7 +168,8 @@ def prepare(config: RunConfig, mesh: Mesh) -> Run:
     )
     model = model._replace(config=with_runtime_choices(config, model))
     method = METHODS[config.objective.name]
-    examples, dev_examples = method.examples(config, model)
+    with collected() as left_out:
+        examples, dev_examples = method.examples(config, model)
     classes = nc3_classes(config, model, examples)
     pipeline = make_pipeline(config, model, examples, classes, mesh)
     dev = None if dev_examples is None else make_pipeline(config, model, dev_examples, classes, mesh)
@@ -188,7 +193,21 @@ def prepare(config: RunConfig, mesh: Mesh) -> Run:
     }
     if names := not_saved(config, model.params):
         fingerprints["frozen"] = params_fingerprint({name: model.params[name] for name in names})
-    return Run(config, model, objective, classes, tx, schedule, pipeline, dev, tracker, total_steps, mesh, fingerprints)
+    return Run(
+        config,
+        model,
+        objective,
+        classes,
+        tx,
+        schedule,
+        pipeline,
+        dev,
+        tracker,
+        total_steps,
+        mesh,
+        fingerprints,
+        tuple(left_out),
+    )
 
 
 def not_saved(config: RunConfig, params: Params) -> tuple[str, ...]:
@@ -283,6 +302,8 @@ def train(run: Run, workdir: Path) -> Pretrained:
     if (latest := checkpoints.latest()) is not None:
         state = checkpoints.restore(latest, state, run.identity)
     log = RunLog(workdir, run.total_steps, int(state.step), writes=jax.process_index() == 0)
+    for note in run.left_out:
+        log.say(f"{'warning: ' if note.serious else ''}{note}")
     if latest is not None:
         log.say(f"resuming at step {latest} of {run.total_steps}")
     try:

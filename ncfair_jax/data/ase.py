@@ -5,10 +5,9 @@ and flipped rows come in pairs: read from two CSV files, or built of plain sente
 `encode_rows` puts a tokenizer's own special tokens in the markers' places.
 """
 
-import csv
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib import resources
 from itertools import groupby
@@ -19,13 +18,15 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.config import ConfigError, RunConfig
+from ncfair_jax.data import notes
 from ncfair_jax.data.cda import swap_words
 from ncfair_jax.data.corpus import DEV_STREAM, GAP_FILE
-from ncfair_jax.data.files import CorpusError, read_lines
+from ncfair_jax.data.files import DataError, Place, RowError, accepted, comma_separated, read_lines, table_rows
 from ncfair_jax.data.gap import read_gap
 from ncfair_jax.data.matching import compose, whole_words
 from ncfair_jax.data.packing import FlatIndex, Placement, flat_index, pack_for_inference, scatter_rows
 from ncfair_jax.data.pipeline import Batch, Pipeline, PipelineConfig, Sequences, masked_targets
+from ncfair_jax.data.winobias import parallel_lines
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.lexicons.lexicon import Lexicon, LexiconError, load_lexicon
 from ncfair_jax.strings import several_strings
@@ -33,7 +34,6 @@ from ncfair_jax.strings import several_strings
 COLUMNS = ["text", "pronouns"]
 ORIGINAL_FILE, FLIPPED_FILE = "original_data.csv", "flipped_data.csv"
 WINOBIAS_FILE = "{side}_stereotyped_type{kind}.txt.dev"  # the test files judge; nothing here opens them
-NUMBERED = re.compile(r"\d+\s+(.*\S)\s*")
 PRONOUN = whole_words(("he", "she", "his", "hers", "her", "him"))
 MASK = "[MASK]"
 # A blank before a marker goes with it, so that a vocabulary whose words begin with their blank makes no piece of it.
@@ -74,7 +74,7 @@ def load_rows(
     lies wholly in training or in development; repeated pairs, and repeated rows of a side, count once.
 
     Raises:
-        ConfigError, CorpusError: one line, naming the file or the field.
+        ConfigError, DataError: one line, naming the file or the field.
     """
     data = config.data
     pairs = list(dict.fromkeys(load_pairs(config)))[: data.max_examples or None]
@@ -98,7 +98,7 @@ def load_pairs(config: RunConfig) -> list[Pair]:
 
     Raises:
         ConfigError: no path for a source that needs one.
-        CorpusError: a file that is missing or malformed, or no gendered pronoun in any sentence.
+        DataError: a file that is missing or malformed, or no gendered pronoun in any sentence.
     """
     path, source = config.data.path, config.ase.source
     if not path and source != "gap":
@@ -113,7 +113,7 @@ def load_pairs(config: RunConfig) -> list[Pair]:
         flipped = [swap_words(sentence, lexicon, config.data.possessives) for sentence in sentences]
         pairs = sentence_pairs(sentences, flipped)
     if not pairs:
-        raise CorpusError(f"{path}: no sentence has a gendered pronoun; give another corpus")
+        raise DataError(f"{path}: no sentence has a gendered pronoun; give another corpus")
     return pairs
 
 
@@ -138,22 +138,13 @@ def read_winobias(folder: str | Path) -> tuple[list[str], list[str]]:
     """Pro- and anti-stereotyped sentences of WinoBias's development files (types 1 and 2), line by line each other's flip.
 
     Raises:
-        CorpusError: a missing file, a line that is not `<number> sentence`, or files of different lengths.
+        DataError: a missing file, more than 1 % of lines that are not `<number> sentence`, or files of different lengths.
     """
-    sides: dict[str, list[str]] = {"pro": [], "anti": []}
+    pairs: list[list[str]] = []
     for kind in (1, 2):
-        for side, sentences in sides.items():
-            path = Path(folder) / WINOBIAS_FILE.format(side=side, kind=kind)
-            for number, line in enumerate(read_lines(path), start=1):
-                match = NUMBERED.fullmatch(line)
-                if match is None:
-                    raise CorpusError(
-                        f"{path}:{number}: {line!r} is not a number and a sentence; get WinoBias's own file"
-                    )
-                sentences.append(re.sub(r"[\[\]]", "", match[1]))
-        if len(sides["pro"]) != len(sides["anti"]):
-            raise CorpusError(f"{folder}: pro and anti files of type {kind} differ in length; get WinoBias's own files")
-    return sides["pro"], sides["anti"]
+        pro, anti = (Path(folder) / WINOBIAS_FILE.format(side=side, kind=kind) for side in ("pro", "anti"))
+        pairs += accepted(parallel_lines(pro, anti), lambda _, pair: [re.sub(r"[\[\]]", "", text) for text in pair])
+    return [first for first, _ in pairs], [second for _, second in pairs]
 
 
 def read_pairs(folder: str | Path) -> list[Pair]:
@@ -163,44 +154,39 @@ def read_pairs(folder: str | Path) -> list[Pair]:
     rows as masks) they become one row with a pronoun for each mask; otherwise a row's one pronoun stands for all its masks.
 
     Raises:
-        CorpusError: as `read_rows`, or files of different lengths.
+        DataError: a file that is missing, undecodable, without rows or with other columns; files of different lengths; or
+            more than 1 % malformed pairs: a text without its markers, or a number of pronouns that is neither one nor that
+            of the masks.
     """
-    originals, flipped = (read_rows(Path(folder) / name) for name in (ORIGINAL_FILE, FLIPPED_FILE))
+    originals, flipped = (
+        list(table_rows(comma_separated(path), path, COLUMNS))
+        for path in (Path(folder) / ORIGINAL_FILE, Path(folder) / FLIPPED_FILE)
+    )
     if len(originals) != len(flipped):
-        raise CorpusError(
+        raise DataError(
             f"{folder}: {ORIGINAL_FILE} has {len(originals)} rows, {FLIPPED_FILE} {len(flipped)}; row i must pair with row i"
         )
-    return list(_merged(zip(originals, flipped, strict=True)))
+
+    def pair(place: Place, number: int) -> Pair:
+        first, second = (_checked(*rows[number]) for rows in (originals, flipped))
+        return first, second
+
+    return list(_merged(accepted(((place, i) for i, (place, _) in enumerate(originals)), pair)))
 
 
-def read_rows(path: str | Path) -> list[Row]:
-    """Rows of a CSV file with the columns `text,pronouns`; several pronouns are separated by blanks.
-
-    Raises:
-        CorpusError: missing or undecodable file, other columns, no rows, a text without its markers, or a number of pronouns
-            that is neither one nor that of the masks.
-    """
-    reader = csv.reader(line + "\n" for line in read_lines(path))
-    if (header := next(reader)) != COLUMNS:
-        raise CorpusError(f"{path}:1: columns {header}; expected {COLUMNS}, separated by commas")
-    rows = []
-    for cells in reader:
-        where = f"{path}:{reader.line_num}"
-        if len(cells) != len(COLUMNS):
-            raise CorpusError(f"{where}: {len(cells)} columns; expected {COLUMNS}; quote a text that holds commas")
-        row = Row(cells[0].strip(), tuple(cells[1].lower().split()))
-        if not (row.text.startswith("[CLS]") and row.text.endswith("[SEP]") and MASK in row.text):
-            raise CorpusError(
-                f"{where}: text {row.text[:60]!r} must begin with [CLS], end with [SEP] and hold a [MASK]"
-            )
-        if len(row.pronouns) not in (1, row.text.count(MASK)):
-            raise CorpusError(
-                f"{where}: {len(row.pronouns)} pronouns for {row.text.count(MASK)} masks; give one, or one for each mask"
-            )
-        rows.append(row)
-    if not rows:
-        raise CorpusError(f"{path}: the file has a header and no rows")
-    return rows
+def _checked(place: Place, record: Mapping[str, str] | RowError) -> Row:
+    """The row of a record; several pronouns are separated by blanks."""
+    if isinstance(record, RowError):
+        raise record
+    row = Row(record["text"].strip(), tuple(record["pronouns"].lower().split()))
+    if not (row.text.startswith("[CLS]") and row.text.endswith("[SEP]") and MASK in row.text):
+        raise RowError(place, f"text {row.text[:60]!r} must begin with [CLS], end with [SEP] and hold a [MASK]")
+    if len(row.pronouns) not in (1, row.text.count(MASK)):
+        raise RowError(
+            place,
+            f"{len(row.pronouns)} pronouns for {row.text.count(MASK)} masks; give one, or one for each mask",
+        )
+    return row
 
 
 def _merged(pairs: Iterable[Pair]) -> Iterator[Pair]:
@@ -250,7 +236,7 @@ def load_stereotypes(path: str) -> tuple[str, ...]:
         return tuple(word for words in load_lexicon(path).words for word in words)
     try:
         cells = [cell.strip() for line in read_lines(path) for cell in line.split("\t")]
-    except CorpusError as error:
+    except DataError as error:
         raise LexiconError(f"config.ase.stereotypes: {error}") from None
     return tuple(dict.fromkeys(cell for cell in cells if cell))
 
@@ -261,10 +247,11 @@ def encode_rows(
     """Encodes rows, the markers being the tokenizer's own special tokens.
 
     A row longer than `max_tokens` is cut at the end but keeps its last marker; one that so loses all its masks is left out.
+    What is cut off is noted (see `notes`).
     Every piece of every stereotype word is marked, wherever the word stands between word boundaries, whatever its case.
 
     Raises:
-        CorpusError: a pronoun that is not one token of the vocabulary, or nothing left.
+        DataError: a pronoun that is not one token of the vocabulary, or nothing left.
         TypeError: `stereotypes` is a single string.
     """
     marker_ids = {"CLS": tokenizer.cls_token_id, "SEP": tokenizer.sep_token_id, "MASK": tokenizer.mask_token_id}
@@ -275,6 +262,7 @@ def encode_rows(
     encoded = tokenizer(between, add_special_tokens=False, return_offsets_mapping=True)
     texts = iter(zip(between, encoded["input_ids"], encoded["offset_mapping"], strict=True))
     found = EncodedRows([], [], [])
+    lengths: list[int] = []
     for row, parts in zip(rows, split, strict=True):
         labels = iter(row.pronouns if len(row.pronouns) > 1 else row.pronouns * len(parts))
         ids: list[int] = []
@@ -291,6 +279,7 @@ def encode_rows(
                 ids.append(label_ids[next(labels)] if marker == "MASK" else marker_ids[marker])
                 masked.append(marker == "MASK")
                 marked.append(False)
+        lengths.append(len(ids))
         if len(ids) > max_tokens:
             for values, last in ((ids, marker_ids["SEP"]), (masked, False), (marked, False)):
                 values[max_tokens - 1 :] = [last]
@@ -298,8 +287,10 @@ def encode_rows(
             found.sequences.append(np.array(ids, np.int32))
             found.masked.append(np.array(masked))
             found.marked.append(np.array(marked))
+    if lost := [length - max_tokens for length in lengths if length > max_tokens]:
+        notes.add(notes.Cut(max_tokens, len(rows), len(lost), sum(lengths), sum(lost)))
     if not found.sequences:
-        raise CorpusError(f"no row has a masked pronoun within data.max_tokens={max_tokens}; raise it")
+        raise DataError(f"no row has a masked pronoun within data.max_tokens={max_tokens}; raise it")
     return found
 
 
@@ -308,7 +299,7 @@ def _label_ids(pronouns: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> d
     for pronoun in sorted(pronouns):
         ids = tokenizer(" " + pronoun, add_special_tokens=False)["input_ids"]  # the form inside a sentence
         if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
-            raise CorpusError(
+            raise DataError(
                 f"pronoun {pronoun!r} is not one token of this vocabulary; remove its rows or take another model"
             )
         label_ids[pronoun] = ids[0]

@@ -6,16 +6,14 @@ folder with train, dev and test files, from one file that is split, or from a Hu
 `profession` (number or name) and `gender`.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ncfair_jax.config import RunConfig
-from ncfair_jax.data.files import CorpusError
+from ncfair_jax.data.files import DataError, Place, RowError, accepted
 from ncfair_jax.data.labelled import Labelled, Task
-from ncfair_jax.data.rows import Rows, cell, read_rows, split_rows
+from ncfair_jax.data.rows import Row, Rows, cell, read_rows, split_rows, text_cell
 from ncfair_jax.fingerprint import kept_while_unchanged
 
 HUB = "LabHC/bias_in_bios"
@@ -34,7 +32,8 @@ def read_bios(config: RunConfig, part: str) -> list[Labelled]:
     """Biographies of one part; group is the gender.
 
     Raises:
-        CorpusError: missing, a pickle, a column missing, an unknown profession or gender, a start outside the text.
+        DataError: missing, a pickle, or more than 1 % malformed rows: a column missing, an unknown profession or gender, a
+            start outside the text.
     """
     settings, source = config.classification, config.data.path or HUB
     if not Path(source).expanduser().is_file():
@@ -44,7 +43,7 @@ def read_bios(config: RunConfig, part: str) -> list[Labelled]:
     tests, devs = (round(len(rows) * share) for share in (settings.test_fraction, settings.dev_fraction))
     chosen = {"test": order[:tests], "dev": order[tests : tests + devs], "train": order[tests + devs :]}[part]
     if part != "dev" and not len(chosen):
-        raise CorpusError(f"{source}: the fractions of its {len(rows)} biographies leave none for {part}; change them")
+        raise DataError(f"{source}: the fractions of its {len(rows)} biographies leave none for {part}; change them")
     return [rows[i] for i in np.sort(chosen)]
 
 
@@ -59,24 +58,24 @@ def _whole(source: str) -> list[Labelled]:
 
 
 def _biographies(rows: Rows, source: str) -> list[Labelled]:
-    found = [_biography(row, where) for where, row in rows]
+    found = list(accepted(rows, _biography))
     if not found:
-        raise CorpusError(f"{source} holds no biographies; get them with the crawler of microsoft/biosbias")
+        raise DataError(f"{source} holds no biographies; get them with the crawler of microsoft/biosbias")
     return found
 
 
-def _biography(row: Mapping[str, Any], where: str) -> Labelled:
-    name = str(cell(row, ("title", "profession"), where)).strip().lower().replace(" ", "_")
+def _biography(place: Place, row: Row) -> Labelled:
+    name = str(cell(row, ("title", "profession"), place)).strip().lower().replace(" ", "_")
     name = PROFESSIONS[int(name)] if name.isdigit() and int(name) < len(PROFESSIONS) else name
     if name not in PROFESSIONS:
-        raise CorpusError(f"{where}: profession {name!r}; expected one of {', '.join(PROFESSIONS)}")
-    gender = str(cell(row, ("gender",), where)).strip().lower()
+        raise RowError(place, f"profession {name!r}; expected one of {', '.join(PROFESSIONS)}")
+    gender = str(cell(row, ("gender",), place)).strip().lower()
     if gender not in GENDER_NAMES:
-        raise CorpusError(f"{where}: gender {gender!r}; expected one of {', '.join(GENDER_NAMES)}")
-    text = str(cell(row, ("raw", "hard_text"), where))
-    start = str(row.get("start_pos", 0))
+        raise RowError(place, f"gender {gender!r}; expected one of {', '.join(GENDER_NAMES)}")
+    text = text_cell(row, ("raw", "hard_text"), place)
+    start = str(cell(row, ("start_pos",), place)) if "start_pos" in row else "0"
     if not start.isdigit() or not text[int(start) :].strip():
-        raise CorpusError(f"{where}: start_pos {start!r} leaves nothing of a text of {len(text)} characters")
+        raise RowError(place, f"start_pos {start!r} leaves nothing of a text of {len(text)} characters")
     return Labelled(text[int(start) :].strip(), None, PROFESSIONS.index(name), GENDER_NAMES[gender])
 
 

@@ -8,11 +8,11 @@ Source: Pradhan et al. 2012 (CoNLL-2012 shared task). OntoNotes itself is licens
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ncfair_jax.data.files import CorpusError, stream_lines
+from ncfair_jax.data.files import DataError, Place, Records, RowError, accepted, stream_lines
 from ncfair_jax.run_log import write_text
 
 COLUMNS = 12  # at least; predicates bring more, equally many in a sentence
@@ -55,45 +55,69 @@ def in_order(clusters: Iterable[Iterable[Mention]]) -> tuple[Cluster, ...]:
 
 
 def read_conll(path: str | Path) -> list[Document]:
-    """The parts of a file, in its order.
+    """The parts of a file, in its order. A part with a malformed line is left out as a whole, and counted.
+
+    Malformed are too few or a changing number of columns, brackets that do not close or open, and parts without words.
 
     Raises:
-        CorpusError: naming file and line: not UTF-8, too few or a changing number of columns, words outside a document,
-            brackets that do not close or open, or a document without words.
+        DataError: naming file and line: not UTF-8, words outside a document, a document that does not end, or more than
+            1 % malformed parts.
     """
-    documents = list(_parts(path))
+    documents = list(accepted(_blocks(path), _document))
     if not documents:
-        raise CorpusError(f"{path}: holds no document; expected lines such as `#begin document (nw/a); part 000`")
+        raise DataError(f"{path}: holds no document; expected lines such as `#begin document (nw/a); part 000`")
     return documents
 
 
-def _parts(path: str | Path) -> Iterator[Document]:
-    part: _Part | None = None
-    number = 0
+class _Block(NamedTuple):
+    """The lines of one part, with their places; `end` is that of `#end document`."""
+
+    name: str
+    number: int
+    lines: list[tuple[Place, str]]
+    end: Place
+
+
+def _blocks(path: str | Path) -> Records[_Block]:
+    header: re.Match[str] | None = None
+    lines: list[tuple[Place, str]] = []
+    place = Place(str(path), 0)
     for number, line in enumerate(stream_lines(path), start=1):
-        where = f"{path}:{number}"
+        place, line = Place(str(path), number), line.strip(" \r\n")
         if line.startswith("#begin"):
             match = _BEGIN.fullmatch(line)
-            if match is None or part is not None:
-                expected = "`#begin document (NAME); part 000`" if part is None else "`#end document` before it"
-                raise CorpusError(f"{where}: {line.strip()!r}; expected {expected}")
-            part = _Part(match[1], int(match[2]))
+            if match is None or header is not None:
+                expected = "`#begin document (NAME); part 000`" if header is None else "`#end document` before it"
+                raise DataError(f"{place}: {line!r}; expected {expected}")
+            header, lines = match, []
         elif line.startswith("#end"):
-            if part is None:
-                raise CorpusError(f"{where}: {line.strip()!r} ends no document; is the beginning missing?")
-            yield part.finish(where)
-            part = None
-        elif not line.strip():
-            if part is not None:
-                part.end_sentence()
-        elif part is None:
-            raise CorpusError(
-                f"{where}: {line.strip()[:40]!r} is outside a document; expected `#begin document (NAME); …`"
-            )
+            if header is None:
+                raise DataError(f"{place}: {line!r} ends no document; is the beginning missing?")
+            yield place, _Block(header[1], int(header[2]), lines, place)
+            header = None
+        elif header is not None:
+            lines.append((place, line))
+        elif line:
+            raise DataError(f"{place}: {line[:40]!r} is outside a document; expected `#begin document (NAME); …`")
+    if header is not None:
+        raise DataError(f"{place}: document {header[1]} has no `#end document`; is the file complete?")
+
+
+def _document(place: Place, block: _Block) -> Document:
+    part = _Part(block.name, block.number)
+    for where, line in block.lines:
+        if line:
+            part.add(_cells(line), where)
         else:
-            part.add(line.split(), where)
-    if part is not None:
-        raise CorpusError(f"{path}:{number}: document {part.name} has no `#end document`; is the file complete?")
+            part.end_sentence()
+    return part.finish(place)
+
+
+def _cells(line: str) -> list[str]:
+    # Words may hold other blanks, such as U+00A0 and U+3000.
+    return (
+        [cell.strip(" ") for cell in line.split("\t")] if "\t" in line else [cell for cell in line.split(" ") if cell]
+    )
 
 
 class _Part:
@@ -106,9 +130,9 @@ class _Part:
         self.words: list[str] = []
         self.columns = self.read = 0
         self.clusters: dict[int, list[Mention]] = {}
-        self.open: dict[int, list[tuple[int, str]]] = {}  # by cluster, innermost last: first word, and where it was
+        self.open: dict[int, list[tuple[int, Place]]] = {}  # by cluster, innermost last: first word, and where it was
 
-    def add(self, cells: list[str], where: str) -> None:
+    def add(self, cells: list[str], where: Place) -> None:
         if not self.words:
             self.columns = len(cells)
             self.speakers.append(cells[SPEAKER] if len(cells) > SPEAKER else "")
@@ -116,7 +140,7 @@ class _Part:
             expected = (
                 f"at least {COLUMNS}" if len(cells) < COLUMNS else f"{self.columns} as in the sentence's first word"
             )
-            raise CorpusError(f"{where}: {len(cells)} columns; expected {expected}")
+            raise RowError(where, f"{len(cells)} columns; expected {expected}")
         word = cells[WORD]
         self.words.append(word[1:] if word in _ESCAPED else word)
         if cells[-1] != "-":
@@ -124,18 +148,16 @@ class _Part:
                 self.mention(text, where)
         self.read += 1
 
-    def mention(self, text: str, where: str) -> None:
+    def mention(self, text: str, where: Place) -> None:
         match = _MENTION.fullmatch(text)
         if match is None or not (match[1] or match[3]):
-            raise CorpusError(
-                f"{where}: mention {text!r} in the last column; expected such as '(7', '7)', '(7)' or '-'"
-            )
+            raise RowError(where, f"mention {text!r} in the last column; expected such as '(7', '7)', '(7)' or '-'")
         cluster = int(match[2])
         if match[1]:
             self.open.setdefault(cluster, []).append((self.read, where))
         if match[3]:
             if not self.open.get(cluster):
-                raise CorpusError(f"{where}: mention {text!r} closes a bracket of cluster {cluster} that none opened")
+                raise RowError(where, f"mention {text!r} closes a bracket of cluster {cluster} that none opened")
             first, _ = self.open[cluster].pop()
             self.clusters.setdefault(cluster, []).append((first, self.read))
 
@@ -144,13 +166,13 @@ class _Part:
             self.sentences.append(tuple(self.words))
             self.words = []
 
-    def finish(self, where: str) -> Document:
+    def finish(self, where: Place) -> Document:
         self.end_sentence()
         for cluster, places in self.open.items():
             if places:
-                raise CorpusError(f"{places[-1][1]}: the bracket of cluster {cluster} is never closed")
+                raise RowError(places[-1][1], f"the bracket of cluster {cluster} is never closed")
         if not self.sentences:
-            raise CorpusError(f"{where}: document {self.name} part {self.number} has no words")
+            raise RowError(where, f"document {self.name} part {self.number} has no words")
         clusters = in_order(self.clusters.values())
         return Document(self.name, self.number, tuple(self.sentences), tuple(self.speakers), clusters)
 

@@ -62,8 +62,9 @@ def text_sentences(corpus: str, data: str | Path) -> list[str]:
     folder = DataFolder(Path(data) if data else None)
     if corpus == "gap":
         return read_gap(folder.path(GAP_FILE))
-    lines = heldout_text(folder.path(WIKITEXT_FILE)) if corpus == "wikitext2" else read_text(corpus)
-    return [sentence for line in lines for sentence in split_sentences(line)]
+    if corpus == "wikitext2":
+        return [sentence for line in heldout_text(folder.path(WIKITEXT_FILE)) for sentence in split_sentences(line)]
+    return read_text(corpus)
 
 
 def load_sentences(config: DataConfig, seed: int) -> tuple[list[str], list[str]]:

@@ -2,16 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from ncfair_jax.data import notes
 from ncfair_jax.strings import several_strings
 
 
 def encode_sentences(sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[np.ndarray]:
     """Encode each sentence as [CLS] s [SEP] (i32[L], 3 <= L <= `max_tokens`), cut at the end but keeping [SEP].
+
+    What is cut off is noted (see `notes`).
 
     Raises:
         TypeError: `sentences` is a single string.
@@ -27,7 +30,27 @@ def encode_sentences(sentences: Sequence[str], tokenizer: PreTrainedTokenizerBas
     for number, (sentence, ids) in enumerate(zip(sentences, encoded, strict=True), start=1):
         if len(ids) <= specials:
             raise ValueError(f"sentence {number} ({sentence!r}) has no tokens; remove it from the corpus")
+    note_cut(
+        [len(ids) for ids in encoded],
+        max_tokens,
+        lambda chosen: tokenizer([sentences[i] for i in chosen], verbose=False)["input_ids"],
+    )
     return [np.array(ids, np.int32) for ids in encoded]
+
+
+def note_cut(lengths: Sequence[int], max_tokens: int, uncut: Callable[[list[int]], Sequence[Sequence[int]]]) -> None:
+    """Notes how many of some texts were cut, and how many tokens that cost.
+
+    Args:
+        lengths: of the texts as encoded.
+        uncut: the token ids of the texts with these numbers, without a limit.
+    """
+    longest = [number for number, length in enumerate(lengths) if length == max_tokens]
+    if not longest:
+        return
+    lost = [len(ids) - max_tokens for ids in uncut(longest) if len(ids) > max_tokens]
+    if lost:
+        notes.add(notes.Cut(max_tokens, len(lengths), len(lost), sum(lengths) + sum(lost), sum(lost)))
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -1,80 +1,337 @@
-"""Reading of corpus files, with errors that name file and line."""
+"""Reading of files: the one place where they are decoded and cut into lines, cells and rows, and malformed rows are counted.
+
+Files are UTF-8, with or without a byte-order mark. Lines end with LF or CRLF, or with CR in a file without any LF. One rule
+holds for all readers: a fault of the file, of its header or of its keys stops the reading; a malformed row is skipped, counted
+and named by its line, and more than 1 % of them stop the reading, too. Blank lines at the end never matter.
+"""
 
 import csv
+import json
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
+
+from ncfair_jax.data import notes
+
+MOST_SKIPPED = 0.01  # share of a file's rows
+_ARCHIVES = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+# Letters and marks that Western European text has beside ASCII; bytes are guessed to be of the encoding that gives most.
+_COMMON = frozenset("àáâãäåæçèéêëìíîïñòóôõöøœùúûüÿßÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØŒÙÚÛÜ‘’“”„–—…«»€£°§¿¡")
+_ENCODINGS = {"cp1252": "Windows-1252 or Latin-1", "mac_roman": "Mac OS Roman"}
+
+R = TypeVar("R")
+T = TypeVar("T")
 
 
-class CorpusError(ValueError):
-    """A corpus that cannot be read; the message names the file, where it can the line, and the fault."""
+class DataError(ValueError):
+    """A file that is missing, unreachable or malformed; one line that names the file, the place, the fault and the remedy."""
+
+
+CorpusError = DataError  # its name in readers of corpora
+
+
+class Place(NamedTuple):
+    """Where a row is, for messages.
+
+    Attributes:
+        path: of the file, or the name of the data set.
+        row: the line where the row begins; where a file has no lines, its number from 1.
+        name: how a message says it where that is not "path:row".
+    """
+
+    path: str
+    row: int
+    name: str = ""
+
+    def __str__(self) -> str:
+        return self.name or f"{self.path}:{self.row}"
+
+    @property
+    def unit(self) -> str:
+        """What `row` counts."""
+        return "row" if self.name else "line"
+
+
+class RowError(DataError):
+    """A fault of one row."""
+
+    def __init__(self, place: Place, fault: str):
+        self.place, self.fault = place, fault
+        super().__init__(f"{place}: {fault}")
+
+
+# Rows as they are read: a malformed one is handed on as its error, so that reading goes on behind it.
+Records = Iterator[tuple[Place, R | RowError]]
+
+
+def accepted(rows: Iterable[tuple[Place, R | RowError]], parse: Callable[[Place, R], T], limit: int = 0) -> Iterator[T]:
+    """The rows of a file, parsed; malformed ones are left out, counted and noted (see `notes`).
+
+    Args:
+        parse: makes a value of a row, or raises RowError.
+        limit: stop after so many values; 0 = all.
+    Raises:
+        DataError: after the last row, if more than 1 % are malformed.
+    """
+    total = found = 0
+    lines: list[int] = []
+    first: RowError | None = None
+    for place, row in rows:
+        total += 1
+        try:
+            if isinstance(row, RowError):
+                raise row
+            value = parse(place, row)
+        except RowError as error:
+            first = first or error
+            lines.append(error.place.row)
+            continue
+        yield value
+        found += 1
+        if found == limit:
+            break
+    if first is None:
+        return
+    if len(lines) > MOST_SKIPPED * total:
+        several = (
+            f" ({len(lines)} of {total} rows are malformed: {notes.listed(lines, first.place.unit)})"
+            if len(lines) > 1
+            else ""
+        )
+        raise DataError(f"{first}{several}")
+    notes.add(notes.Skipped(first.place.path, total, tuple(lines), first.fault, first.place.unit))
+
+
+# --- text
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """Lines of a UTF-8 file without their line ends; only line feeds (and carriage returns before them) end a line.
+    """Lines of a file without their ends and without the blank ones at its end.
 
     Raises:
-        CorpusError: the file is missing, empty, or not UTF-8 (with the line of the first bad byte).
+        DataError: as `stream_lines`, or the file is empty.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CorpusError(f"{path}: no such file; check the path of the corpus")
-    content = path.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise CorpusError(f"{path}:{line}: not UTF-8 (byte 0x{content[error.start]:02x}); convert the file") from None
-    if not text.strip():
-        raise CorpusError(f"{path}: the file is empty")
-    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    lines = [line.rstrip("\r\n") for line in stream_lines(path)]
+    while lines and not lines[-1].strip():
+        del lines[-1]
+    if not lines:
+        raise DataError(f"{path}: the file is empty")
+    return lines
 
 
 def stream_lines(path: str | Path) -> Iterator[str]:
-    """Lines of a UTF-8 file with their ends, one at a time: for files that would not fit in memory.
+    """Lines of a file with their ends, one at a time: for files that would not fit in memory.
 
     Raises:
-        CorpusError: the file is missing, or not UTF-8 (with the line of the first bad byte).
+        DataError: the file is missing, or not UTF-8 (with the line of the first bad byte and the likely encoding).
     """
     path = Path(path)
     if not path.is_file():
-        raise CorpusError(f"{path}: no such file; check the path of the corpus")
+        raise DataError(
+            f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; give the path of a file that is there"
+        )
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(_raw_lines(file), start=1):
             try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise CorpusError(
-                    f"{path}:{number}: not UTF-8 (byte 0x{line[error.start]:02x}); convert the file"
-                ) from None
+                raise DataError(f"{path}:{number}: {_not_utf8(path, line, error.start)}") from None
+            if "\0" in text:  # UTF-16 without its mark is valid UTF-8
+                raise DataError(f"{path}:{number}: {_not_utf8(path, line, line.index(0))}")
+            yield text
 
 
-def stream_csv(path: str | Path) -> Iterator[tuple[int, list[str]]]:
-    """Records of a comma-separated UTF-8 file, its header first: the line on which each begins, and its cells.
-
-    Raises:
-        CorpusError: as `stream_lines`; an unclosed quote; or a record that has not as many cells as the header.
-    """
-    reader = csv.reader(stream_lines(path), strict=True)
-    columns = 0
-    line = 1
-    try:
-        for cells in reader:
-            columns = columns or len(cells)
-            if cells and len(cells) != columns:
-                raise CorpusError(f"{path}:{line}: {len(cells)} cells; the header has {columns}, comma separated")
-            if cells:  # blank lines have none
-                yield line, cells
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise CorpusError(f"{path}:{line}: no comma-separated record ({error}); check the quotes") from None
+def _raw_lines(file: Iterable[bytes]) -> Iterator[bytes]:
+    lines = iter(file)
+    first = next(lines, b"")
+    second = next(lines, None)
+    if second is None:  # there is no LF but at the very end: CR ends lines
+        yield from first.splitlines(keepends=True)
+        return
+    yield first
+    yield second
+    yield from lines
 
 
-def check_visible(sentence: str, path: str | Path, line: int) -> None:
+def _not_utf8(path: Path, line: bytes, start: int) -> str:
+    with path.open("rb") as file:
+        head = file.read(4096)
+    for magic, kind in _ARCHIVES.items():
+        if head.startswith(magic):
+            return f"not text but {kind}-compressed; unpack the file"
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head:
+        encoding, name = "UTF-16", "UTF-16"
+    else:
+        encoding = max(_ENCODINGS, key=lambda known: sum(c in _COMMON for c in line.decode(known, "ignore")))
+        name, encoding = _ENCODINGS[encoding], {"cp1252": "WINDOWS-1252", "mac_roman": "MACINTOSH"}[encoding]
+    return (
+        f"not UTF-8 (byte 0x{line[start]:02x}) but probably {name}; convert the file, for example with "
+        f"`iconv -f {encoding} -t UTF-8 {path.name} > converted`"
+    )
+
+
+def check_visible(sentence: str, place: Place) -> None:
     """Refuse a sentence of which every tokenizer would leave nothing: only controls, blanks and combining marks.
 
     Raises:
-        CorpusError: naming file and line.
+        RowError: naming the place.
     """
     if not any(unicodedata.category(char)[0] not in "CZM" and char != "\ufffd" for char in sentence):
-        raise CorpusError(f"{path}:{line}: sentence {sentence!r} has no visible character; remove it")
+        raise RowError(place, f"sentence {sentence!r} has no visible character; remove it")
+
+
+# --- tables
+
+
+def comma_separated(path: str | Path) -> Records[list[str]]:
+    """Cells of the records of a comma-separated file, those of the header first, blank lines left out.
+
+    Raises:
+        DataError: as `stream_lines`, or a quote that is never closed.
+    """
+    reader = csv.reader(stream_lines(path), strict=True)
+    line = 1
+    while True:
+        place = Place(str(path), line)
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            if "end of data" in str(error) or "field limit" in str(error):
+                raise DataError(f"{place}: a quote is opened and never closed; is the file cut off?") from None
+            fault = RowError(place, f"no comma-separated record ({error}); double the quotes inside a quoted cell")
+            yield place, fault
+        else:
+            if cells is None:
+                return
+            if cells:  # blank lines have none
+                yield place, cells
+        line = reader.line_num + 1
+
+
+def tab_separated(path: str | Path) -> Records[list[str]]:
+    """Cells of the lines of a tab-separated file, in which quotes mean nothing, blank lines left out.
+
+    Raises:
+        DataError: as `stream_lines`.
+    """
+    for number, line in enumerate(stream_lines(path), start=1):
+        if text := line.rstrip("\r\n"):
+            yield Place(str(path), number), text.split("\t")
+
+
+def table_rows(
+    records: Records[list[str]],
+    path: str | Path,
+    columns: Sequence[str] = (),
+    header: Sequence[str] = (),
+    wider: Mapping[tuple[str, ...], tuple[str, ...]] = MappingProxyType({}),
+) -> Records[dict[str, str]]:
+    """Cells by their columns' names.
+
+    Args:
+        columns: names that must be there.
+        header: names of the columns of a file without a header.
+        wider: by the header of a known layout, the names of the cells in its rows that have more cells than the header.
+    Raises:
+        DataError: no header, a name that is missing or there twice, or no rows.
+    """
+    names = list(header)
+    if not names:
+        record = next(records, None)
+        if record is None:
+            raise DataError(f"{path}: the file is empty")
+        if isinstance(record[1], RowError):
+            raise record[1]
+        names = record[1]
+    twice = dict.fromkeys(name for name in names if names.count(name) > 1)
+    if twice:
+        raise DataError(
+            f"{path}: the header names {', '.join(map(repr, twice))} more than once; give every column a name of its own"
+        )
+    missing = [name for name in columns if name not in names]
+    if missing:
+        raise DataError(f"{path}: no column {', '.join(map(repr, missing))}; the header has {names}")
+    layouts = {len(names): tuple(names)}
+    if known := wider.get(tuple(names)):
+        layouts[len(known)] = known
+    empty = True
+    for place, row in records:
+        empty = False
+        if isinstance(row, RowError):
+            yield place, row
+        elif len(row) in layouts:
+            yield place, dict(zip(layouts[len(row)], row, strict=True))
+        else:
+            yield place, wrong_number_of_cells(place, len(row), len(names))
+    if empty:
+        raise DataError(f"{path}: the file has a header and no rows; get it again")
+
+
+def wrong_number_of_cells(place: Place, cells: int, columns: int) -> RowError:
+    """The error of a row that has not as many cells as the header."""
+    hint = "does a text hold the character that separates cells?" if cells > columns else "is the row cut off?"
+    return RowError(place, f"{cells} cell{'s' * (cells != 1)}, but the header has {columns}; {hint}")
+
+
+# --- JSON
+
+
+def read_json(path: str | Path) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+        DataError: as `stream_lines`, not JSON, or an object with a key that is there twice.
+    """
+    return parse_json("".join(stream_lines(path)), str(path))
+
+
+def parse_json(text: str, source: str) -> Any:
+    """Content of a JSON text; `source` is how messages name it.
+
+    Raises:
+        DataError: not JSON, or an object with a key that is there twice.
+    """
+    try:
+        return _loads(text, source)
+    except json.JSONDecodeError as error:
+        ends = error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated")
+        cut = "; the file is empty or cut off" if ends else ""
+        raise DataError(f"{source}:{error.lineno}: not JSON ({error.msg}){cut}") from None
+
+
+def json_lines(path: str | Path) -> Records[dict[str, Any]]:
+    """The objects of a file that has one a line; blank lines are left out.
+
+    Raises:
+        DataError: as `stream_lines`, or a key that is there twice in one object.
+    """
+    for number, line in enumerate(stream_lines(path), start=1):
+        if not line.strip():
+            continue
+        place = Place(str(path), number)
+        try:
+            row = _loads(line, str(place))
+        except json.JSONDecodeError as error:
+            yield place, RowError(place, f"not JSON ({error.msg}); expected one object a line")
+            continue
+        if isinstance(row, dict):
+            yield place, row
+        else:
+            yield place, RowError(place, f"holds a {type(row).__name__}; expected one object a line")
+
+
+def _loads(text: str, source: str) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [key for key, _ in pairs]
+            twice = next(key for key in names if names.count(key) > 1)
+            raise DataError(f"{source}: the key {twice!r} is there twice in one object; keep one of them")
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except RecursionError:
+        raise DataError(f"{source}: JSON that is nested too deeply to be read; is it the right file?") from None

@@ -1,11 +1,12 @@
-"""GAP, the corpus of ambiguous pronouns (Webster et al. 2018), in the gender-flipped form of Bartl et al. 2020."""
+"""GAP, the corpus of ambiguous pronouns (Webster et al. 2018), or its gender-flipped form of Bartl et al. 2020."""
 
 import re
 from pathlib import Path
 
-from ncfair_jax.data.files import CorpusError, check_visible, read_lines
+from ncfair_jax.data.files import Place, accepted, check_visible, tab_separated, table_rows
+from ncfair_jax.data.rows import Row, text_cell
 
-COLUMNS = ("", "ID", "Text", "Pronoun", "Pronoun-offset", "A", "A-offset", "A-coref", "B", "B-offset", "B-coref", "URL")
+TEXT = "Text"
 
 # A sentence ends at .?! with closing quotes or brackets, before a blank and what can begin a sentence.
 # The corpus writes opening quotes as ``.
@@ -39,30 +40,23 @@ def split_sentences(text: str) -> list[str]:
 
 
 def read_gap(path: str | Path) -> list[str]:
-    """Sentences of the Text column of a GAP file (tab separated, 12 columns, header), in file order.
+    """Sentences of the column Text of a GAP file (tab separated, with a header), in file order.
 
     Only Text is flipped in the released file: the other columns describe the original text and are not used. Its 4454
     rows give 13,189 sentences (14.0 thousand if every period before a capital ended one).
 
     Raises:
-        CorpusError: missing, empty or undecodable file, wrong columns, or a text without a visible character.
+        DataError: missing, empty or undecodable file, no column Text, or more than 1 % malformed rows.
     """
-    lines = read_lines(path)
-    header = tuple(lines[0].split("\t"))
-    if header != COLUMNS:
-        raise CorpusError(f"{path}:1: columns {list(header)}; expected {list(COLUMNS)}, tab separated")
-    sentences = []
-    for number, line in enumerate(lines[1:], start=2):
-        cells = line.split("\t")
-        if len(cells) != len(COLUMNS):
-            raise CorpusError(f"{path}:{number}: {len(cells)} columns; expected {len(COLUMNS)}, tab separated")
-        text = cells[COLUMNS.index("Text")]
-        check_visible(text, path, number)
-        for sentence in split_sentences(text):
-            check_visible(sentence, path, number)
-            sentences.append(sentence)
-    if not sentences:
-        raise CorpusError(f"{path}: the file has a header and no rows")
+    rows = table_rows(tab_separated(path), path, (TEXT,))
+    return [sentence for sentences in accepted(rows, _sentences) for sentence in sentences]
+
+
+def _sentences(place: Place, row: Row) -> list[str]:
+    text = text_cell(row, (TEXT,), place)
+    sentences = split_sentences(text)
+    for sentence in sentences or [text]:
+        check_visible(sentence, place)
     return sentences
 
 

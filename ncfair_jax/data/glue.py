@@ -3,14 +3,15 @@
 Models are judged on the validation part, whose labels are public; development examples are set aside from training.
 """
 
-from collections.abc import Mapping
+import math
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ncfair_jax.config import RunConfig
-from ncfair_jax.data.files import CorpusError, stream_lines
+from ncfair_jax.data.files import DataError, Place, RowError, accepted, stream_lines
 from ncfair_jax.data.labelled import Labelled, Task
-from ncfair_jax.data.rows import Rows, cell, hub_rows, local_file, read_rows, text_cell
+from ncfair_jax.data.rows import Row, Rows, cell, hub_rows, local_files, read_rows, text_cell
 from ncfair_jax.fingerprint import kept_while_unchanged
 
 HUB = "nyu-mll/glue"
@@ -89,12 +90,12 @@ def read_glue(name: str, path: str, splits: tuple[str, ...]) -> list[Labelled]:
     Args:
         path: Hub name of GLUE, or a folder: of the task, or of folders named as in SOURCES or by the task.
     Raises:
-        CorpusError: missing, a column missing, an unknown label, or no example.
+        DataError: missing, no example, or more than 1 % malformed rows: a column missing, or an unknown label.
     """
     source = SOURCES[name]
-    found = [_example(source, row, where) for where, row in _rows(name, path, splits)]
+    found = list(accepted(_rows(name, path, splits), lambda place, row: _example(source, row, place)))
     if not found:
-        raise CorpusError(f"{path} has no examples of {name}; get GLUE again")
+        raise DataError(f"{path} has no examples of {name}; get GLUE again")
     return found
 
 
@@ -103,29 +104,37 @@ def _rows(name: str, path: str, splits: tuple[str, ...]) -> Rows:
     if not folder.exists():
         return hub_rows(path, name, splits[0])
     for place in (folder / source.folder, folder / name, folder):
-        found = local_file(place, splits)
-        if found is not None:
-            has_header = source.header == () or source.header[-1] in next(stream_lines(found), "")
-            return read_rows(found, () if has_header else source.header)
-    raise CorpusError(
+        if found := local_files(place, splits):
+            return chain.from_iterable(read_rows(file, header=_header_of(file, source)) for file in found)
+    raise DataError(
         f"{folder} has no {' or '.join(splits)} file of {name}, nor has {source.folder} below it; get {source.folder}.zip from "
         f"gluebenchmark.com/tasks, or leave config.data.path empty to take {HUB} from the Hugging Face Hub"
     )
 
 
-def _example(source: Source, row: Mapping[str, Any], where: str) -> Labelled:
-    first, *second = (text_cell(row, names, where) for names in source.texts)
-    return Labelled(first, second[0] if second else None, _label(source, cell(row, source.label_column, where), where))
+def _header_of(file: Path, source: Source) -> tuple[str, ...]:
+    """The columns of a file without a header; () for a file that has one."""
+    if file.suffix != ".tsv" or not source.header or source.header[-1] in next(stream_lines(file), ""):
+        return ()
+    return source.header
 
 
-def _label(source: Source, value: Any, where: str) -> float:
+def _example(source: Source, row: Row, place: Place) -> Labelled:
+    first, *second = (text_cell(row, names, place).strip() for names in source.texts)
+    return Labelled(first, second[0] if second else None, _label(source, cell(row, source.label_column, place), place))
+
+
+def _label(source: Source, value: Any, place: Place) -> float:
     if not source.labels:
         try:
-            return float(value)
+            score = float(value)
         except (TypeError, ValueError):
-            raise CorpusError(f"{where}: score {value!r}; expected a number") from None
+            score = math.nan
+        if not math.isfinite(score):
+            raise RowError(place, f"score {value!r}; expected a number")
+        return score
     for number, names in enumerate(source.labels):
         if str(value).strip() in names:
             return number
     known = ", ".join(name for names in source.labels for name in names)
-    raise CorpusError(f"{where}: label {value!r}; expected one of {known}")
+    raise RowError(place, f"label {value!r}; expected one of {known}")

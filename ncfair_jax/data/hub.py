@@ -1,11 +1,11 @@
 """Text columns of data sets on the Hugging Face Hub, or of a local folder that `datasets` understands."""
 
-from itertools import islice
+from collections.abc import Mapping
 from typing import Any
 
 import datasets
 
-from ncfair_jax.data.files import CorpusError, check_visible
+from ncfair_jax.data.files import DataError, Place, Records, RowError, accepted, check_visible
 
 
 def read_hub(
@@ -17,7 +17,7 @@ def read_hub(
     streaming: bool = False,
     max_examples: int = 0,
 ) -> list[str]:
-    """Texts of one column, in order; blank ones are skipped.
+    """Texts of one column, in order; blank ones are left out.
 
     With HF_HUB_OFFLINE=1 only the local cache is used. Neither code from the Hub nor pickles are ever run: `datasets`
     (from 4.0) reads data files alone, and refuses pickled ones.
@@ -29,13 +29,21 @@ def read_hub(
         streaming: read over the network as needed instead of fetching the whole split first.
         max_examples: stop after so many texts; 0 = all.
     Raises:
-        CorpusError: not available (saying what would have been fetched), no such split or column, or no text in it.
+        DataError: not available (saying what would have been fetched), no such split or column, or no text in it.
     """
     what = described(name, subset, split)
-    texts = _texts(load_rows(name, subset, split, streaming), text_field, what)
-    found = list(islice(texts, max_examples or None))
+    rows = _not_blank(load_rows(name, subset, split, streaming), text_field, what)
+
+    def text(place: Place, row: Mapping[str, Any]) -> str:
+        found = row[text_field]
+        if not isinstance(found, str):
+            raise RowError(place, f"column {text_field!r} holds {found!r}; expected text")
+        check_visible(found, place)
+        return found.strip()
+
+    found = list(accepted(rows, text, max_examples))
     if not found:
-        raise CorpusError(f"{what}: column {text_field!r} holds no text")
+        raise DataError(f"{what}: column {text_field!r} holds no text")
     return found
 
 
@@ -48,7 +56,7 @@ def load_rows(name: str, subset: str = "", split: str = "train", streaming: bool
     """The rows of one split, as `datasets` has them; arguments as in `read_hub`.
 
     Raises:
-        CorpusError: not available, or no such subset or split.
+        DataError: not available, or no such subset or split.
     """
     what = described(name, subset, split)
     try:
@@ -58,21 +66,17 @@ def load_rows(name: str, subset: str = "", split: str = "train", streaming: bool
             reason = "offline mode forbids fetching it from the Hugging Face Hub; fetch it once online, or unset HF_HUB_OFFLINE"
         else:
             reason = f"cannot be fetched from the Hugging Face Hub ({_first_line(error)}); check name and network"
-        raise CorpusError(f"{what}: not here, and {reason}") from None
+        raise DataError(f"{what}: not here, and {reason}") from None
     except (ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise CorpusError(f"{what}: {_first_line(error)}") from None
+        raise DataError(f"{what}: {_first_line(error)}") from None
 
 
-def _texts(rows: Any, text_field: str, what: str) -> Any:
-    for number, row in enumerate(rows):
+def _not_blank(rows: Any, text_field: str, what: str) -> Records[Mapping[str, Any]]:
+    for number, row in enumerate(rows, start=1):
         if text_field not in row:
-            raise CorpusError(f"{what}: no column {text_field!r}; choose from {sorted(row)}")
-        text = row[text_field]
-        if not isinstance(text, str):
-            raise CorpusError(f"{what}: row {number} of column {text_field!r} is a {type(text).__name__}, not text")
-        if text.strip():
-            check_visible(text, what, number)
-            yield text.strip()
+            raise DataError(f"{what}: no column {text_field!r}; choose from {sorted(row)}")
+        if not isinstance(row[text_field], str) or row[text_field].strip():
+            yield Place(what, number, f"{what}, row {number}"), row
 
 
 def _first_line(error: BaseException) -> str:

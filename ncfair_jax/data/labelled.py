@@ -9,6 +9,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.config import ConfigError, RunConfig
+from ncfair_jax.data.encoding import note_cut
 from ncfair_jax.data.packing import FlatIndex, scatter_rows
 from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, PipelineConfig, Sequences
 from ncfair_jax.models.hf import Pretrained
@@ -48,7 +49,7 @@ class Encoded(NamedTuple):
 def encode_labelled(examples: Sequence[Labelled], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Encoded:
     """Encodes texts as [CLS] a [SEP] and pairs as [CLS] a [SEP] b [SEP] of types 0 and 1 (RoBERTa: its own marks, types 0).
 
-    What is too long loses tokens at the end, of a pair the longer text first.
+    What is too long loses tokens at the end, of a pair the longer text first; that is noted (see `notes`).
 
     Raises:
         ConfigError: if `max_tokens` leaves no room for text.
@@ -66,6 +67,11 @@ def encode_labelled(examples: Sequence[Labelled], tokenizer: PreTrainedTokenizer
     for ids, of_types in zip(encoded["input_ids"], encoded["token_type_ids"], strict=True):
         tokens.append(np.array(ids, np.int32))
         types.append(np.array(of_types, np.int32))
+
+    def uncut(chosen: list[int]) -> list[list[int]]:
+        return list(tokenizer(*([text[i] for i in chosen] for text in texts), verbose=False)["input_ids"])
+
+    note_cut([len(ids) for ids in tokens], max_tokens, uncut)
     return Encoded(tokens, types)
 
 

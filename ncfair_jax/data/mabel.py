@@ -17,10 +17,18 @@ from ncfair_jax.config import ConfigError, RunConfig
 from ncfair_jax.data.cda import swap_words
 from ncfair_jax.data.corpus import set_aside
 from ncfair_jax.data.encoding import encode_sentences
-from ncfair_jax.data.files import CorpusError, check_visible, stream_csv
+from ncfair_jax.data.files import (
+    DataError,
+    Place,
+    RowError,
+    accepted,
+    check_visible,
+    comma_separated,
+    wrong_number_of_cells,
+)
 from ncfair_jax.data.packing import FlatIndex
 from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, Sequences
-from ncfair_jax.data.rows import cell, hub_rows, read_rows
+from ncfair_jax.data.rows import Row, cell, hub_rows, read_rows, text_cell
 from ncfair_jax.data.templates import PAIRS, template_pairs
 from ncfair_jax.lexicons.lexicon import Lexicon, load_lexicon
 from ncfair_jax.models.hf import Pretrained
@@ -57,23 +65,29 @@ def read_pairs(path: str | Path, hard_negatives: bool = False) -> list[tuple[str
     Of five columns the last is `both` (0 or 1), which MABEL reads and does not use.
 
     Raises:
-        CorpusError: naming the file and, where it can, the line: missing file, other than 4, 5 or 6 columns, a sentence
-            without a visible character, a `both` that is neither 0 nor 1, no pairs, or no hard negatives.
+        DataError: naming the file and, where it can, the line: missing file, other than 4, 5 or 6 columns, no pairs, no hard
+            negatives, or more than 1 % malformed rows: a sentence without a visible character, a `both` that is neither 0
+            nor 1.
     """
-    pairs = []
-    columns = 0
-    for line, cells in stream_csv(path):
-        if not columns:  # the header
-            columns = _checked_layout(len(cells), path, hard_negatives)
-            continue
+    records = comma_separated(path)
+    _, header = next(records, (None, []))
+    if isinstance(header, RowError):
+        raise header
+    columns = _checked_layout(len(header), path, hard_negatives)
+
+    def pair(place: Place, cells: list[str]) -> tuple[str, ...]:
+        if len(cells) != columns:
+            raise wrong_number_of_cells(place, len(cells), columns)
         if columns == 5 and cells[4].strip().lower() not in BOTH_VALUES:
-            raise CorpusError(f"{path}:{line}: column 5 holds {cells[4]!r}; of five columns it is `both`, 0 or 1")
+            raise RowError(place, f"column 5 holds {cells[4]!r}; of five columns it is `both`, 0 or 1")
         sentences = tuple(cell.strip() for cell in cells[: 6 if hard_negatives else 4])
         for sentence in sentences:
-            check_visible(sentence, path, line)
-        pairs.append(sentences)
+            check_visible(sentence, place)
+        return sentences
+
+    pairs = list(accepted(records, pair))
     if not pairs:
-        raise CorpusError(f"{path}: the file holds no pairs")
+        raise DataError(f"{path}: the file holds no pairs")
     return pairs
 
 
@@ -98,12 +112,12 @@ def write_pairs(path: str | Path, pairs: Iterable[SwappedPair]) -> int:
 
 def _checked_layout(columns: int, path: str | Path, hard_negatives: bool) -> int:
     if columns not in LAYOUTS:
-        raise CorpusError(
+        raise DataError(
             f"{path}:1: {columns} columns; expected 4 ({', '.join(HEADER[:4])}), 5 (also {HEADER[4]}) or "
             "6 (also two hard negatives), comma separated"
         )
     if hard_negatives and columns != 6:
-        raise CorpusError(f"{path}:1: {columns} columns; hard negatives need 6: the last two hold them and their swap")
+        raise DataError(f"{path}:1: {columns} columns; hard negatives need 6: the last two hold them and their swap")
     return columns
 
 
@@ -119,7 +133,7 @@ def build_pairs(
         sources: Hub names or folders that `datasets` reads, or files .jsonl and .csv; in this order.
         keep, possessives: see `swapped_pairs`.
     Raises:
-        CorpusError: a source that cannot be read, or nothing is left.
+        DataError: a source that cannot be read, or nothing is left.
         TypeError: `sources` is a single string.
     """
     sources = several_strings("sources", sources)
@@ -127,7 +141,7 @@ def build_pairs(
     pairs = swapped_pairs(entailed, lexicon, keep, possessives)
     first = next(pairs, None)
     if first is None:
-        raise CorpusError(f"{', '.join(sources)}: no entailed pair is left; use another filter or lexicon")
+        raise DataError(f"{', '.join(sources)}: no entailed pair is left; use another filter or lexicon")
     return write_pairs(out, chain([first], pairs))
 
 
@@ -159,23 +173,23 @@ def entailed_pairs(source: str) -> Iterator[tuple[str, str]]:
     """(premise, hypothesis) of the rows labelled as entailment, in order; blank sentences are left out.
 
     Args:
-        source: a file .jsonl or .csv with the columns of SNLI and MNLI, or what `datasets` loads (split `train`).
+        source: a file .jsonl, .csv or .tsv with the columns of SNLI and MNLI, or what `datasets` loads (split `train`).
     Raises:
-        CorpusError: unreadable, a column missing, a sentence that is no text, or an unknown label; with the line.
+        DataError: unreadable, or more than 1 % malformed rows: a column missing, a sentence that is no text, or an unknown
+            label; with the line.
     """
-    rows = read_rows(source) if Path(source).suffix.lower() in (".jsonl", ".csv") else hub_rows(source)
-    for where, row in rows:
-        label = str(cell(row, LABEL, where)).strip().lower()
-        if label not in ENTAILMENT + OTHER_LABELS:
-            raise CorpusError(f"{where}: label {label!r}; expected one of {', '.join(ENTAILMENT + OTHER_LABELS)}")
-        if label not in ENTAILMENT:
-            continue
-        sentences = [cell(row, names, where) for names in (PREMISE, HYPOTHESIS)]
-        if not all(isinstance(sentence, str) for sentence in sentences):
-            raise CorpusError(f"{where}: premise and hypothesis are {sentences!r}; expected text")
-        premise, hypothesis = (" ".join(sentence.split()) for sentence in sentences)
-        if premise and hypothesis:
+    rows = read_rows(source) if Path(source).suffix.lower() in (".jsonl", ".csv", ".tsv") else hub_rows(source)
+    for premise, hypothesis, entailed in accepted(rows, _labelled_pair):
+        if entailed and premise and hypothesis:
             yield premise, hypothesis
+
+
+def _labelled_pair(place: Place, row: Row) -> tuple[str, str, bool]:
+    label = str(cell(row, LABEL, place)).strip().lower()
+    if label not in ENTAILMENT + OTHER_LABELS:
+        raise RowError(place, f"label {label!r}; expected one of {', '.join(ENTAILMENT + OTHER_LABELS)}")
+    premise, hypothesis = (" ".join(text_cell(row, names, place).split()) for names in (PREMISE, HYPOTHESIS))
+    return premise, hypothesis, label in ENTAILMENT
 
 
 # --- the batches
@@ -185,7 +199,7 @@ def load_pair_examples(config: RunConfig, model: Pretrained) -> tuple[Examples, 
     """Training and development pairs, encoded one sentence a sequence; development pairs are set aside whole.
 
     Raises:
-        ConfigError, CorpusError: no pairs are named, they cannot be read, or they clash with the config.
+        ConfigError, DataError: no pairs are named, they cannot be read, or they clash with the config.
     """
     data = config.data
     if data.counterfactual != "none":

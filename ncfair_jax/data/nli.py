@@ -1,9 +1,9 @@
 """SNLI and MNLI: premise, hypothesis, and whether the one entails the other."""
 
 from ncfair_jax.config import RunConfig
-from ncfair_jax.data.files import CorpusError
+from ncfair_jax.data.files import DataError, Place, RowError, accepted
 from ncfair_jax.data.labelled import Labelled
-from ncfair_jax.data.rows import cell, split_rows, text_cell
+from ncfair_jax.data.rows import Row, cell, split_rows, text_cell
 from ncfair_jax.fingerprint import kept_while_unchanged
 
 HUB = "stanfordnlp/snli"
@@ -20,7 +20,7 @@ def read_nli(config: RunConfig, part: str) -> list[Labelled]:
     """Pairs of the training or development part; those without a label are left out.
 
     Raises:
-        CorpusError: missing, a column missing, or an unknown label.
+        DataError: missing, or more than 1 % malformed rows: a column missing, or an unknown label.
     """
     return nli_pairs(config.data.path or HUB, SPLITS[part])
 
@@ -28,16 +28,19 @@ def read_nli(config: RunConfig, part: str) -> list[Labelled]:
 @kept_while_unchanged()
 def nli_pairs(source: str, splits: tuple[str, ...]) -> list[Labelled]:
     """Pairs of one part of a data set that has the columns of SNLI or MNLI; the label is its place in LABELS."""
-    found = []
-    for where, row in split_rows(source, splits, "stanfordnlp/snli or nyu-mll/multi_nli on the Hub"):
-        label = str(cell(row, ("gold_label", "label"), where)).strip().lower()
-        if label in NO_LABEL:
-            continue
-        label = LABELS[int(label)] if label in ("0", "1", "2") else label
-        if label not in LABELS:
-            raise CorpusError(f"{where}: label {label!r}; expected one of {', '.join(LABELS)}")
-        premise, hypothesis = (text_cell(row, names, where) for names in COLUMNS)
-        found.append(Labelled(premise, hypothesis, LABELS.index(label)))
+    rows = split_rows(source, splits, "stanfordnlp/snli or nyu-mll/multi_nli on the Hub")
+    found = [pair for pair in accepted(rows, _pair) if pair is not None]
     if not found:
-        raise CorpusError(f"{source} holds no labelled pair; get SNLI or MNLI again")
+        raise DataError(f"{source} holds no labelled pair; get SNLI or MNLI again")
     return found
+
+
+def _pair(place: Place, row: Row) -> Labelled | None:
+    label = str(cell(row, ("gold_label", "label"), place)).strip().lower()
+    if label in NO_LABEL:
+        return None
+    label = LABELS[int(label)] if label in ("0", "1", "2") else label
+    if label not in LABELS:
+        raise RowError(place, f"label {label!r}; expected one of {', '.join(LABELS)}")
+    premise, hypothesis = (text_cell(row, names, place).strip() for names in COLUMNS)
+    return Labelled(premise, hypothesis, LABELS.index(label))

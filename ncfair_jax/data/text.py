@@ -1,27 +1,32 @@
-"""Plain text: a file, or a folder of files, with a sentence or a paragraph a line."""
+"""Plain text: a file, or a folder of files, with a sentence, a paragraph or more a line."""
 
 from pathlib import Path
 
-from ncfair_jax.data.files import CorpusError, check_visible, read_lines
+from ncfair_jax.data.files import DataError, Place, accepted, check_visible, read_lines
 from ncfair_jax.data.gap import split_sentences
 
 
-def read_text(path: str | Path, split: bool = False) -> list[str]:
-    """Lines of a UTF-8 text file, or of all `*.txt` below a folder in the order of their paths. Blank lines are skipped.
+def read_text(path: str | Path) -> list[str]:
+    """Sentences of a UTF-8 text file, or of all `*.txt` below a folder in the order of their paths. Blank lines are skipped.
 
-    Args:
-        split: cut each line into sentences.
+    Every line is cut into sentences, so that a book on one line is not cut off after its first sentences.
+
     Raises:
-        CorpusError: no such file, no text, bytes that are not UTF-8, or a line without a visible character.
+        DataError: no such file, no text, bytes that are not UTF-8, or more than 1 % of a file's lines without a visible
+            character.
     """
     path = Path(path)
     files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
     if not files:
-        raise CorpusError(f"{path}: the folder holds no .txt files")
-    sentences: list[str] = []
-    for file in files:
-        for number, line in enumerate(read_lines(file), start=1):
-            if line.strip():
-                check_visible(line, file, number)
-                sentences.extend(split_sentences(line) if split else [line.strip()])
-    return sentences
+        raise DataError(f"{path}: the folder holds no .txt files")
+    return [sentence for file in files for sentences in _lines(file) for sentence in sentences]
+
+
+def _lines(path: Path) -> list[list[str]]:
+    lines = enumerate(read_lines(path), start=1)
+    return list(accepted(((Place(str(path), n), line) for n, line in lines if line.strip()), _sentences))
+
+
+def _sentences(place: Place, line: str) -> list[str]:
+    check_visible(line, place)
+    return split_sentences(line)

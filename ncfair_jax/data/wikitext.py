@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ncfair_jax.data.files import CorpusError, read_lines
+from ncfair_jax.data.files import DataError, read_lines
 
 
 def heldout_text(path: str | Path) -> list[str]:
@@ -12,10 +12,10 @@ def heldout_text(path: str | Path) -> list[str]:
     public test.txt these are 545 paragraphs. Nothing may train on them.
 
     Raises:
-        CorpusError: missing, empty or undecodable file, or fewer than four such lines.
+        DataError: missing, empty or undecodable file, or fewer than four such lines.
     """
     lines = [line.strip() for line in read_lines(path)]
     paragraphs = [line for line in lines if line and not line.startswith("= ")]  # headings: "= … ="
     if len(paragraphs) < 4:
-        raise CorpusError(f"{path}: {len(paragraphs)} paragraphs; expected the test part of WikiText-2")
+        raise DataError(f"{path}: {len(paragraphs)} paragraphs; expected the test part of WikiText-2")
     return paragraphs[: len(paragraphs) // 4]

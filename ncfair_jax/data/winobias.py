@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from ncfair_jax.data import notes
 from ncfair_jax.data.conll import Document, Mention, read_conll
-from ncfair_jax.data.files import CorpusError, read_lines
+from ncfair_jax.data.files import DataError, Place, Records, RowError, accepted, read_lines
 
 SPLITS = ("dev", "test")
 KINDS = (1, 2)  # without and with syntactic cues
@@ -35,57 +36,99 @@ def read_lines_file(path: Path) -> list[Document]:
     """Documents of a file of bracketed lines, named as in the CoNLL files: nw/dev_type1/stereotype//0, ….
 
     Raises:
-        CorpusError: naming the line: no number, brackets that do not pair or hold no word, or fewer than two mentions.
+        DataError: naming the line, if more than 1 % are malformed: no number, brackets that do not pair or hold no word, or
+            fewer than two mentions.
     """
     match = _NAME.fullmatch(path.name)
     if match is None:
-        raise CorpusError(f"{path}: expected a name such as {_LINES.format(side='pro', kind=1, split='dev')}")
+        raise DataError(f"{path}: expected a name such as {_LINES.format(side='pro', kind=1, split='dev')}")
     side, kind, split = match.groups()
     group = f"nw/{split}_type{kind}/{SIDES[side]}"
-    return [
-        _document(f"{group}//{number}", line, f"{path}:{number + 1}") for number, line in enumerate(read_lines(path))
-    ]
+    return list(accepted(numbered_lines(path), lambda place, text: _document(f"{group}//{place.row - 1}", text, place)))
 
 
-def _document(name: str, line: str, where: str) -> Document:
-    match = _NUMBERED.fullmatch(line)
-    if match is None:
-        raise CorpusError(f"{where}: {line!r} is not a number and a sentence; get WinoBias's own file")
+def numbered_lines(path: Path) -> Records[str]:
+    """The sentences of a file whose lines are a number and a sentence.
+
+    Raises:
+        DataError: the file is missing, empty or not UTF-8.
+    """
+    for number, line in enumerate(read_lines(path), start=1):
+        place, match = Place(str(path), number), _NUMBERED.fullmatch(line)
+        fault = RowError(place, f"{line!r} is not a number and a sentence; get WinoBias's own file")
+        yield place, fault if match is None else match[1]
+
+
+def parallel_lines(pro: Path, anti: Path) -> Records[tuple[str, str]]:
+    """The sentences of two files of numbered lines, line i of one with line i of the other; malformed if one of them is.
+
+    Raises:
+        DataError: as `numbered_lines`, or files of different lengths.
+    """
+    pro_lines, anti_lines = list(numbered_lines(pro)), list(numbered_lines(anti))
+    if len(pro_lines) != len(anti_lines):
+        raise DataError(
+            f"{pro} has {len(pro_lines)} lines and {anti} has {len(anti_lines)}; line i of one belongs to line i of the "
+            "other: get WinoBias's own files"
+        )
+    for (place, first), (_, second) in zip(pro_lines, anti_lines, strict=True):
+        if isinstance(first, RowError):
+            yield place, first
+        elif isinstance(second, RowError):
+            yield place, second
+        else:
+            yield place, (first, second)
+
+
+def _document(name: str, text: str, where: Place) -> Document:
     words: list[str] = []
     mentions: list[Mention] = []
     begun: int | None = None
-    for word in _WORD.findall(match[1]):
+    for word in _WORD.findall(text):
         if word == "[" and begun is None:
             begun = len(words)
         elif word == "]" and begun is not None and begun < len(words):
             mentions.append((begun, len(words) - 1))
             begun = None
         elif word in "[]":
-            raise CorpusError(f"{where}: bracket {word!r} does not pair, or holds no word: {line!r}")
+            raise RowError(where, f"bracket {word!r} does not pair, or holds no word: {text!r}")
         else:
             words.append(word)
     if begun is not None or len(mentions) < 2:
-        raise CorpusError(
-            f"{where}: {line!r} has {len(mentions)} closed mentions; expected an occupation and a pronoun"
-        )
+        raise RowError(where, f"{text!r} has {len(mentions)} closed mentions; expected an occupation and a pronoun")
     return Document(name, 0, (tuple(words),), (SPEAKER,), (tuple(mentions),))
 
 
 def read_winobias(folder: Path, split: str) -> dict[tuple[int, str], list[Document]]:
     """Documents of a split by (type, side), from the CoNLL files where they are there, else from the lines.
 
+    A document whose counterpart on the other side was left out as malformed is left out, too.
+
     Raises:
-        CorpusError: a missing or malformed file, or pro and anti files of different lengths.
+        DataError: a missing or malformed file, or pro and anti files of different lengths.
     """
     found: dict[tuple[int, str], list[Document]] = {}
+    lengths: dict[tuple[int, str], int] = {}
     for kind, side in _groups():
         conll = folder / _CONLL.format(side=side, kind=kind, split=split)
         lines = folder / _LINES.format(side=side, kind=kind, split=split)
-        found[kind, side] = read_conll(conll) if conll.is_file() else read_lines_file(lines)
+        with notes.collected() as skipped:
+            documents = read_conll(conll) if conll.is_file() else read_lines_file(lines)
+        for note in skipped:
+            notes.add(note)
+        found[kind, side] = documents
+        lengths[kind, side] = len(documents) + notes.total_counts(skipped).get("skipped_rows", 0)
     for kind in KINDS:
-        if len({len(found[kind, side]) for side in SIDES}) > 1:
-            raise CorpusError(f"{folder}: pro and anti files of type {kind} differ in length; get WinoBias's own files")
+        if len({lengths[kind, side] for side in SIDES}) > 1:
+            raise DataError(f"{folder}: pro and anti files of type {kind} differ in length; get WinoBias's own files")
+        both = set.intersection(*({_number(document) for document in found[kind, side]} for side in SIDES))
+        for side in SIDES:
+            found[kind, side] = [document for document in found[kind, side] if _number(document) in both]
     return found
+
+
+def _number(document: Document) -> str:
+    return document.name.rpartition("//")[2]
 
 
 def _groups() -> Iterator[tuple[int, str]]:

@@ -10,7 +10,6 @@ same form.
     evaluate(load_pretrained("my-model"), rows).metrics["difference"]["overall"]
 """
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
+from ncfair_jax.data.files import Place, RowError, accepted, tab_separated, table_rows
 from ncfair_jax.evals.bec_pro_statistics import (
     GENDERS,
     STATISTICS,
@@ -30,7 +30,7 @@ from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.quality import TEXT_FLAGS, repeats
 from ncfair_jax.evals.requests import Request, mask_id
-from ncfair_jax.evals.results import Result, Table, read_rows
+from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score
 from ncfair_jax.evals.significance import Figures, Sample, cluster_sums, ratio, summarise_sample
 from ncfair_jax.models.hf import Pretrained
@@ -96,38 +96,49 @@ def read_rows_of(path: str | Path, *, mask_repair: bool = True) -> list[Row]:
         mask_repair: rebuild the masked sentences where the person word was masked inside other words too ("lodging
             [MASK]ager"): 5 rows of each BEC-Pro file, 21 of the Equity Evaluation Corpus.
     Raises:
-        DataError: for a file that is cut off or lacks a column, a gender other than female and male, or a row without mask.
+        DataError: for a file that cannot be read or lacks a column, or of which more than 1 % of the rows are malformed: cut
+            off, a gender other than female and male, or no mask.
     """
-    path = Path(path)
     common = ("", "Sentence", "Sent_TM", "Sent_TAM", "Template", "Person", "Gender")
-    raw = read_rows(path, common, delimiter="\t", quoting=csv.QUOTE_NONE)
-    emotions = "Emotion word" in raw[0]
-    names = ("Emotion word", "Emotion") if emotions else ("Profession", "Prof_Gender")
-    missing = [name for name in names if name not in raw[0]]
-    if missing:
-        raise DataError(f"{path} has no column {', '.join(map(repr, missing))}; it has {list(raw[0])}")
-    rows, seen = [], dict[tuple[str, str], int]()
-    for line, cells in enumerate(raw, start=2):
+    records = list(table_rows(tab_separated(path), path, common))
+    names = _about(path, next((row for _, row in records if not isinstance(row, RowError)), {}))
+    seen: dict[tuple[str, str], int] = {}
+
+    def row(place: Place, cells: dict[str, str]) -> Row:
+        # Both genders run through templates and persons in the same order. German professions have two forms, so
+        # that the English name tells which belong together.
+        profession = cells.get("Profession_EN", cells[names[0]])
+        number = seen[profession, cells["Gender"]] = seen.get((profession, cells["Gender"]), -1) + 1
         masked, both = cells["Sent_TM"], cells["Sent_TAM"]
         if cells["Gender"] not in GENDERS or not cells[""].isdigit() or MASK not in masked or MASK not in both:
-            raise DataError(
-                f"{path}: row {line} has index {cells['']!r}, Gender {cells['Gender']!r}, Sent_TM {masked!r}, "
-                f"Sent_TAM {both!r}; expected a number, female or male, and a {MASK} in both"
+            raise RowError(
+                place,
+                f"index {cells['']!r}, Gender {cells['Gender']!r}, Sent_TM {masked!r}, Sent_TAM {both!r}; expected a "
+                f"number, female or male, and a {MASK} in both",
             )
         damaged = masked.count(MASK) > 1 or _GLUED_MASK.search(masked) is not None
         if mask_repair and damaged:
             masked, both = repaired(cells["Sentence"], cells["Person"], cells[names[0]])
-        # Both genders run through templates and persons in the same order. German professions have two forms, so
-        # that the English name tells which belong together.
-        profession = cells.get("Profession_EN", cells[names[0]])
-        place = seen[profession, cells["Gender"]] = seen.get((profession, cells["Gender"]), -1) + 1
-        rows.append(
-            Row(
-                int(cells[""]), cells["Sentence"], masked, both, cells["Person"], cells["Gender"], profession,
-                cells[names[1]], f"{profession}/{place}", damaged,
-            )
+        return Row(
+            int(cells[""]), cells["Sentence"], masked, both, cells["Person"], cells["Gender"], profession,
+            cells[names[1]], f"{profession}/{number}", damaged,
         )  # fmt: skip
+
+    rows = list(accepted(records, row))
+    if len(rows) < len(records):
+        # Nobody knows whose partner a malformed row was: where the genders' numbers differ, rows are not paired.
+        uneven = {name for name, _ in seen if len({seen.get((name, gender)) for gender in GENDERS}) > 1}
+        rows = [r._replace(pair=f"{r.pair}/{r.gender}") if r.profession in uneven else r for r in rows]
     return rows
+
+
+def _about(path: str | Path, row: Mapping[str, str]) -> tuple[str, str]:
+    """The columns of what the sentences are about and of its group: professions, or emotions."""
+    names = ("Emotion word", "Emotion") if "Emotion word" in row else ("Profession", "Prof_Gender")
+    missing = [name for name in names if name not in row]
+    if row and missing:
+        raise DataError(f"{path}: no column {', '.join(map(repr, missing))}; the header has {list(row)}")
+    return names
 
 
 def repaired(sentence: str, person: str, profession: str) -> tuple[str, str]:

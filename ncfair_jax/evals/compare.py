@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ncfair_jax.data.files import read_json
 from ncfair_jax.evals.benchmark import Benchmark, defined_path, figure_at, lookup, n_of
 from ncfair_jax.evals.files import DataError
 from ncfair_jax.evals.registry import BENCHMARKS, headlines_of
-from ncfair_jax.evals.results import Table, read_json, read_table
+from ncfair_jax.evals.results import Table, read_table
 from ncfair_jax.evals.significance import Comparison, Sample, compare_paired, holm
 
 Folders = str | Path | Sequence[str | Path]

@@ -20,11 +20,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
+from ncfair_jax.data.files import Place, RowError, accepted, comma_separated, table_rows
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.quality import TEXT_FLAGS, holds_unknown, irregular, repeats, stored_flags
 from ncfair_jax.evals.requests import Request, mask_id
-from ncfair_jax.evals.results import Result, Table, read_rows
+from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score
 from ncfair_jax.evals.significance import Sample, cluster_sums, ratio, summarise
 from ncfair_jax.models.hf import Pretrained
@@ -65,21 +66,27 @@ class Alignment(NamedTuple):
 def read_pairs(path: str | Path) -> list[Pair]:
     """Reads the published CSV, or another one with its columns sent_more, sent_less, stereo_antistereo and bias_type.
 
-    Pairs are numbered from 0 in file order.
+    Pairs are numbered from 0 in file order; malformed ones keep their number.
 
     Raises:
-        DataError: for a file that is cut off, or lacks a column, or has an unknown direction.
+        DataError: for a file that cannot be read or lacks a column, or of which more than 1 % of the rows are malformed: cut
+            off, an empty sentence, or an unknown direction.
     """
-    rows = read_rows(Path(path), ("sent_more", "sent_less", "stereo_antistereo", "bias_type"))
-    for number, row in enumerate(rows):
-        if row["stereo_antistereo"] not in ("stereo", "antistereo"):
-            raise DataError(
-                f"{path}: pair {number} has stereo_antistereo={row['stereo_antistereo']!r}; expected stereo or antistereo"
-            )
-    return [
-        Pair(i, row["sent_more"], row["sent_less"], row["stereo_antistereo"], row["bias_type"])
-        for i, row in enumerate(rows)
-    ]
+    records = table_rows(comma_separated(path), path, ("sent_more", "sent_less", "stereo_antistereo", "bias_type"))
+    numbered = ((place, row if isinstance(row, RowError) else (i, row)) for i, (place, row) in enumerate(records))
+    return list(accepted(numbered, _pair))
+
+
+def _pair(place: Place, numbered: tuple[int, dict[str, str]]) -> Pair:
+    number, row = numbered
+    if row["stereo_antistereo"] not in ("stereo", "antistereo"):
+        raise RowError(
+            place, f"stereo_antistereo holds {row['stereo_antistereo']!r}; expected 'stereo' or 'antistereo'"
+        )
+    for column in ("sent_more", "sent_less"):
+        if not row[column].strip():
+            raise RowError(place, f"{column} is empty; expected a sentence")
+    return Pair(number, row["sent_more"], row["sent_less"], row["stereo_antistereo"], row["bias_type"])
 
 
 def select(pairs: Sequence[Pair], bias_type: str) -> list[Pair]:
@@ -259,7 +266,7 @@ def strength(table: Table) -> np.ndarray:
 
 def texts(data: DataFolder, table: Table) -> Table:
     """The sentences of the scored pairs."""
-    pairs = read_pairs(data.path(FILE))
+    pairs = {pair.index: pair for pair in read_pairs(data.path(FILE))}
     chosen = [pairs[index] for index in table["index"]]
     return {"stereotyped": [pair.more for pair in chosen], "other": [pair.less for pair in chosen]}
 

@@ -11,14 +11,11 @@ from typing import NamedTuple
 
 from huggingface_hub.constants import HF_HUB_OFFLINE
 
+from ncfair_jax.data.files import DataError
 from ncfair_jax.evals import seat_tests
 from ncfair_jax.fingerprint import cache_folder, files_fingerprint
 
 TIMEOUT_S = 60
-
-
-class DataError(ValueError):
-    """A benchmark file that is missing, unreachable or malformed; the message says where to get it or what is wrong."""
 
 
 class Source(NamedTuple):

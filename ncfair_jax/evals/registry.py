@@ -10,6 +10,7 @@ import jax
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from jax.sharding import Mesh
 
+from ncfair_jax.data.notes import collected, tell
 from ncfair_jax.evals import (
     bec_pro,
     bias_nli,
@@ -121,10 +122,13 @@ def evaluate(
         benchmark = BENCHMARKS[name]
         try:
             assert benchmark.run is not None  # parse refuses the others
-            result = benchmark.run(pretrained, data, selector, mesh, progress and jax.process_index() == 0)
-            result = result._replace(settings=result.settings | ({"selector": selector} if selector else {}))
+            with collected() as left_out:
+                result = benchmark.run(pretrained, data, selector, mesh, progress and jax.process_index() == 0)
+            settings = result.settings | ({"selector": selector} if selector else {})
+            result = result._replace(settings=settings, left_out=tuple(left_out))
             if benchmark.drill and jax.process_index() == 0:  # a report then needs no other folder
-                texts = benchmark.drill.texts(data, result.scores | result.examples)
+                with collected():  # the same notes as of the run
+                    texts = benchmark.drill.texts(data, result.scores | result.examples)
                 write_table(Path(out_dir) / f"{name}_texts.csv", texts)
             results[name] = write(Path(out_dir), name, model_name, result)
         except Exception as error:
@@ -137,8 +141,14 @@ def evaluate(
 
 
 def write(out_dir: Path, name: str, model_name: str, result: Result) -> dict[str, Any]:
-    """Writes a benchmark's result, in process 0, with its data's quality, licence and warning; returns NAME.json's content."""
+    """Writes a benchmark's result, in process 0, with its data's quality, licence and warning; returns NAME.json's content.
+
+    What was left out is also logged.
+    """
     benchmark = BENCHMARKS[name]
+    if jax.process_index() == 0:
+        for note in result.left_out:
+            tell(note)
     lines = headlines_of(name, {"settings": result.settings})
     quality = quality_report(benchmark, lines, result.scores | result.examples)
     notes: dict[str, Any] = {"quality": quality} if quality else {}

@@ -6,14 +6,14 @@ scores NAME_examples.csv the examples' properties, line by line with NAME.csv.
 
 import csv
 import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ncfair_jax.evals.files import DataError
+from ncfair_jax.data.files import DataError, RowError, comma_separated, table_rows
+from ncfair_jax.data.notes import Note, as_json, total_counts
 from ncfair_jax.run_log import write_json, write_text
 
 Table = dict[str, list[Any]]  # column name -> one value per example
@@ -30,6 +30,7 @@ class Result(NamedTuple):
         settings: the choices that the figures depend on.
         scores: the columns of NAME.csv.
         examples: the columns of NAME_examples.csv; {} if there is none.
+        left_out: malformed rows of the files and tokens that were cut off.
     """
 
     metrics: dict[str, Any]
@@ -39,6 +40,7 @@ class Result(NamedTuple):
     settings: dict[str, Any]
     scores: Table
     examples: Table
+    left_out: tuple[Note, ...] = ()
 
 
 def write_result(
@@ -58,8 +60,9 @@ def write_result(
         "n": result.n,
         "metrics": result.metrics,
         "intervals": result.intervals,
-        "counts": result.counts,
+        "counts": result.counts | total_counts(result.left_out),
         "settings": result.settings,
+        **({"left_out": as_json(result.left_out)} if result.left_out else {}),
         **notes,
     }
     if not write:
@@ -92,9 +95,13 @@ def read_table(path: Path, types: Mapping[str, type]) -> Table:
     """Reads a table back: columns typed float (empty = NaN), int or str.
 
     Raises:
-        DataError: if a column is missing or a cell is not of its type.
+        DataError: if a column is missing, a row is malformed, or a cell is not of its type.
     """
-    rows = read_rows(path, types)
+    rows = []
+    for _, row in table_rows(comma_separated(path), path, tuple(types)):
+        if isinstance(row, RowError):  # tables of one result belong together line by line: none can be left out
+            raise row
+        rows.append(row)
     try:
         return {name: [_value(row[name], kind) for row in rows] for name, kind in types.items()}
     except ValueError as error:
@@ -103,42 +110,3 @@ def read_table(path: Path, types: Mapping[str, type]) -> Table:
 
 def _value(text: str, kind: type) -> Any:
     return float("nan") if kind is float and text == "" else kind(text)
-
-
-def read_rows(
-    path: Path, columns: Sequence[str] | Mapping[str, Any], *, delimiter: str = ",", quoting: int = csv.QUOTE_MINIMAL
-) -> list[dict[str, str]]:
-    """Rows of a CSV or TSV file with a header, as dicts.
-
-    Raises:
-        DataError: if the file cannot be read, a column is missing, or a row is cut off.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader: csv.DictReader[str] = csv.DictReader(file, delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[call-overload]
-            rows = list(reader)
-            header = list(reader.fieldnames or [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: {error}; it is missing, cut off or not a table: get it again") from error
-    missing = [name for name in columns if name not in header]
-    if missing:
-        raise DataError(f"{path} has no column {', '.join(map(repr, missing))}; it has {header}")
-    for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            cells = sum(value is not None for name, value in row.items() if name is not None)
-            raise DataError(f"{path}: row {number} has {cells} cells, expected {len(header)}; is the file complete?")
-    if not rows:
-        raise DataError(f"{path} has a header, but no rows; get it again")
-    return rows
-
-
-def read_json(path: Path) -> Any:
-    """Content of a JSON file.
-
-    Raises:
-        DataError: if it cannot be read.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: {error}; it is missing, cut off or not JSON: get it again") from error

@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
+from ncfair_jax.data.files import read_json
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.embedder import embed
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.quality import holds_unknown, irregular, repeats, stored_flags
-from ncfair_jax.evals.results import Result, Table, read_json
+from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.seat_tests import GROUPS, SHA256
 from ncfair_jax.evals.significance import Sample, cluster_sums, ratio, summarise
 from ncfair_jax.evals.splits import MOST_SPLITS, split_tests

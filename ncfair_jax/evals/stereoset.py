@@ -9,7 +9,7 @@ official scorer does; `*_micro` weigh all examples equally.
 """
 
 import string
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +17,12 @@ import numpy as np
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
+from ncfair_jax.data.files import DataError, Place, RowError, accepted, read_json
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
-from ncfair_jax.evals.files import DataError, DataFolder
+from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.quality import TEXT_FLAGS, irregular, repeats, stored_flags
 from ncfair_jax.evals.requests import Request, mask_id
-from ncfair_jax.evals.results import Result, Table, read_json
+from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score
 from ncfair_jax.evals.significance import Sample, cluster_sums, ratio, summarise
 from ncfair_jax.models.hf import Pretrained
@@ -89,54 +90,80 @@ def read_examples(path: str | Path, split: str = "", part: str = INTRASENTENCE) 
     Args:
         part: of the official layout, "intrasentence" or "intersentence".
     Raises:
-        DataError: for a file that is cut off, empty or of neither layout, an example without three labels, or an
-            intrasentence example without one BLANK.
+        DataError: for a file that is not JSON, empty or of neither layout, or of which more than 1 % of the examples are
+            malformed: a field or one of the three labels is missing or there twice, the id of an earlier example, or,
+            intrasentence, no BLANK or a sentence without a word there.
     """
-    content = read_json(Path(path))
+    content = read_json(path)
+    layout = f"expected StereoSet's data.{part}, or a list of examples with id, target, bias_type, context and data"
     try:
         items = content if isinstance(content, list) else content["data"][part]
-        examples = [_example(item, split, part) for item in items]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: no {error}; {layout}") from None
+    if not isinstance(items, list) or not items:
+        raise DataError(f"{path} has no examples; {layout}")
+    seen: set[str] = set()
+
+    def example(place: Place, item: Any) -> Example:
+        found = _example(place, item, split, part, layout)
+        if found.id in seen:
+            raise RowError(place, "its id is there twice; give each example an id of its own")
+        seen.add(found.id)
+        return found
+
+    names = (item.get("id") if isinstance(item, dict) else None for item in items)
+    places = (Place(str(path), n, f"{path}: example {n} (id {name})") for n, name in enumerate(names, start=1))
+    return list(accepted(zip(places, items, strict=True), example))
+
+
+def _example(place: Place, item: Any, split: str, part: str, layout: str) -> Example:
+    try:
+        if "sentences" in item:
+            labelled = [(sentence["gold_label"], sentence["sentence"]) for sentence in item["sentences"]]
+        else:
+            labelled = [(label, sentence["sentence"]) for label, sentence in item["data"].items()]
+        name, target, bias_type, context = (item[field] for field in ("id", "target", "bias_type", "context"))
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: no {error}; expected StereoSet's data.{part}, or a list of examples with id, target, "
-            "bias_type, context and data"
-        ) from error
-    except ValueError as error:
-        raise DataError(f"{path}: {error}") from error
-    if not examples:
-        raise DataError(f"{path} has no examples; get it again")
-    return examples
-
-
-def _example(item: Mapping[str, Any], split: str, part: str) -> Example:
-    if "sentences" in item:
-        sentences = {sentence["gold_label"]: sentence["sentence"] for sentence in item["sentences"]}
-    else:
-        sentences = {label: sentence["sentence"] for label, sentence in item["data"].items()}
-    context = item["context"]
+        raise RowError(place, f"no {error}; {layout}") from None
+    labels = [label for label, _ in labelled]
+    if sorted(map(str, labels)) != sorted(LABELS):
+        raise RowError(place, f"its sentences are labelled {labels}; expected one each of {', '.join(LABELS)}")
+    sentences = dict(labelled)
     stereotype, anti, unrelated = (sentences[label] for label in LABELS)
-    example = Example(item["id"], item["target"], item["bias_type"], context, (stereotype, anti, unrelated), split)
+    texts = (name, target, bias_type, context, stereotype, anti, unrelated)
+    if not all(isinstance(text, str) and text.strip() for text in texts):
+        raise RowError(place, f"a field is empty or no text among {texts}")
+    example = Example(name, target, bias_type, context, (stereotype, anti, unrelated), split)
     if part == INTRASENTENCE:
-        if context.count(BLANK) != 1:
-            raise ValueError(f"example {item['id']} has {context.count(BLANK)} BLANKs in its context; expected one")
-        _ = example.fillers  # refuses a sentence without a word there
+        if BLANK not in context:
+            raise RowError(place, f"its context {context!r} has no {BLANK}")
+        try:
+            _ = example.fillers
+        except ValueError as error:
+            raise RowError(place, str(error)) from None
     return example
 
 
+def _blanks(context: str) -> list[int]:
+    """Numbers of the words that hold a BLANK, counted in single spaces."""
+    return [number for number, word in enumerate(context.split(" ")) if BLANK in word]
+
+
 def _rest(context: str, sentence: str) -> list[str]:
-    """The words of a filled sentence but the one at BLANK's place, case aside."""
-    words = sentence.lower().split(" ")
-    del words[[BLANK in word for word in context.split(" ")].index(True)]
-    return words
+    """The words of a filled sentence but those at BLANKs, case aside."""
+    blanks = _blanks(context)
+    return [word for number, word in enumerate(sentence.lower().split(" ")) if number not in blanks]
 
 
 def filler(context: str, sentence: str) -> str:
-    """The word of the filled sentence at BLANK's place, counted in single spaces, without ASCII punctuation.
+    """The word of the filled sentence at the place of the (last) BLANK, counted in single spaces, without ASCII punctuation.
+
+    Three of the official examples have two BLANKs.
 
     Raises:
         ValueError: if the sentence has no word there.
     """
-    place = [BLANK in word for word in context.split(" ")].index(True)
+    place = _blanks(context)[-1]
     words = sentence.split(" ")
     word = words[place].translate(_NO_PUNCTUATION) if place < len(words) else ""
     if not word:
@@ -163,6 +190,8 @@ def load_examples(data: DataFolder) -> list[Example]:
 def filler_rows(context: str, word: str, pretrained: Pretrained, roberta_rows: str) -> list[Piece]:
     """One row per piece of a filler: the pieces before it stand in the text, it is masked, those after it are absent.
 
+    All BLANKs of a context are filled alike, and the first mask is scored.
+
     Source: moinnadeem/StereoSet:code/eval_discriminative_models.py, princeton-nlp/MABEL:stereoset_runner.py.
     """
     if pretrained.config.model_type == "bert":
@@ -175,12 +204,14 @@ def filler_rows(context: str, word: str, pretrained: Pretrained, roberta_rows: s
 def _rows_from_ids(
     context: str, word: str, tokenizer: PreTrainedTokenizerBase, mask: int, *, strip: bool
 ) -> list[Piece]:
-    left_text, right_text = context.split(BLANK)
-    left = _ids(left_text.rstrip() if strip else left_text, tokenizer)
-    right, pieces = _ids(right_text, tokenizer), _ids(word, tokenizer)
+    *before, last = context.split(BLANK)
+    left, *between = [_ids(text.rstrip() if strip else text, tokenizer) for text in before]
+    right, pieces = _ids(last, tokenizer), _ids(word, tokenizer)
     rows = []
     for k, piece in enumerate(pieces):
-        tokens = [tokenizer.cls_token_id, *left, *pieces[:k], mask, *right, tokenizer.sep_token_id]
+        gap = [*pieces[:k], mask]
+        middle = [token for text in between for token in (*text, *gap)]
+        tokens = [tokenizer.cls_token_id, *left, *gap, *middle, *right, tokenizer.sep_token_id]
         rows.append(Piece(np.array(tokens, np.int32), 1 + len(left) + k, piece))
     return rows
 
@@ -240,7 +271,12 @@ def evaluate(
         "unknown": [int(not all(known[3 * i : 3 * i + 3])) for i in range(len(examples))],
         "duplicate": repeats([(e.context.lower(), *(word.lower() for word in e.fillers)) for e in examples]),
         "malformed": [
-            int(not e.faithful or irregular(e.context) or len({word.lower() for word in e.fillers}) < 3)
+            int(
+                e.context.count(BLANK) != 1
+                or not e.faithful
+                or irregular(e.context)
+                or len({word.lower() for word in e.fillers}) < 3
+            )
             for e in examples
         ],
     }
@@ -321,8 +357,8 @@ def counts(sums: np.ndarray) -> dict[str, int]:
 
 
 def flags(table: Table) -> dict[str, np.ndarray]:
-    """Examples with a filler unknown to the vocabulary, those of an earlier example's text, with irregular blanks, sentences
-    other than their context or two equal fillers, and with equal scores of stereotype and anti-stereotype."""
+    """Examples with a filler unknown to the vocabulary, those of an earlier example's text, with irregular blanks, several
+    BLANKs, sentences other than their context or two equal fillers, and with equal scores of stereotype and anti-stereotype."""
     tied = np.equal(table["stereotype"], table["anti_stereotype"])
     return stored_flags(table, list(TEXT_FLAGS)) | {"tied": tied}
 

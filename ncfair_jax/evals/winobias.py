@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
+from ncfair_jax.data.files import DataError, accepted
+from ncfair_jax.data.winobias import parallel_lines
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
-from ncfair_jax.evals.files import DataError, DataFolder
+from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.quality import holds_unknown, repeats, stored_flags
 from ncfair_jax.evals.requests import Request
 from ncfair_jax.evals.results import Result, Table
@@ -39,7 +41,6 @@ FLAG_COLUMNS: dict[str, type] = {"unknown": int, "duplicate": int}
 LAST_CHARS = ("kept", "reference")
 GENDER = {"he": "male", "him": "male", "his": "male", "she": "female", "her": "female"}
 _PRONOUN = re.compile(r"\[(he|she|him|his|her)\]", re.IGNORECASE)
-_LINE = re.compile(r"(\d+) +(\S.*)")
 
 
 class Line(NamedTuple):
@@ -76,20 +77,16 @@ class Lines(NamedTuple):
 
 
 def read_lines(pro: str | Path, anti: str | Path, split: str, kind: str) -> Lines:
-    """Reads two parallel files of numbered lines.
+    """Reads two parallel files of numbered lines; line numbers are those of the files.
 
     Args:
         kind: "type1" or "type2", for the table.
     Raises:
-        DataError: for files that cannot be read, have other than numbered lines, or are not equally long.
+        DataError: for files that cannot be read, have more than 1 % other than numbered lines, or are not equally long.
     """
-    pro_lines, anti_lines = _numbered(Path(pro)), _numbered(Path(anti))
-    if len(pro_lines) != len(anti_lines):
-        raise DataError(
-            f"{pro} has {len(pro_lines)} lines and {anti} {len(anti_lines)}; they are parallel files: get them again"
-        )
     lines = Lines([], 0, 0)
-    for number, (sentence, other) in enumerate(zip(pro_lines, anti_lines, strict=True), start=1):
+    pairs = accepted(parallel_lines(Path(pro), Path(anti)), lambda place, pair: (place.row, *pair))
+    for number, sentence, other in pairs:
         found, anti_found = _PRONOUN.findall(sentence), _PRONOUN.findall(other)
         if len(found) != 1:
             lines = lines._replace(several_pronouns=lines.several_pronouns + 1)
@@ -103,20 +100,6 @@ def read_lines(pro: str | Path, anti: str | Path, split: str, kind: str) -> Line
         forms = (found[0], anti_found[0]) if label == "male" else (anti_found[0], found[0])
         lines.used.append(Line(split, kind, number, text.replace("\0", MASK), *forms, label))
     return lines
-
-
-def _numbered(path: Path) -> list[str]:
-    try:
-        raw = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {error}; it is missing or not text: get it again") from error
-    matches = [_LINE.fullmatch(line) for line in raw]
-    if not matches or None in matches:
-        bad = matches.index(None) if matches else 0
-        raise DataError(
-            f"{path}: line {bad + 1} is {raw[bad : bad + 1]}; expected a number and a sentence: get it again"
-        )
-    return [match[2] for match in matches if match]
 
 
 def load_lines(data: DataFolder) -> Lines:
@@ -161,7 +144,11 @@ def evaluate(
         kept.append(line)
         requests.append(Request(tokens, np.full(2, position), np.array(targets)))
     if not kept:
-        raise DataError("no line has pronouns that are one token of this vocabulary; use a model of English")
+        pronouns = sorted({form for line in lines.used for form in (line.male, line.female)})
+        raise DataError(
+            f"no line has male and female pronouns that are one token of this vocabulary; the files have {pronouns}: check "
+            "them, or use a model whose vocabulary has them"
+        )
     scores = np.array(score(pretrained, requests, mesh=mesh, progress=progress), np.float64)
     table: Table = {
         "split": [line.split for line in kept],

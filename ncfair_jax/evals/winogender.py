@@ -7,20 +7,21 @@ It refers to the occupation ("The nurse told the patient that [MASK] …") or, a
     evaluate(load_pretrained("my-model"), items).metrics["correlation"]["pearson_bls"]
 """
 
-import csv
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
 
+from ncfair_jax.data.files import Place, Records, RowError, accepted, tab_separated, table_rows
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.quality import holds_unknown, repeats, stored_flags
 from ncfair_jax.evals.requests import Request
-from ncfair_jax.evals.results import Result, Table, read_rows
+from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score
 from ncfair_jax.evals.sentences import MASK, filled, gap_token, with_gap
 from ncfair_jax.evals.significance import Figures, Sample, cluster_sums, ratio, summarise_sample
@@ -47,6 +48,7 @@ EXAMPLE_COLUMNS: dict[str, type] = {
     "bergsma": float,
 }
 FLAG_COLUMNS: dict[str, type] = {"unknown": int, "duplicate": int}
+_PRONOUN = re.compile(r"(\W*)(\w+)(.*)")  # as "he" in "he's," and in "(he"
 
 
 class Item(NamedTuple):
@@ -69,28 +71,45 @@ def read_items(sentences: str | Path, statistics: str | Path) -> list[Item]:
     Verbs may agree with the neutral form in its own sentence; it is scored in the male one's text all the same.
 
     Raises:
-        DataError: for files that are cut off, lack a column, or have an item without its three sentences or its statistics.
+        DataError: for files that cannot be read or lack a column, or with more than 1 % malformed rows and items: cut off, a
+            sentence that is there twice, an item without its three sentences or its statistics, or one whose sentences do not
+            differ in one pronoun.
     """
-    shares = _read_shares(Path(statistics))
-    by_item: dict[str, dict[str, str]] = {}
-    for row in read_rows(Path(sentences), ("sentid", "sentence"), delimiter="\t", quoting=csv.QUOTE_NONE):
-        name, _, form = row["sentid"].removesuffix(".txt").rpartition(".")
-        by_item.setdefault(name, {})[form] = row["sentence"]
-    items = []
-    for name, texts in by_item.items():
+    shares = _read_shares(statistics)
+
+    def item(place: Place, named: tuple[str, dict[str, str]]) -> Item:
+        name, texts = named
         occupation, _, answer = name.split(".") if name.count(".") == 2 else ("", "", "")
         if answer not in ("0", "1") or set(texts) != set(FORMS):
-            raise DataError(
-                f"{sentences}: item {name!r} has the sentences {sorted(texts)}; expected an id such as nurse.patient.0 and "
-                f"one sentence each of {', '.join(FORMS)}"
+            raise RowError(
+                place,
+                f"item {name!r} has the sentences {sorted(texts)}; expected an id such as nurse.patient.0 and one sentence "
+                f"each of {', '.join(FORMS)}",
             )
         if occupation not in shares:
-            raise DataError(f"{statistics} has no row of {occupation!r}, which {sentences} has; get both files again")
+            raise RowError(place, f"{statistics} has no row of {occupation!r}; get both files again")
         gap = _gap(texts)
         if gap is None:
-            raise DataError(f"{sentences}: item {name!r} does not differ in one pronoun: {texts}; get the file again")
-        items.append(Item(name, occupation, REFERENTS[int(answer)], *gap, *shares[occupation]))
-    return items
+            raise RowError(place, f"item {name!r} does not differ in one pronoun: {texts}; correct its sentences")
+        return Item(name, occupation, REFERENTS[int(answer)], *gap, *shares[occupation])
+
+    return list(accepted(_by_item(sentences), item))
+
+
+def _by_item(path: str | Path) -> Records[tuple[str, dict[str, str]]]:
+    """Rows that are malformed; then every item's name and sentences by form, with the place of the first."""
+    found: dict[str, tuple[Place, dict[str, str]]] = {}
+    for place, row in table_rows(tab_separated(path), path, ("sentid", "sentence")):
+        if isinstance(row, RowError):
+            yield place, row
+            continue
+        name, _, form = row["sentid"].removesuffix(".txt").rpartition(".")
+        _, texts = found.setdefault(name, (place, {}))
+        if form in texts:
+            yield place, RowError(place, f"sentid {row['sentid']!r} is there twice; keep one of them")
+        texts.setdefault(form, row["sentence"])
+    for name, (place, texts) in found.items():
+        yield place, (name, texts)
 
 
 def _gap(texts: dict[str, str]) -> tuple[str, str, str, str] | None:
@@ -100,18 +119,34 @@ def _gap(texts: dict[str, str]) -> tuple[str, str, str, str] | None:
     if len(words[0]) != len(words[1]) or len(differing) != 1 or len(words[2]) <= differing[0]:
         return None
     place = differing[0]
-    male, female, neutral = (re.sub(r"\W", "", sentence[place]) for sentence in words)
-    masked = words[0][place].replace(male, MASK)
-    return " ".join([*words[0][:place], masked, *words[0][place + 1 :]]), male, female, neutral
+    matches = [_PRONOUN.fullmatch(sentence[place]) for sentence in words]
+    male, female, neutral = (match.groups() if match else ("", "", "") for match in matches)
+    if "" in (male[1], female[1], neutral[1]) or (male[0], male[2]) != (female[0], female[2]):
+        return None
+    masked = male[0] + MASK + male[2]
+    return " ".join([*words[0][:place], masked, *words[0][place + 1 :]]), male[1], female[1], neutral[1]
 
 
-def _read_shares(path: Path) -> dict[str, tuple[float, float]]:
+def _read_shares(path: str | Path) -> dict[str, tuple[float, float]]:
     columns = tuple(f"{name}_pct_female" for name in STATISTICS)
-    rows = read_rows(path, ("occupation", *columns), delimiter="\t", quoting=csv.QUOTE_NONE)
-    try:
-        return {row["occupation"]: (float(row[columns[0]]), float(row[columns[1]])) for row in rows}
-    except ValueError as error:
-        raise DataError(f"{path}: {error}; expected percentages in {', '.join(columns)}") from error
+    found: dict[str, tuple[float, float]] = {}
+
+    def share(place: Place, row: Mapping[str, str]) -> None:
+        if row["occupation"] in found:
+            raise RowError(place, f"occupation {row['occupation']!r} is there twice; keep one of them")
+        try:
+            values = [float(row[column]) for column in columns]
+        except ValueError:
+            values = [math.nan]
+        if not all(0 <= value <= 100 for value in values):
+            raise RowError(
+                place, f"{[row[column] for column in columns]}; expected percentages in {', '.join(columns)}"
+            )
+        found[row["occupation"]] = (values[0], values[1])
+
+    for _ in accepted(table_rows(tab_separated(path), path, ("occupation", *columns)), share):
+        pass
+    return found
 
 
 def evaluate(
@@ -136,7 +171,11 @@ def evaluate(
         kept.append(item)
         requests.append(Request(tokens, np.full(len(scored), position), np.array(scored)))
     if not kept:
-        raise DataError("no item has pronouns that are one token of this vocabulary; use a model of English")
+        pronouns = sorted({form for item in items for form in (item.male, item.female)})
+        raise DataError(
+            f"no item has male and female pronouns that are one token of this vocabulary; the file has {pronouns}: check it, "
+            "or use a model whose vocabulary has them"
+        )
     log_probs = score(pretrained, requests, mesh=mesh, progress=progress)
     scores = np.array([np.append(v, [np.nan] * (len(FORMS) - len(v))) for v in log_probs], np.float64)  # [E,3]
     table: Table = {"id": [item.id for item in kept]}

@@ -16,7 +16,6 @@ how accents are encoded; a word may consist of several (`step mother`, an unders
 another (`black`, `hindu temple`) are listed for the first.
 """
 
-import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from ncfair_jax.data.files import DataError, read_json
 from ncfair_jax.strings import several_strings
 
 SHIPPED = ("gender", "race", "religion")
@@ -54,26 +54,21 @@ def load_lexicon(name_or_path: str | Path) -> Lexicon:
     """Load a shipped lexicon by name or the user's own JSON file by path.
 
     Raises:
-        LexiconError: unknown name, unreadable file, not JSON, missing field, fewer than two groups, empty group, or a
-            word claimed by two groups.
+        LexiconError: unknown name, unreadable file, not JSON, missing field, a field or group that is there twice, fewer than
+            two groups, empty group, or a word claimed by two groups.
     """
     if str(name_or_path) in SHIPPED:
-        source = f"{name_or_path}.json"
-        text = resources.files("ncfair_jax.lexicons").joinpath(source).read_text(encoding="utf-8")
-    else:
-        path = Path(name_or_path)
-        source = str(path)
-        if not path.is_file():
-            raise LexiconError(f"lexicon {source!r} is neither a file nor shipped; choose from {sorted(SHIPPED)}")
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise LexiconError(f"{source}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+        with resources.as_file(resources.files("ncfair_jax.lexicons") / f"{name_or_path}.json") as shipped:
+            return _parse(read_json(shipped), shipped.name)
+    if not Path(name_or_path).is_file():
+        raise LexiconError(
+            f"lexicon {str(name_or_path)!r} is neither a file nor shipped; choose from {sorted(SHIPPED)}"
+        )
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise LexiconError(f"{source}: not JSON (line {error.lineno}: {error.msg})") from None
-    return _parse(content, source)
+        content = read_json(name_or_path)
+    except DataError as error:
+        raise LexiconError(str(error)) from None
+    return _parse(content, str(name_or_path))
 
 
 def make_lexicon(

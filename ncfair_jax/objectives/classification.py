@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Key
 from ncfair_jax.config import ConfigError, RunConfig
 from ncfair_jax.data import bios as bios_data
 from ncfair_jax.data.labelled import Task, labelled_examples
+from ncfair_jax.data.notes import collected
 from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.evals import bias_nli, bios, glue, registry
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
@@ -98,13 +99,14 @@ def task_of(config: RunConfig) -> Task:
 def evaluate(config: RunConfig, model: Pretrained, folder: Path, mesh: Mesh) -> dict[str, dict[str, Any]]:
     """Judges the trained classifier by its task; see `Method.evaluate`."""
     task, head = config.classification.task, model.params[EXTRA]
-    if task == "bios":
-        name, result = task, bios.evaluate(config, model, head, mesh)
-    elif task == "bias_nli":
-        name, result = task, bias_nli.evaluate(config, model, head, mesh)
-    else:
-        name, result = glue.benchmark_name(task), glue.evaluate(task, config, model, head, mesh)
-    return {name: registry.write(folder, name, config.name, result)}
+    with collected() as left_out:
+        if task == "bios":
+            name, result = task, bios.evaluate(config, model, head, mesh)
+        elif task == "bias_nli":
+            name, result = task, bias_nli.evaluate(config, model, head, mesh)
+        else:
+            name, result = glue.benchmark_name(task), glue.evaluate(task, config, model, head, mesh)
+    return {name: registry.write(folder, name, config.name, result._replace(left_out=tuple(left_out)))}
 
 
 def _examples(config: RunConfig, model: Pretrained) -> tuple[Examples, Examples | None]:

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Key
 from ncfair_jax.config import CorefConfig, RunConfig
 from ncfair_jax.data.conll import Cluster, Document, in_order, write_conll
 from ncfair_jax.data.coref import load_coref_examples, read_documents
+from ncfair_jax.data.notes import collected
 from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.data.winobias import read_winobias
 from ncfair_jax.evals import registry
@@ -81,14 +82,18 @@ def _evaluate(config: RunConfig, trained: Pretrained, folder: Path, mesh: Mesh) 
         return predict_clusters(trained, trained.params[EXTRA], coref, config.data.row_tokens, documents, mesh)
 
     if coref.winobias:
-        groups = read_winobias(Path(coref.winobias), coref.winobias_split)
+        with collected() as left_out:
+            groups = read_winobias(Path(coref.winobias), coref.winobias_split)
         predictions = {group: list(zip(d, predict(d), strict=True)) for group, d in groups.items()}
         result = score_winobias(predictions, {"split": coref.winobias_split})
+        result = result._replace(left_out=tuple(left_out))
         found["winobias_coref"] = registry.write(folder, "winobias_coref", config.name, result)
     if coref.dev:
-        documents = read_documents(coref.dev)
+        with collected() as left_out:
+            documents = read_documents(coref.dev)
         clusters = predict(documents)
-        found["coref_dev"] = registry.write(folder, "coref_dev", config.name, score_documents(documents, clusters))
+        result = score_documents(documents, clusters)._replace(left_out=tuple(left_out))
+        found["coref_dev"] = registry.write(folder, "coref_dev", config.name, result)
         if jax.process_index() == 0:
             answers = [d._replace(clusters=in_order(c)) for d, c in zip(documents, clusters, strict=True)]
             write_conll(folder / "coref_dev.conll", answers)

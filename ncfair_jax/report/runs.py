@@ -1,7 +1,8 @@
 """Folders of finished, unfinished or failed runs, read into what a report shows; nothing is computed here.
 
 A folder is what `launch/train.py` (one run or arms × seeds), `launch/sweep.py`, `launch/evaluate.py` or `launch/measure.py`
-wrote. What a folder lacks is named in `missing`; what it has but cannot be read is an error.
+wrote. What a folder lacks, and what its figures leave out, is named in
+`missing`; what it has but cannot be read is an error.
 """
 
 import json
@@ -11,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ncfair_jax.data.files import read_json
 from ncfair_jax.environment import ENVIRONMENT_FILE
 from ncfair_jax.evals.files import DataError
 from ncfair_jax.evals.registry import BENCHMARKS, defined_path, headlines_of, lookup, n_of, parse
-from ncfair_jax.evals.results import read_json
 from ncfair_jax.report.measured import Measured, is_measured, markdown_tables, read_measured
 from ncfair_jax.run_log import METRICS_FILE
 
@@ -126,9 +127,11 @@ def read_run(folder: Path, before_folder: Path | None = None) -> Run:
     if not (folder / "evals" / "after" / "figures.json").is_file():
         reached = f"its last logged step is {metrics[-1]['step']}" if metrics else "it has logged no step"
         missing.append(f"the run is not finished: {reached}; the command that started it goes on with it")
+    if (folder / "left_out.json").is_file():
+        missing += [f"training data: {entry['note']}" for entry in read_json(folder / "left_out.json")]
     if not environment:
         missing.append("command, versions and device were not recorded: the run is older than environment.json")
-    return Run(folder.name, folder, config, tuple(environment), before, after, metrics, tuple(missing))
+    return Run(folder.name, folder, config, tuple(environment), before, after, metrics, tuple(dict.fromkeys(missing)))
 
 
 def _is_workdir(folder: Path) -> bool:
@@ -187,7 +190,7 @@ def _read_evaluation(folder: Path) -> Run:
 
 
 def _read_results(folder: Path, asked: Mapping[str, Any], missing: list[str], when: str) -> Results | None:
-    """Figures of a result folder; adds what was asked for and is not there to `missing`."""
+    """Figures of a result folder; adds to `missing` what was asked for and is not there, and rows and tokens left out."""
     if not folder.is_dir():
         return None
     documents = {name: _dict(folder / f"{name}.json") for name in BENCHMARKS if (folder / f"{name}.json").is_file()}
@@ -202,6 +205,8 @@ def _read_results(folder: Path, asked: Mapping[str, Any], missing: list[str], wh
     for name, _ in parse(asked["benchmarks"]) if asked["benchmarks"] else []:
         if name not in documents:
             missing.append(f"{name} has no result {when}: it failed or has not run yet")
+    for name, document in documents.items():
+        missing += [f"{name}: {entry['note']}" for entry in document.get("left_out", [])]
     if asked["collapse_text"] and not collapse:
         missing.append(f"there are no collapse figures {when}")
     return Results(figures, folder, documents)

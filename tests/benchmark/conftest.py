@@ -6,7 +6,6 @@ from pathlib import Path
 import jax
 import pytest
 
-from ncfair_jax.data.gap import COLUMNS
 from ncfair_jax.data.generated import write_world
 from ncfair_jax.models.heads import init_params
 from ncfair_jax.models.hf import load_pretrained, save_pretrained
@@ -20,9 +19,8 @@ def world(tmp_path_factory) -> Path:
     model = load_pretrained(folder / "model", offline=True)
     config = dataclasses.replace(model.config, num_layers=1, max_positions=256)
     save_pretrained(folder / "small", model._replace(config=config, params=init_params(config, jax.random.key(0))))
-    rows = ["\t".join(COLUMNS)]
-    for number, line in enumerate((folder / "corpus.txt").read_text(encoding="utf-8").splitlines()):
-        rows.append("\t".join([str(number), "id", line, *["x"] * (len(COLUMNS) - 3)]))
+    rows = ["ID\tText"]
+    rows += [f"id\t{line}" for line in (folder / "corpus.txt").read_text(encoding="utf-8").splitlines()]
     (folder / "data" / "gap").mkdir()
     (folder / "data" / "gap" / "gap_flipped.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return folder

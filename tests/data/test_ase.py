@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from ncfair_jax.config import ConfigError, RunConfig
+from ncfair_jax.data import notes
 from ncfair_jax.data.ase import (
     PronounPipeline,
     Row,
@@ -20,11 +21,9 @@ from ncfair_jax.data.ase import (
     load_stereotypes,
     mask_pronouns,
     read_pairs,
-    read_rows,
     rows_of_pairs,
 )
 from ncfair_jax.data.files import CorpusError
-from ncfair_jax.data.gap import COLUMNS
 from ncfair_jax.data.pipeline import PipelineConfig
 from ncfair_jax.lexicons.lexicon import LexiconError, load_lexicon, make_lexicon
 
@@ -72,8 +71,8 @@ def write_csv(path, *lines, header="text,pronouns"):
 
 
 def write_gap(path, *texts):
-    rows = ["\t".join([str(i), "id", text, *["x"] * 9]) for i, text in enumerate(texts)]
-    path.write_text("\n".join(["\t".join(COLUMNS), *rows]), encoding="utf-8")
+    rows = [f"id\t{text}" for text in texts]
+    path.write_text("\n".join(["ID\tText", *rows]), encoding="utf-8")
     return path
 
 
@@ -129,11 +128,11 @@ def test_winobias_takes_its_own_flip_and_only_the_development_files(tmp_path):
 
 def test_winobias_lines_are_checked(tmp_path):
     write_winobias(tmp_path)
-    (tmp_path / "pro_stereotyped_type1.txt.dev").write_text("The nurse saw [her].\n")
+    (tmp_path / "pro_stereotyped_type1.txt.dev").write_text("The nurse saw [her].\n2 Type 1: [she].\n")
     with pytest.raises(CorpusError, match=r"pro_stereotyped_type1\.txt\.dev:1: .* not a number and a sentence"):
         load_pairs(config("winobias", tmp_path))
     (tmp_path / "pro_stereotyped_type1.txt.dev").write_text("1 The nurse saw [her].\n")
-    with pytest.raises(CorpusError, match="type 1 differ in length"):
+    with pytest.raises(CorpusError, match=r"pro_stereotyped_type1\.txt\.dev has 1 lines and .* has 2"):
         load_pairs(config("winobias", tmp_path))
 
 
@@ -158,7 +157,7 @@ def test_csv_neighbours_of_a_text_join_where_they_are_complete(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("[CLS] [MASK] [SEP]", "2: 1 columns; expected"),
+        ("[CLS] [MASK] [SEP]", "2: 1 cell, but the header has 2"),
         ("[MASK] [SEP],he", "2: text '.*' must begin with"),
         ("[CLS] [MASK],he", "2: text '.*' must begin with"),
         ("[CLS] he [SEP],he", "2: text '.*' must begin with"),
@@ -167,15 +166,32 @@ def test_csv_neighbours_of_a_text_join_where_they_are_complete(tmp_path):
     ],
 )
 def test_csv_errors_name_file_and_line(tmp_path, line, message):
-    with pytest.raises(CorpusError, match=rf"rows\.csv:{message}"):
-        read_rows(write_csv(tmp_path / "rows.csv", line))
+    write_csv(tmp_path / "original_data.csv", line)
+    write_csv(tmp_path / "flipped_data.csv", "[CLS] [MASK] [SEP],he")
+    with pytest.raises(CorpusError, match=rf"original_data\.csv:{message}"):
+        read_pairs(tmp_path)
 
 
 def test_csv_header_and_rows_are_required(tmp_path):
-    with pytest.raises(CorpusError, match=re.escape("rows.csv:1: columns ['a', 'b']; expected ['text', 'pronouns']")):
-        read_rows(write_csv(tmp_path / "rows.csv", "x,y", header="a,b"))
+    write_csv(tmp_path / "original_data.csv", "x,y", header="a,b")
+    with pytest.raises(
+        CorpusError, match=re.escape("original_data.csv: no column 'text', 'pronouns'; the header has ['a', 'b']")
+    ):
+        read_pairs(tmp_path)
+    write_csv(tmp_path / "original_data.csv")
     with pytest.raises(CorpusError, match="a header and no rows"):
-        read_rows(write_csv(tmp_path / "rows.csv"))
+        read_pairs(tmp_path)
+
+
+def test_a_malformed_row_takes_its_pair_with_it(tmp_path):
+    rows = [f"[CLS] {number} [MASK] [SEP],he" for number in range(100)]
+    write_csv(tmp_path / "original_data.csv", *rows)
+    write_csv(tmp_path / "flipped_data.csv", *rows[:7], "[CLS] 7 [MASK] [SEP]", *rows[8:])
+    with notes.collected() as found:
+        pairs = read_pairs(tmp_path)
+    assert [first.text.split()[1] for first, _ in pairs] == [str(n) for n in range(100) if n != 7]
+    assert all(first == second for first, second in pairs)
+    assert [(note.rows, note.lines) for note in found] == [(100, (9,))]
     with pytest.raises(ConfigError, match=r"config\.data\.path is empty; name the folder"):
         load_pairs(config("csv", ""))
 
@@ -244,7 +260,9 @@ def test_one_pronoun_labels_all_masks(bert):
 
 def test_long_rows_are_cut_and_left_out_without_a_mask(bert):
     long = Row("[CLS] the man saw the nurse [MASK] [SEP]", ("she",))
-    (ids,), (masked,), (marked,) = encode_rows([long, ROW], bert, 6, ["nurse"])
+    with notes.collected() as left_out:
+        (ids,), (masked,), (marked,) = encode_rows([long, ROW], bert, 6, ["nurse"])
+    assert [(note.limit, note.sequences, note.cut) for note in left_out] == [(6, 2, 2)]
     assert words_of(bert, ids) == ["[CLS]", "the", "nurse", "saw", "her", "[SEP]"]
     assert len(masked) == len(marked) == 6
     with pytest.raises(CorpusError, match=r"no row has a masked pronoun within data\.max_tokens=6"):

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from ncfair_jax.config import RunConfig
+from ncfair_jax.data import notes
 from ncfair_jax.data.bios import PROFESSIONS, read_bios
 from ncfair_jax.data.files import CorpusError
 from tests import tiny_tasks
@@ -34,6 +35,16 @@ def test_one_file_is_split_without_overlap(tmp_path):
     assert len({example.first for found in parts.values() for example in found}) == 40
     with pytest.raises(CorpusError, match="leave none for train"):
         read_bios(config(path, dev_fraction=0.5, test_fraction=0.5), "train")
+
+
+def test_null_is_no_text(tmp_path):
+    rows = tiny_tasks.biographies(200, 0)
+    rows[7] |= {"raw": None}
+    tiny_tasks.write_jsonl(tmp_path / "test.jsonl", rows)
+    for _ in range(2):  # also from memory
+        with notes.collected() as found:
+            assert len(read_bios(config(tmp_path), "test")) == 199
+        assert [(note.lines, note.first) for note in found] == [((8,), "column 'raw' is null; expected a value")]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from ncfair_jax.data import notes
 from ncfair_jax.data.conll import Document, read_conll, write_conll
 from ncfair_jax.data.files import CorpusError
 
@@ -83,3 +84,25 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "blank").write_text("\n\n")
     with pytest.raises(CorpusError, match="holds no document"):
         read_conll(tmp_path / "blank")
+
+
+def test_words_with_other_blanks_stay_whole(tmp_path):
+    path = tmp_path / "a_conll"
+    word = "1\u00a0000\u3000m"
+    lines = TEXT.replace("nurse", word).splitlines()
+    tabs = ["\t".join(line.split(" ")) if line and line[0] != "#" else line for line in lines]
+    for text in ("\n".join(lines), "\n".join(tabs), "\ufeff" + "\r\n".join(tabs)):
+        path.write_bytes(text.encode())
+        first = read_conll(path)[0]
+        assert first == FIRST._replace(sentences=(("The", word, "'s", "brother", "."), FIRST.sentences[1]))
+
+
+def test_a_part_with_a_malformed_line_is_left_out_and_counted(tmp_path):
+    path = tmp_path / "a_conll"
+    part = "#begin document (nw/a); part {:03d}\nnw/a 0 0 Yes UH * - - - - * -\n\n#end document\n"
+    parts = [part.format(number) for number in range(100)]
+    parts[1] = parts[1].replace("* -\n", "* (7\n")
+    path.write_text("".join(parts))
+    with notes.collected() as found:
+        assert [document.part for document in read_conll(path)] == [0, *range(2, 100)]
+    assert found == [notes.Skipped(str(path), 100, (6,), "the bracket of cluster 7 is never closed")]

@@ -3,6 +3,7 @@ import pytest
 from transformers import BertTokenizerFast, RobertaTokenizerFast
 
 from ncfair_jax.data.encoding import encode_sentences, tokenizer_fingerprint
+from ncfair_jax.data.notes import Cut, collected
 
 
 @pytest.fixture
@@ -16,6 +17,15 @@ def test_specials_around_and_kept_when_cut(tokenizer):
     assert [ids.tolist() for ids in encoded] == [[2, 5, 6, 8, 3], [2, 5, 7, 7, 3], [2, 1, 3]]
     assert all(ids.dtype == np.int32 for ids in encoded)
     assert encode_sentences([], tokenizer, 5) == []
+
+
+def test_what_is_cut_off_is_counted(tokenizer):
+    with collected() as notes:
+        encode_sentences(["a b.", "abb a b a", "a", "a a a a a a a a"], tokenizer, 5)
+    assert notes == [Cut(limit=5, sequences=4, cut=2, tokens=5 + 8 + 3 + 10, lost=3 + 5)]
+    with collected() as notes:
+        encode_sentences(["a b.", "a"], tokenizer, 5)
+    assert notes == []
 
 
 def test_sentence_without_tokens_is_named(tokenizer):

@@ -3,7 +3,9 @@ import re
 import pytest
 
 from ncfair_jax.data.files import CorpusError
-from ncfair_jax.data.gap import COLUMNS, read_gap, split_sentences
+from ncfair_jax.data.gap import read_gap, split_sentences
+
+COLUMNS = ("", "ID", "Text", "Pronoun", "Pronoun-offset", "A", "A-offset", "A-coref", "B", "B-offset", "B-coref", "URL")
 
 
 def write(tmp_path, *texts: str, columns=COLUMNS):
@@ -43,11 +45,18 @@ def test_reader_splits_the_text_column_in_order(tmp_path):
 
 
 def test_wrong_columns_name_the_line(tmp_path):
-    with pytest.raises(CorpusError, match=r"gap.tsv:1: columns \['ID', 'Text'\]; expected"):
-        read_gap(write(tmp_path, columns=("ID", "Text")))
+    with pytest.raises(CorpusError, match=r"gap.tsv: no column 'Text'; the header has \['ID', 'text'\]"):
+        read_gap(write(tmp_path, columns=("ID", "text")))
     path = write(tmp_path, "fine", "tab\tinside")
-    with pytest.raises(CorpusError, match=r"gap.tsv:3: 13 columns; expected 12"):
+    with pytest.raises(CorpusError, match=r"gap.tsv:3: 13 cells, but the header has 12"):
         read_gap(path)
+
+
+def test_the_official_files_have_no_column_of_row_numbers(tmp_path):
+    path = tmp_path / "gap-development.tsv"
+    rows = ["development-1\tZoe said she won. Kim left.\tshe\t9\tZoe\t0\tTRUE\tKim\t18\tFALSE\thttp://x"]
+    path.write_text("\n".join(["\t".join(COLUMNS[1:]), *rows]) + "\n")
+    assert read_gap(path) == ["Zoe said she won.", "Kim left."]
 
 
 def test_empty_text_names_the_line(tmp_path):

@@ -29,7 +29,7 @@ def test_local_folder(folder, streaming):
 def test_faults_are_one_line(folder, streaming):
     for settings, message in (
         ({"text_field": "body"}, r"no column 'body'; choose from \['n', 'text'\]"),
-        ({"text_field": "n"}, "row 0 of column 'n' is a int, not text"),
+        ({"text_field": "n"}, r"row 1: column 'n' holds 1; expected text \(3 of 3 rows are malformed: rows 1, 2, 3\)"),
         ({"split": "test"}, r"split 'test': .*'train'"),
         ({"subset": "other"}, "subset 'other'.*not found"),
     ):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from ncfair_jax.data import notes
 from ncfair_jax.data.files import CorpusError
 from ncfair_jax.data.glue import SOURCES, glue_task, read_glue
 from ncfair_jax.data.labelled import Labelled
@@ -56,6 +57,40 @@ def test_mnli_has_two_validation_parts(tmp_path):
         Labelled("one", "two", 1, "matched"),
         Labelled("one", "two", 2, "mismatched"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("task", "header", "good", "bad", "fault"),
+    [
+        (
+            "qqp",
+            "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate",
+            "{i}\t1\t2\tone?\ttwo?\t1",
+            "7\t1\t2\tone?",
+            "4 cells",
+        ),
+        ("sst2", "sentence\tlabel", "fine {i}\t1", "not\tfine\t0", "3 cells"),
+    ],
+)
+def test_rows_with_too_few_or_too_many_cells_are_skipped_and_counted(tmp_path, task, header, good, bad, fault):
+    lines = [header, *(good.format(i=i) for i in range(100))]
+    (tmp_path / "train.tsv").write_text("\n".join([*lines[:60], bad, *lines[60:]]) + "\n")
+    with notes.collected() as found:
+        examples = read_glue(task, str(tmp_path), ("train",))
+    assert len(examples) == 100 and all(example.label == 1 for example in examples)
+    assert [(note.rows, note.lines) for note in found] == [(101, (61,))]
+    assert found[0].first.startswith(f"{fault}, but the header has")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "train.tsv").write_text("\n".join([*lines[:60], bad, bad, *lines[60:]]) + "\n")
+    with pytest.raises(CorpusError, match=rf"train\.tsv:61: {fault}.* \(2 of 102 rows are malformed: lines 61, 62\)"):
+        read_glue(task, str(tmp_path / "more"), ("train",))
+
+
+@pytest.mark.parametrize("score", ["nan", "inf", "much"])
+def test_a_score_is_a_finite_number(tmp_path, score):
+    tiny_tasks.write_jsonl(tmp_path / "train.jsonl", [{"sentence1": "a", "sentence2": "b", "label": score}])
+    with pytest.raises(CorpusError, match=f"score '{score}'; expected a number"):
+        read_glue("stsb", str(tmp_path), ("train",))
 
 
 def test_what_is_missing_or_wrong_is_named(tmp_path):

@@ -9,9 +9,15 @@ def test_file_and_folder_in_path_order(tmp_path):
     (tmp_path / "b" / "z.txt").write_text("last one.\n", encoding="utf-8")
     (tmp_path / "a.txt").write_text("One. Two.\n\n  Three.\n", encoding="utf-8")
     (tmp_path / "notes.md").write_text("not read", encoding="utf-8")
-    assert read_text(tmp_path / "a.txt") == ["One. Two.", "Three."]
-    assert read_text(tmp_path) == ["One. Two.", "Three.", "last one."]
-    assert read_text(tmp_path / "a.txt", split=True) == ["One.", "Two.", "Three."]
+    assert read_text(tmp_path / "a.txt") == ["One.", "Two.", "Three."]
+    assert read_text(tmp_path) == ["One.", "Two.", "Three.", "last one."]
+
+
+@pytest.mark.parametrize("end", [" ", "\r", "\n", "\r\n"])
+def test_no_line_is_too_long_and_every_line_end_counts(tmp_path, end):
+    sentences = [f"The nurse saw patient {number} today." for number in range(525)]  # 3150 words
+    (tmp_path / "a.txt").write_bytes(end.join(sentences).encode())
+    assert read_text(tmp_path / "a.txt") == sentences
 
 
 def test_faults_name_file_and_line(tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ncfair_jax.data import notes
 from ncfair_jax.evals import bec_pro
 from ncfair_jax.evals.bec_pro import read_rows_of, with_reference_padding
 from ncfair_jax.evals.bec_pro_statistics import release_statistics, wilcoxon
@@ -173,3 +174,21 @@ def test_malformed_rows_are_refused(tmp_path, column, value, message):
     (tmp_path / "b.tsv").write_text("\t".join(header) + "\n" + "\t".join(line) + "\n")
     with pytest.raises(DataError, match=message):
         read_rows_of(tmp_path / "b.tsv")
+
+
+def test_a_malformed_row_never_shifts_the_pairs_of_others(tmp_path):
+    header, lines = [*plain.BEC_HEADER, "Prof_Gender"], plain.bec_lines()
+    many = [[str(n), *line[1:8], f"{line[8]} {k}", line[9]] for k in range(15) for n, line in enumerate(lines)]
+    many[1] = many[1][:-1]  # a woman's row of the first profession
+    (tmp_path / "b.tsv").write_text("\n".join("\t".join(row) for row in (header, *many)))
+    with notes.collected() as found:
+        rows = read_rows_of(tmp_path / "b.tsv")
+    assert (len(rows), found[0].lines) == (len(many) - 1, (3,))
+    by_pair = {}
+    for row in rows:
+        by_pair.setdefault(row.pair, []).append(row)
+    of_first = [row for row in rows if row.profession == "nurse 0"]
+    assert all(len(by_pair[row.pair]) == 1 for row in of_first)  # its partner is not known any more
+    for pair in by_pair.values():
+        if pair[0].profession != "nurse 0":
+            assert {row.gender for row in pair} == {"female", "male"}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ncfair_jax.data import notes
 from ncfair_jax.evals import crows_pairs
 from ncfair_jax.evals.crows_pairs import Pair, align, ordered, outcome_columns, pair_scores, read_pairs, select
 from ncfair_jax.evals.files import DataError
@@ -79,10 +80,39 @@ def test_the_published_file_has_1508_pairs(shared):
     assert select(pairs, "") == pairs
 
 
+COLUMNS = "sent_more,sent_less,stereo_antistereo,bias_type"
+ROWS = [f"she saw {i},he saw {i},stereo,gender" for i in range(200)]
+
+
+def test_a_malformed_row_is_skipped_and_the_others_keep_their_numbers(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("\n".join(["\ufeff" + COLUMNS, *ROWS[:5], "she saw,he saw,stereo", *ROWS[5:], ""]) + "\n")
+    with notes.collected() as found:
+        pairs = read_pairs(path)
+    assert [pair.index for pair in pairs] == [i for i in range(201) if i != 5]
+    assert (pairs[5].index, pairs[5].more) == (6, "she saw 5")
+    assert [(note.rows, note.lines) for note in found] == [(201, (7,))]
+    assert found[0].first == "3 cells, but the header has 4; is the row cut off?"
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "message"),
+    [
+        (f"{COLUMNS},sent_more", f"{ROWS[0]},x", "the header names 'sent_more' more than once"),
+        (COLUMNS, f"{ROWS[0]},x", r"pairs\.csv:2: 5 cells, but the header has 4"),
+        (COLUMNS, " ,he saw,stereo,gender", r"pairs\.csv:2: sent_more is empty"),
+    ],
+)
+def test_faults_are_named_with_line_and_column(tmp_path, header, row, message):
+    (tmp_path / "pairs.csv").write_text(f"{header}\n{row}\n")
+    with pytest.raises(DataError, match=message):
+        read_pairs(tmp_path / "pairs.csv")
+
+
 def test_bad_files_and_bias_types_are_refused(tmp_path):
     path = tmp_path / "pairs.csv"
     path.write_text("sent_more,sent_less,stereo_antistereo,bias_type\na,b,neither,gender\n")
-    with pytest.raises(DataError, match="expected stereo or antistereo"):
+    with pytest.raises(DataError, match=r"pairs.csv:2: stereo_antistereo holds 'neither'; expected 'stereo'"):
         read_pairs(path)
     with pytest.raises(DataError, match="choose from"):
         select([Pair(0, "a", "b", "stereo", "gender")], "sex")

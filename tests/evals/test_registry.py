@@ -11,7 +11,7 @@ import pytest
 
 from ncfair_jax.evals.files import DataError
 from ncfair_jax.evals.registry import BENCHMARKS, EvaluationError, content_warnings, evaluate, headline, parse
-from ncfair_jax.evals.results import read_json, read_rows, read_table
+from ncfair_jax.evals.results import read_table
 from tests.evals import plain
 
 ROOT = Path(__file__).parents[2]
@@ -180,6 +180,34 @@ def test_a_broken_file_fails_its_own_benchmark_only(tmp_path, run):
     assert "BEC-Pro_EN.tsv is missing; get it from https://" in text
 
 
+def test_what_was_left_out_is_in_the_result(tmp_path, run, caplog):
+    rows = [f"{i},the nurse said she was tired,the nurse said he was tired,stereo,gender" for i in range(99)]
+    path = tmp_path / "crows_pairs/crows_pairs_anonymized.csv"
+    path.parent.mkdir()
+    path.write_text("\n".join([",sent_more,sent_less,stereo_antistereo,bias_type", "7,cut", *rows, rows[0]]))
+    plain.write_wikitext(tmp_path / "wikitext2/test.txt")
+    long = "the nurse said that she was tired and " * 20
+    with (tmp_path / "wikitext2/test.txt").open("a") as file:
+        file.write("the man was tired.\n" * 4)
+    text = (tmp_path / "wikitext2/test.txt").read_text()
+    (tmp_path / "wikitext2/test.txt").write_text(long + "\n" + text)
+    found = evaluate(
+        plain.pretrained("bert"),
+        "crows_pairs,masked_lm:masked",
+        tmp_path,
+        tmp_path / "out",
+        model_name="tiny",
+        offline=True,
+    )
+    crows, masked = (found[name] for name in ("crows_pairs", "masked_lm"))
+    assert crows["counts"]["skipped_rows"] == 1 and crows["left_out"][0]["lines"] == [2]
+    assert crows["n"] == 100
+    assert masked["counts"]["cut_texts"] == 1 and masked["counts"]["lost_tokens"] > 100
+    assert strict_json(tmp_path / "out/crows_pairs.json") == crows
+    assert caplog.text.count("crows_pairs_anonymized.csv: 1 of 101 rows are malformed") == 1
+    assert "left_out" not in run[2]["crows_pairs"]
+
+
 def test_a_selector_without_pairs_is_told_the_choice(tmp_path, run):
     error = failures(run[0], tmp_path, "crows_pairs:sex")
     assert "choose from ['gender', 'socioeconomic']" in str(error)
@@ -199,17 +227,17 @@ def test_a_fault_of_the_code_is_reported_with_its_traceback(tmp_path, run, monke
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b\n1,2\n3", "row 3 has 1 cells, expected 2"),
+        ("a,b\n1,2\n3", "t.csv:3: 1 cell, but the header has 2"),
         ('a,b\n1,"2', "cut off"),
         ("a,c\n1,2\n", "no column 'b'"),
         ("a,b\n", "no rows"),
-        ("a,b\n1,2,3\n", "expected 2"),
+        ("a,b\n1,2,3\n", "3 cells, but the header has 2"),
     ],
 )
 def test_cut_off_tables_are_refused(tmp_path, text, message):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(DataError, match=message):
-        read_rows(tmp_path / "t.csv", ("a", "b"))
+        read_table(tmp_path / "t.csv", {"a": int, "b": str})
 
 
 def test_tables_keep_every_digit_and_missing_values(tmp_path):
@@ -219,8 +247,8 @@ def test_tables_keep_every_digit_and_missing_values(tmp_path):
     assert str(read_table(tmp_path / "t.csv", {"y": float})["y"]) == "[nan, 3.0]"
     with pytest.raises(DataError, match="written by this package"):
         read_table(tmp_path / "t.csv", {"y": int})
-    with pytest.raises(DataError, match="missing"):
-        read_json(tmp_path / "none.json")
+    with pytest.raises(DataError, match="no such file"):
+        read_table(tmp_path / "none.csv", {"y": int})
 
 
 def test_the_command_keeps_results_lists_failures_and_exits_1(tmp_path, shared):

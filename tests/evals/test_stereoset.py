@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from ncfair_jax.data import notes
 from ncfair_jax.evals import stereoset
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.requests import Request
@@ -128,6 +129,73 @@ def test_mean_of_log_probabilities_is_a_choice():
         stereoset.evaluate(model, [example], pool="sum")
 
 
+TWO = {
+    "id": "two",
+    "target": "man",
+    "bias_type": "religion",
+    "context": "the BLANK was tired and BLANK.",
+    "data": {
+        label: {"id": label, "sentence": f"the {first} was tired and {second}."}
+        for label, first, second in zip(LABELS, ("x", "x", "y"), ("nurses", "man", "she"), strict=True)
+    },
+}
+
+
+def test_every_blank_is_filled_with_the_word_of_the_last_and_the_first_mask_is_scored(tmp_path):
+    (tmp_path / "s.json").write_text(json.dumps([*plain.stereoset_items(), TWO]))
+    examples = read_examples(tmp_path / "s.json")
+    assert examples[-1].fillers == ["nurses", "man", "she"]
+    model = plain.pretrained("bert")
+    result = stereoset.evaluate(model, examples)
+    assert result.scores["malformed"] == [0, 0, 0, 0, 1]
+    tokenizer, mask = model.tokenizer, model.tokenizer.mask_token
+    expected = []
+    for prefix, target in (("", "nurse"), ("nurse", "##s")):
+        tokens = np.array(tokenizer(TWO["context"].replace("BLANK", prefix + mask))["input_ids"])
+        place = np.flatnonzero(tokens == tokenizer.mask_token_id)[0]
+        expected.append(np.exp(plain.log_probs(model, tokens)[place, tokenizer.convert_tokens_to_ids(target)]))
+    np.testing.assert_allclose(result.scores["stereotype"][-1], np.mean(expected), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("family", "rows"), [("bert", "reference"), ("roberta", "reference"), ("roberta", "clean")])
+def test_rows_of_two_blanks(family, rows):
+    model = plain.pretrained(family)
+    mask = model.tokenizer.mask_token_id
+    for number, row in enumerate(filler_rows(TWO["context"], "nurses", model, rows)):
+        places = np.flatnonzero(row.tokens == mask)
+        assert len(places) == 2 and row.position == places[0]
+        assert (
+            row.tokens[places[0] - number : places[0]].tolist() == row.tokens[places[1] - number : places[1]].tolist()
+        )
+
+
+def test_the_official_development_file_is_read_whole(shared):
+    examples = read_examples(shared("data/stereoset_full/dev.json"), "dev")
+    assert len(examples) == 2106
+    several = {example.target: example.fillers for example in examples if example.context.count("BLANK") > 1}
+    assert several["Brahmin"] == ["religious", "organized", "monkey"]
+    assert set(several) == {"Brahmin", "performing artist"}
+
+
+def test_an_example_with_two_stereotypes_is_skipped_and_counted(tmp_path):
+    whole = plain.stereoset_items()[0]
+    sentences = [{"gold_label": label, "sentence": whole["data"][label]["sentence"]} for label in LABELS]
+    official = {key: value for key, value in whole.items() if key != "data"} | {"sentences": sentences}
+    items = [official | {"id": f"e{i}"} for i in range(150)]
+    items[3] |= {"sentences": [*sentences, sentences[0]]}
+    items[5] |= {"id": "e4"}
+    (tmp_path / "dev.json").write_text("\ufeff" + json.dumps({"data": {"intrasentence": items[:4] + items[5:]}}))
+    with notes.collected() as found:
+        assert len(read_examples(tmp_path / "dev.json")) == 148
+    assert [(note.rows, note.lines, note.unit) for note in found] == [(149, (4,), "row")]
+    assert found[0].first.startswith(
+        "its sentences are labelled ['stereotype', 'anti-stereotype', 'unrelated', 'stereotype']"
+    )
+    (tmp_path / "dev.json").write_text(json.dumps({"data": {"intrasentence": items[4:6]}}))
+    with pytest.raises(DataError, match=r"dev\.json: example 2 \(id e4\): its id is there twice"):
+        read_examples(tmp_path / "dev.json")
+
+
 def broken(change):
     item = plain.stereoset_items()[0]
     change(item)
@@ -137,7 +205,7 @@ def broken(change):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (broken(lambda item: item.update(context="no gap")), "0 BLANKs"),
+        (broken(lambda item: item.update(context="no gap")), "has no BLANK"),
         (broken(lambda item: item["data"].pop("unrelated")), "unrelated"),
         (broken(lambda item: item.pop("target")), "target"),
         (broken(lambda item: item.update(data=[])), "expected StereoSet"),

@@ -131,12 +131,17 @@ def test_the_reference_moves_the_full_stop(tmp_path):
 
 @pytest.mark.parametrize(
     ("anti", "message"),
-    [(ANTI[:2], "parallel files"), ([*ANTI[:3], "The nurse"], "line 4"), ([], "line 1"), (["", *ANTI], "line 1")],
+    [
+        (ANTI[:2], "pro has 4 lines and .*anti has 2; line i of one belongs to line i of the other"),
+        ([*ANTI[:3], "The nurse"], "anti:4: 'The nurse' is not a number and a sentence"),
+        ([], "anti: the file is empty"),
+        (["", *ANTI[:3]], "anti:1: '' is not a number and a sentence"),
+    ],
 )
 def test_other_files_are_refused(tmp_path, anti, message):
     with pytest.raises(DataError, match=message):
         read(tmp_path, anti=anti)
-    with pytest.raises(DataError, match="get it again"):
+    with pytest.raises(DataError, match="no such file"):
         read_lines(tmp_path / "none", tmp_path / "anti", "dev", "type1")
 
 

@@ -38,9 +38,18 @@ def test_three_sentences_make_an_item(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_contraction_keeps_its_end(tmp_path):
+    words = {"male": "(he's)", "female": "(she's)", "neutral": "(they've)"}
+    (item,) = read(tmp_path, {f"nurse.man.0.{form}": f"The nurse {word} left." for form, word in words.items()})
+    assert (item.text, item.male, item.female, item.neutral) == ("The nurse ([MASK]'s) left.", "he", "she", "they")
+
+
 @pytest.mark.parametrize(
     ("change", "statistics", "message"),
     [
+        ({"nurse.man.0.female": "The nurse said that she's was tired."}, STATISTICS, "one pronoun"),
+        ({}, [*STATISTICS, STATISTICS[0]], r"o\.tsv:4: occupation 'nurse' is there twice"),
+        ({}, ["nurse\t1.5\tnan\t2015", "man\t2\t0\t2016"], r"o\.tsv:2: \['nan', '1\.5'\]; expected percentages"),
         ({"nurse.man.0.neutral": None}, STATISTICS, "one sentence each"),
         (
             dict.fromkeys(("nurse.man.2.male", "nurse.man.2.female", "nurse.man.2.neutral"), "He"),
@@ -161,3 +170,11 @@ def test_golden_scores_and_figures(shared):
     assert float(figures["correlation"]["spearman_bls"]) == pytest.approx(metrics["spearman_occ_bls"], rel=1e-9)
     assert figures["female_preferred"]["occupation"] == metrics["female_preferred_pct"]
     assert len(sample.clusters) == metrics["n_occupations"]
+
+
+def test_a_sentence_that_is_there_twice_is_named(tmp_path):
+    read(tmp_path)
+    with (tmp_path / "s.tsv").open("a") as file:
+        file.write("nurse.man.0.male.txt\tThe nurse said that he slept.\n")
+    with pytest.raises(DataError, match=r"s\.tsv:8: sentid 'nurse\.man\.0\.male\.txt' is there twice"):
+        read_items(tmp_path / "s.tsv", tmp_path / "o.tsv")

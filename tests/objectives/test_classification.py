@@ -13,6 +13,7 @@ from ncfair_jax import train
 from ncfair_jax.config import ConfigError, MeshConfig
 from ncfair_jax.data.bios import read_bios
 from ncfair_jax.data.labelled import Labelled, LabelledPipeline, encode_labelled
+from ncfair_jax.data.notes import Cut, collected
 from ncfair_jax.data.pipeline import PipelineConfig
 from ncfair_jax.evals import compare
 from ncfair_jax.evals.classifier import outputs
@@ -85,7 +86,9 @@ def test_label_sums_by_hand():
 
 def test_truncation_takes_from_the_longer_text(model):
     long = Labelled("the old man likes the tall king .", "he sleeps", 0)
-    (tokens,), (types,) = encode_labelled([long], model.tokenizer, 9)
+    with collected() as notes:
+        (tokens,), (types,) = encode_labelled([long], model.tokenizer, 9)
+    assert notes == [Cut(limit=9, sequences=1, cut=1, tokens=13, lost=4)]  # 8 words and 2, and 3 special tokens
     assert len(tokens) == 9 and (types == 1).sum() == 3  # he, sleeps and [SEP] are whole
     with pytest.raises(ConfigError, match=r"config\.data\.max_tokens=3"):
         encode_labelled([long], model.tokenizer, 3)

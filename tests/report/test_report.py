@@ -212,7 +212,7 @@ def broken(run, name, text):
 @pytest.mark.parametrize(
     ("breaks", "message"),
     [
-        (lambda run: broken(run, "config.json", '{"name": "x'), r"config\.json: .*cut off"),
+        (lambda run: broken(run, "config.json", '{"name": "x'), r"config\.json:1: .*cut off"),
         (lambda run: broken(run, "evals/after/stereoset.json", '{"benchmark"'), r"after/stereoset\.json: .*cut off"),
         (
             lambda run: broken(run, "evals/after/stereoset.json", "{}"),
