@@ -213,7 +213,7 @@ def broken(run, name, text):
     ("breaks", "message"),
     [
         (lambda run: broken(run, "config.json", '{"name": "x'), r"config\.json:1: .*cut off"),
-        (lambda run: broken(run, "evals/after/stereoset.json", '{"benchmark"'), r"after/stereoset\.json: .*cut off"),
+        (lambda run: broken(run, "evals/after/stereoset.json", '{"benchmark"'), r"after/stereoset\.json:1: .*cut off"),
         (
             lambda run: broken(run, "evals/after/stereoset.json", "{}"),
             r"stereoset\.json lacks .*evaluate the model again",
