@@ -22,7 +22,9 @@ from ncfair_jax.data.files import Place, RowError, accepted, tab_separated, tabl
 from ncfair_jax.evals.bec_pro_statistics import (
     GENDERS,
     STATISTICS,
+    clustered_tests,
     flags,
+    person_pairs,
     release_statistics,
     wilcoxon_by_group,
 )
@@ -32,8 +34,10 @@ from ncfair_jax.evals.quality import TEXT_FLAGS, repeats
 from ncfair_jax.evals.requests import Request, mask_id
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score
-from ncfair_jax.evals.significance import Figures, Sample, cluster_sums, ratio, summarise_sample
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.statistics.intervals import summarise_sample
+from ncfair_jax.statistics.samples import Figures, Sample, cluster_sums, numbered, ratio
+from ncfair_jax.statistics.scales import ABSOLUTE, NONE
 
 FILES = {
     "bec_pro": "bec_pro/BEC-Pro_EN.tsv",
@@ -55,6 +59,8 @@ SOURCES = {  # name in tables, licence
     "bec_pro_de": ("BEC-Pro German", _BEC_PRO),
     "bec_pro_eec": ("EEC", "research use, see the corpus's own terms (Kiritchenko and Mohammad 2018)"),
 }
+# Means of absolute values lie above 0 for any model: only their differences between two models have an interval.
+SCALES = {"mean_abs_association": ABSOLUTE, "sd": NONE}
 MASK = "[MASK]"  # as the files write it, whatever the model's own mask token
 PADDINGS = ("clean", "reference")
 _GLUED_MASK = re.compile(r"\w\[MASK\]|\[MASK\]\w")
@@ -204,7 +210,8 @@ def evaluate(
         statistics: "reference" adds what the released script prints, as metrics["reference"] (see `release_statistics`).
     Returns:
         metrics: mean and standard deviation of the association by "group/gender" (natural logarithm), difference female −
-        male by group, Wilcoxon test of the pairs by group, mean_abs_association, n (rows scored).
+        male by group, mean_abs_association, n (rows scored); tests by group of difference 0: "wilcoxon", the published one of
+        pairs as if they were independent, and "clustered" (see `clustered_tests`).
     Raises:
         ValueError: for an unknown padding or kind of statistics.
     """
@@ -243,9 +250,11 @@ def evaluate(
     examples: Table = {
         column: [getattr(row, name) for row, _ in kept] for column, name in zip(EXAMPLE_COLUMNS, names, strict=True)
     }
-    metrics, intervals = summarise_sample(samples(table | examples)[""])
-    tests = wilcoxon_by_group(table | examples)
-    metrics["wilcoxon"], intervals["wilcoxon"] = tests, {group: dict.fromkeys(test) for group, test in tests.items()}
+    sample = samples(table | examples)[""]
+    metrics, intervals = summarise_sample(sample)
+    tests = {"wilcoxon": wilcoxon_by_group(table | examples), "clustered": clustered_tests(table | examples, sample)}
+    for name, by_group in tests.items():
+        metrics[name], intervals[name] = by_group, {group: dict.fromkeys(test) for group, test in by_group.items()}
     if statistics == "reference":
         metrics["reference"] = release_statistics(table | examples)
         intervals["reference"] = metrics["reference"] and dict.fromkeys(metrics["reference"])
@@ -257,7 +266,10 @@ def evaluate(
 
 
 def samples(table: Table) -> dict[str, Any]:
-    """One Sample under "": clusters are professions; columns by group and gender are sums, absolute sums, squares, counts."""
+    """One Sample under "": professions and pairs of person words are crossed, and both are sampled; templates are as they are.
+
+    Columns by group and gender are sums, absolute sums, squares, counts.
+    """
     groups = list(dict.fromkeys(table["group"]))
     cells = [(group, gender) for group in groups for gender in GENDERS]
     association = np.array(table["association"])
@@ -293,7 +305,24 @@ def samples(table: Table) -> dict[str, Any]:
     def counts(sums: np.ndarray) -> Mapping[str, int]:
         return {"n": int(sums[3 * len(cells) :].sum())}
 
-    return {"": Sample(*cluster_sums(table["profession"], columns), figures, counts)}
+    def sizes(sums: np.ndarray) -> dict[str, Any]:
+        count = sums[..., 3 * len(cells) :].reshape(*sums.shape[:-1], len(groups), len(GENDERS))
+        count = np.concatenate([count, count.sum(-2, keepdims=True)], axis=-2)
+        named = [*groups, "overall"]
+        by_cell = {f"{group}/{s}": count[..., i, j] for i, group in enumerate(named) for j, s in enumerate(GENDERS)}
+        return {
+            "mean": by_cell,
+            "sd": by_cell,
+            "difference": {group: count[..., i, :].sum(-1) for i, group in enumerate(named)},
+            "mean_abs_association": count[..., -1, :].sum(-1),
+        }
+
+    cells_of = list(zip(table["profession"], person_pairs(table), strict=True))
+    sums = cluster_sums(cells_of, columns)[1]
+    distinct = list(dict.fromkeys(cells_of))
+    crossed = np.stack([numbered(names) for names in zip(*distinct, strict=True)], axis=-1)
+    names = tuple(f"{profession}/{words}" for profession, words in distinct)
+    return {"": Sample(names, sums, figures, counts, SCALES, sizes, crossed)}
 
 
 def strength(table: Table) -> np.ndarray:

@@ -8,6 +8,8 @@ from scipy import stats
 
 from ncfair_jax.evals.quality import TEXT_FLAGS, stored_flags
 from ncfair_jax.evals.results import Table
+from ncfair_jax.statistics.intervals import FEWEST, zero_test
+from ncfair_jax.statistics.samples import Sample
 
 GENDERS = ("female", "male")
 STATISTICS = ("definition", "reference")
@@ -28,6 +30,53 @@ def wilcoxon_by_group(table: Table) -> dict[str, dict[str, float | int | None]]:
             differences[female[pair][0]].append(female[pair][1] - male[pair][1])
     differences["overall"] = [value for values in differences.values() for value in values]
     return {group: wilcoxon(np.array(values)) for group, values in differences.items()}
+
+
+def person_pairs(table: Table) -> list[str]:
+    """Of each row its person word and the other gender's that it is paired with, "she/he"; alone if it never has a partner."""
+    by_pair: dict[str, dict[str, str]] = {}
+    for pair, gender, person in zip(table["pair"], table["gender"], table["person"], strict=True):
+        by_pair.setdefault(pair, {})[gender] = person.lower()
+    whole = [persons for persons in by_pair.values() if len(persons) == len(GENDERS)]
+    partners = {persons[gender]: "/".join(persons[g] for g in GENDERS) for persons in whole for gender in GENDERS}
+    return [partners.get(person.lower(), person.lower()) for person in table["person"]]
+
+
+def clustered_tests(table: Table, sample: Sample) -> dict[str, dict[str, float | int | None]]:
+    """Two-sided tests by group, and of all as "overall", that the difference female − male is 0.
+
+    Returns:
+        p_crossed: for other professions and other person words, by Student's t with `df` degrees of freedom; below 5% just
+        where the interval of the difference leaves out 0. p_professions: for other professions and the same words, Wilcoxon's
+        signed-rank test of the professions' mean differences. n_professions and n_person_pairs with both genders. A p is None
+        for fewer than five of them.
+    """
+    differences: dict[str, dict[tuple[str, str], list[list[float]]]] = {}  # group -> profession, words -> female, male
+    for profession, words, group, gender, value in zip(
+        table["profession"], person_pairs(table), table["group"], table["gender"], table["association"], strict=True
+    ):
+        for name in (group, "overall"):
+            cell = differences.setdefault(name, {}).setdefault((profession, words), [[], []])
+            cell[GENDERS.index(gender)].append(value)
+    found: dict[str, dict[str, float | int | None]] = {}
+    for group in [*dict.fromkeys(table["group"]), "overall"]:
+        by_profession: dict[str, list[list[float]]] = {}
+        both = [(cell, values) for cell, values in differences[group].items() if all(values)]
+        for (profession, _), values in both:
+            sides = by_profession.setdefault(profession, [[], []])
+            for side, own in zip(sides, values, strict=True):
+                side += own
+        means = np.array([np.mean(female) - np.mean(male) for female, male in by_profession.values()])
+        crossed = zero_test(sample, ("difference", group))
+        enough = len(means) >= FEWEST and bool(means.any())
+        found[group] = {
+            "p_crossed": crossed.p,
+            "df": crossed.df,
+            "p_professions": float(stats.wilcoxon(means).pvalue) if enough else None,
+            "n_professions": len(means),
+            "n_person_pairs": len({words for (_, words), _ in both}),
+        }
+    return found
 
 
 def wilcoxon(differences: np.ndarray) -> dict[str, float | int | None]:

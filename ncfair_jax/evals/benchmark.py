@@ -66,7 +66,7 @@ class Benchmark(NamedTuple):
     Attributes:
         run: (pretrained, data, selector, mesh, progress) -> Result; the selector is what follows a colon in the name. None with
             `trained_by`.
-        samples: table of scores and examples -> nested dict of `significance.Sample`, shaped as the metrics.
+        samples: table of scores and examples -> nested dict of `statistics.samples.Sample`, shaped as the metrics.
         columns, example_columns: types of NAME.csv and NAME_examples.csv.
         licence, content_warning: of the benchmark's data.
         takes_selector: whether a name may be followed by a colon and a selector.
@@ -117,8 +117,3 @@ def lookup(tree: Any, path: Sequence[str]) -> Any:
     for name in path:
         tree = tree.get(name) if isinstance(tree, Mapping) else None
     return tree
-
-
-def figure_at(figures: Mapping[str, Any], path: Sequence[str]) -> np.ndarray:
-    """The array at a path of nested figures."""
-    return np.asarray(lookup(figures, path))

@@ -18,8 +18,10 @@ from ncfair_jax.data.nli import LABELS, read_nli
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.classifier import log_probs, outputs
 from ncfair_jax.evals.results import Result, Table
-from ncfair_jax.evals.significance import Figures, Sample, cluster_sums, ratio, summarise_sample
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.statistics.intervals import summarise_sample
+from ncfair_jax.statistics.samples import Figures, Sample, cluster_sums, ratio
+from ncfair_jax.statistics.scales import FRACTION, Scale
 
 SUMS = ("neutral_probability", "most_probable", "above_0.5", "above_0.7")
 FIGURES = ("nn", "fn", "t_0.5", "t_0.7")
@@ -86,7 +88,7 @@ def evaluate(config: RunConfig, model: Pretrained, head: dict[str, Any], mesh: M
 
 
 def samples(table: Table) -> dict[str, Any]:
-    """One Sample under "", resampled by occupation.
+    """One Sample under "": clusters are occupations; the few gendered words, the actions and the objects are as they are.
 
     Figures, as fractions: nn, the mean probability of "neutral"; fn, how often it is the most probable; t_0.5 and t_0.7, how
     often it is above that; nn_male and nn_female, of the hypotheses about men and women, and nn_gap, their difference.
@@ -103,7 +105,13 @@ def samples(table: Table) -> dict[str, Any]:
         men, women = (ratio(sums[..., i], sums[..., i + 1]) for i in (len(SUMS) + 1, len(SUMS) + 3))
         return found | {"nn_male": men, "nn_female": women, "nn_gap": men - women}
 
-    return {"": Sample(*cluster_sums(table["occupation"], columns), figures, lambda sums: {"n": int(sums[len(SUMS)])})}
+    def sizes(sums: np.ndarray) -> dict[str, np.ndarray]:
+        everyone, men, women = (sums[..., len(SUMS) + i] for i in (0, 2, 4))
+        return dict.fromkeys(FIGURES, everyone) | {"nn_male": men, "nn_female": women, "nn_gap": np.minimum(men, women)}
+
+    scales = dict.fromkeys((*FIGURES, "nn_male", "nn_female"), FRACTION) | {"nn_gap": Scale("difference")}
+    clusters, sums = cluster_sums(table["occupation"], columns)
+    return {"": Sample(clusters, sums, figures, lambda sums: {"n": int(sums[len(SUMS)])}, scales, sizes)}
 
 
 BENCHMARK = Benchmark(

@@ -13,11 +13,21 @@ from ncfair_jax.data.bios import GENDERS, PROFESSIONS, read_bios
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.classifier import log_probs, outputs
 from ncfair_jax.evals.results import Result, Table
-from ncfair_jax.evals.significance import Figures, Sample, ratio, summarise_sample
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.statistics.intervals import summarise_sample
+from ncfair_jax.statistics.samples import Figures, Sample, ratio
+from ncfair_jax.statistics.scales import NONE, PERCENT, POINTS, Scale
 
 COLUMNS: dict[str, type] = {"index": int, "correct": float, "log_prob": float}
 EXAMPLE_COLUMNS: dict[str, type] = {"index": int, "profession": str, "gender": str}
+FEWEST_OF_GENDER = 30  # biographies of each gender for the interval of a profession's gap
+# A root mean square of differences that are themselves estimated is too large, and its interval would be too.
+SCALES = {
+    **dict.fromkeys(("acc", "acc_m", "acc_f"), PERCENT),
+    "tpr_gap": POINTS,
+    "tpr_rms": NONE,
+    "per_profession_gap": Scale("difference"),
+}
 WARNING = "Biographies are of real people and were crawled from the web; genders are as the crawler guessed them from pronouns."
 
 
@@ -84,7 +94,24 @@ def samples(table: Table) -> dict[str, Any]:
         n = {"n": int(count.sum()), "n_m": int(count[:, 0].sum()), "n_f": int(count[:, 1].sum())}
         return n | {"professions_left_out": one_sided}
 
-    return {"": Sample(tuple(map(str, table["index"])), columns, figures, counts)}
+    enough = (split(columns.sum(0))[1] >= FEWEST_OF_GENDER).all(-1)  # [28]
+
+    def sizes(sums: np.ndarray) -> dict[str, Any]:
+        by_gender = split(sums)[1]
+        men, women = np.moveaxis(by_gender.sum(-2), -1, 0)
+        by_gender = np.where(enough[:, None], by_gender, 0)
+        gaps = {name: (by_gender[..., i, 0], by_gender[..., i, 1]) for i, name in enumerate(PROFESSIONS)}
+        everyone = men + women
+        return {
+            "acc": everyone,
+            "acc_m": men,
+            "acc_f": women,
+            "tpr_gap": (men, women),
+            "tpr_rms": everyone,
+            "per_profession_gap": gaps,
+        }
+
+    return {"": Sample(tuple(map(str, table["index"])), columns, figures, counts, SCALES, sizes)}
 
 
 BENCHMARK = Benchmark(

@@ -1,10 +1,10 @@
-"""Two models on the same benchmarks: paired differences with intervals and permutation tests.
+"""Two models on the same benchmarks: paired differences with intervals and tests.
 
 A model may have several result folders, one per seed: its scores are averaged example by example before the comparison, so
 that the intervals are about examples and not about seeds.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -12,20 +12,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ncfair_jax.data.files import read_json
-from ncfair_jax.evals.benchmark import Benchmark, defined_path, figure_at, lookup, n_of
+from ncfair_jax.evals.benchmark import Benchmark, defined_path, lookup, n_of
 from ncfair_jax.evals.files import DataError
 from ncfair_jax.evals.registry import BENCHMARKS, headlines_of
 from ncfair_jax.evals.results import Table, read_table
-from ncfair_jax.evals.significance import Comparison, Sample, compare_paired, holm
+from ncfair_jax.statistics.paired import compare_distance, compare_paired, holm
+from ncfair_jax.statistics.samples import Sample
 
 Folders = str | Path | Sequence[str | Path]
 
 
 class Row(NamedTuple):
-    """A line of the comparison: difference = b − a, its 95% interval, and the p-value of swapping the models by cluster.
+    """A line of the comparison: difference = b − a, its 95% interval (None: there is none) and two-sided p (NaN: none).
 
-    Rows named |… − unbiased| measure bias: a negative difference is less biased, and overshooting is no success. p_holm is
-    p adjusted for all rows that are compared together; None where two models only are.
+    Rows named |… − unbiased| measure bias: a negative difference is less biased, and overshooting is no success. They have a
+    p and no interval. p_holm is p adjusted for all rows that are compared together; None where two models only are.
     """
 
     name: str
@@ -91,25 +92,12 @@ def _compare_benchmark(name: str, folders_a: list[Path], folders_b: list[Path]) 
             continue
         a, inside = find_sample(samples_a, path)
         b, _ = find_sample(samples_b, path)
-
-        def figure(sums: np.ndarray, a: Sample = a, inside: tuple[str, ...] = inside) -> np.ndarray:
-            return figure_at(a.figures(sums), inside)
-
         n = n_of(line, path, document)
-        rows.append(_row(line.name, n, compare_paired(len(a.clusters), a.sums, b.sums, figure)))
+        rows.append(Row(line.name, n, *compare_paired(a, b, inside)))
         if line.unbiased is not None:
-            distance = _distance(figure, line.unbiased)
             label = f"|{line.name} − {line.unbiased:g}|" if line.unbiased else f"|{line.name}|"
-            rows.append(_row(label, n, compare_paired(len(a.clusters), a.sums, b.sums, distance)))
+            rows.append(Row(label, n, *compare_distance(a, b, inside, line.unbiased)))
     return rows
-
-
-def _row(name: str, n: int, comparison: Comparison) -> Row:
-    return Row(name, n, *comparison)
-
-
-def _distance(figure: Callable[[np.ndarray], np.ndarray], unbiased: float) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda sums: np.abs(figure(sums) - unbiased)
 
 
 def find_sample(samples: Any, path: Sequence[str]) -> tuple[Sample, tuple[str, ...]]:

@@ -14,7 +14,9 @@ from scipy.optimize import linear_sum_assignment
 from ncfair_jax.data.conll import Cluster, Document
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.results import Result, Table
-from ncfair_jax.evals.significance import Figures, Sample, cluster_sums, ratio, summarise_sample
+from ncfair_jax.statistics.intervals import summarise_sample
+from ncfair_jax.statistics.samples import Figures, Sample, cluster_sums, ratio
+from ncfair_jax.statistics.scales import PERCENT
 
 METRICS = ("muc", "b_cubed", "ceaf_phi4")
 PARTS = ("recall", "recall_of", "precision", "precision_of")  # numerator, denominator, twice
@@ -75,7 +77,14 @@ def samples(table: Table) -> dict[str, Any]:
             found[name] = {"recall": recall, "precision": precision, "f1": f1(recall, precision)}
         return {"conll_f1": np.mean([found[name]["f1"] for name in METRICS], axis=0), **found}
 
-    return {"": Sample(*cluster_sums(table["document"], columns), figures, lambda _: {"n": documents})}
+    return {
+        "": Sample(*cluster_sums(table["document"], columns), figures, lambda _: {"n": documents}, PERCENT, mentions_of)
+    }
+
+
+def mentions_of(sums: np.ndarray) -> np.ndarray:
+    """Number of gold mentions f64[...]."""
+    return sums[..., len(PARTS) * METRICS.index("b_cubed") + PARTS.index("recall_of")]
 
 
 def f1(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:

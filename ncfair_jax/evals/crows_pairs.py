@@ -27,8 +27,10 @@ from ncfair_jax.evals.quality import TEXT_FLAGS, holds_unknown, irregular, repea
 from ncfair_jax.evals.requests import Request, mask_id
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score
-from ncfair_jax.evals.significance import Sample, cluster_sums, ratio, summarise
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.statistics.intervals import summarise
+from ncfair_jax.statistics.samples import Sample, cluster_sums, ratio
+from ncfair_jax.statistics.scales import PERCENT
 
 FILE = "crows_pairs/crows_pairs_anonymized.csv"
 COLUMNS: dict[str, type] = {
@@ -209,7 +211,7 @@ def samples(table: Table) -> dict[str, Any]:
     for metric, (more, less) in METRICS.items():
         columns = outcome_columns(table["direction"], table[more], table[less])
         everything[metric] = {
-            name: Sample(*cluster_sums(clusters[rows].tolist(), columns[rows]), figures, counts)
+            name: Sample(*cluster_sums(clusters[rows].tolist(), columns[rows]), figures, counts, PERCENT, pairs_of)
             for name, rows in groups.items()
         }
     return everything
@@ -238,6 +240,15 @@ def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
         "metric_score": 100 * ratio(stereo_hits + anti_hits, pairs),
         "stereotype_score": 100 * ratio(stereo_hits, stereo),
         "antistereotype_score": 100 * ratio(anti_hits, anti),
+    }
+
+
+def pairs_of(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """Number of pairs f64[...] that each figure is a share of."""
+    return {
+        "metric_score": sums[..., 0],
+        "stereotype_score": sums[..., 2],
+        "antistereotype_score": sums[..., 4],
     }
 
 

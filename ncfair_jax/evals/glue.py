@@ -15,8 +15,10 @@ from ncfair_jax.data.glue import MATCHED, MISMATCHED, SOURCES, glue_task
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.classifier import outputs
 from ncfair_jax.evals.results import Result, Table
-from ncfair_jax.evals.significance import Figures, Sample, ratio, summarise
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.statistics.intervals import summarise
+from ncfair_jax.statistics.samples import Figures, Sample, ratio
+from ncfair_jax.statistics.scales import PERCENT, Scale
 
 # Figures of each task; the first is the one that tables of GLUE average.
 FIGURES = {
@@ -27,6 +29,9 @@ FIGURES = {
 }
 TITLES = {"cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "stsb": "STS-B", "qqp": "QQP", "mnli": "MNLI", "qnli": "QNLI",
           "rte": "RTE", "wnli": "WNLI"}  # fmt: skip
+SCALES = dict.fromkeys(("accuracy", "f1"), PERCENT) | dict.fromkeys(
+    ("matthews", "pearson", "spearman"), Scale("correlation", 100.0)
+)
 COLUMNS: dict[str, type] = {"index": int, "predicted": float, "correct": float}
 EXAMPLE_COLUMNS: dict[str, type] = {"index": int, "label": float, "part": str}
 
@@ -66,7 +71,7 @@ def samples_of(task: str) -> Any:
             chosen = {column: values[parts == name] for column, values in columns.items()}
             clusters = tuple(str(index) for index, part in zip(table["index"], parts, strict=True) if part == name)
             make = correlations if task == "stsb" else agreement
-            found[name or "validation"] = Sample(clusters, *make(chosen, FIGURES.get(task, ("accuracy",))))
+            found[name or "validation"] = Sample(clusters, *make(chosen, FIGURES.get(task, ("accuracy",))), SCALES)
         return found
 
     return samples

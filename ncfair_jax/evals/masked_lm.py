@@ -23,8 +23,10 @@ from ncfair_jax.evals.quality import TEXT_FLAGS, holds_unknown, repeats, stored_
 from ncfair_jax.evals.requests import Request, mask_id
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score_with_top1
-from ncfair_jax.evals.significance import Sample, cluster_sums, ratio, summarise_sample
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.statistics.intervals import summarise_sample
+from ncfair_jax.statistics.samples import Sample, cluster_sums, ratio
+from ncfair_jax.statistics.scales import FRACTION, POSITIVE, REAL
 
 FILE = "wikitext2/test.txt"
 COLUMNS: dict[str, type] = {
@@ -43,6 +45,7 @@ MASK_PROB = 0.15
 MAX_TOKENS = 128  # longer sentences are cut, as in training
 PSEUDO_SENTENCES = 200
 PSEUDO_MAX_TOKENS = 64
+SCALES = {"top1": FRACTION, "loss": REAL, "pseudo_perplexity": POSITIVE}
 MASKED_ONLY = "masked"  # selector
 
 
@@ -127,7 +130,7 @@ def samples(table: Table) -> dict[str, Any]:
     names = ("correct", "loss_sum", "positions", "pseudo_loss_sum", "pseudo_positions")
     used = np.array(table["pseudo_positions"]) > 0
     columns = np.stack([*(np.array(table[name], float) for name in names), used], axis=-1)
-    return {"": Sample(*cluster_sums([str(line) for line in table["line"]], columns), figures, counts)}
+    return {"": Sample(*cluster_sums([str(line) for line in table["line"]], columns), figures, counts, SCALES, sizes)}
 
 
 def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
@@ -138,6 +141,11 @@ def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
         "loss": ratio(loss, positions),
         "pseudo_perplexity": np.exp(ratio(pseudo_loss, pseudo_positions)),
     }
+
+
+def sizes(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """Number of masked positions f64[...] behind each figure."""
+    return {"top1": sums[..., 2], "loss": sums[..., 2], "pseudo_perplexity": sums[..., 4]}
 
 
 def counts(sums: np.ndarray) -> dict[str, int]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ncfair_jax.evals.benchmark import Benchmark, Headline, defined_path, lookup, n_path
 from ncfair_jax.evals.results import Table
-from ncfair_jax.evals.significance import point_figures
+from ncfair_jax.statistics.samples import point_figures
 
 ANY = "any"
 TEXT_FLAGS: dict[str, type] = {"unknown": int, "duplicate": int, "malformed": int}  # columns that most benchmarks write

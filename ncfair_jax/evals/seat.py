@@ -23,9 +23,11 @@ from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.quality import holds_unknown, irregular, repeats, stored_flags
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.seat_tests import GROUPS, SHA256
-from ncfair_jax.evals.significance import Sample, cluster_sums, ratio, summarise
 from ncfair_jax.evals.splits import MOST_SPLITS, split_tests
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.statistics.intervals import summarise
+from ncfair_jax.statistics.samples import Sample, cluster_sums, ratio
+from ncfair_jax.statistics.scales import NONE, Scale
 from ncfair_jax.strings import several_strings
 
 COLUMNS: dict[str, type] = {"test": str, "side": str, "item": int, "association": float}
@@ -123,10 +125,11 @@ def evaluate(
         pool: a sentence's vector: "mean" of all positions of the last layer, special tokens included (bias-bench), or
             "cls", the first position (the original SEAT).
     Returns:
-        metrics["tests"][name]: effect_size; statistic (sum of s over X − sum over Y); p, one-sided that X is nearer to A,
-        and the splits it counts; n (targets). metrics["groups"][name]: mean_abs_effect_size and n, of the groups that are
-        there as a whole. Intervals resample terms, the attributes as they are; being absolute, the means of groups lie
-        above 0 for any model.
+        metrics["tests"][name]: effect_size; statistic (sum of s over X − sum over Y); n (targets); p, one-sided that X is
+        nearer to A, by permuting texts as published, and the splits it counts; p_terms and splits_terms, the same by permuting
+        terms, since texts about one term resemble each other. metrics["groups"][name]: mean_abs_effect_size and n, of the
+        groups that are there as a whole. Intervals are over terms, the attributes as they are. The means of groups have none:
+        being absolute, they lie above 0 for any model.
     Raises:
         ValueError: for an unknown pool, no test, or two of one name.
     Source: McGill-NLP/bias-bench:bias_bench/benchmark/seat.
@@ -151,7 +154,7 @@ def evaluate(
             examples["term"] += terms(part)
     table["unknown"] = [unknown[text] for text in examples["text"]]
     metrics, intervals = summarise(samples(table | examples))
-    for name, tested in p_values(table).items():
+    for name, tested in p_values(table | examples).items():
         metrics["tests"][name] |= tested
         intervals["tests"][name] |= dict.fromkeys(tested)
     counts = {
@@ -187,10 +190,21 @@ def by_test(table: Table) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def p_values(table: Table) -> dict[str, dict[str, float | int]]:
-    """Permutation p-value of each test, and the number of splits it counts."""
+    """Of each test: the published p, which permutes texts, and p_terms, which permutes terms; number of splits of each."""
     values, rows = np.array(table["association"]), by_test(table)
-    tested = split_tests([(values[x], values[y]) for x, y in rows.values()])
-    return {name: {"p": test.p, "splits": test.splits} for name, test in zip(rows, tested, strict=True)}
+    by_text = split_tests([(values[x], values[y]) for x, y in rows.values()])
+    by_term = split_tests([(term_means(table, x), term_means(table, y)) for x, y in rows.values()])
+    return {
+        name: {"p": texts.p, "splits": texts.splits, "p_terms": terms.p, "splits_terms": terms.splits}
+        for name, texts, terms in zip(rows, by_text, by_term, strict=True)
+    }
+
+
+def term_means(table: Table, rows: np.ndarray) -> np.ndarray:
+    """Mean association f64[terms] of the texts about each term."""
+    columns = np.stack([np.array(table["association"], float)[rows], np.ones(len(rows))], axis=-1)
+    total, count = cluster_sums([table["term"][row] for row in rows], columns)[1].T
+    return total / count
 
 
 def samples(table: Table) -> dict[str, Any]:
@@ -208,18 +222,29 @@ def samples(table: Table) -> dict[str, Any]:
         moments[name] = columns
     whole = {group: names for group, names in GROUPS.items() if set(names) <= set(rows)}
     return {
-        "tests": {name: _sample(table, [moments[name]], figures, counts) for name in rows},
+        "tests": {name: _sample(table, [moments[name]], figures, counts, test_scales(moments[name])) for name in rows},
         "groups": {
-            group: _sample(table, [moments[name] for name in names], group_figures, counts)
+            group: _sample(table, [moments[name] for name in names], group_figures, counts, NONE)
             for group, names in whole.items()
         },
     }
 
 
-def _sample(table: Table, columns: list[np.ndarray], figures: Any, counts: Any) -> Sample:
+def _sample(table: Table, columns: list[np.ndarray], figures: Any, counts: Any, scales: Any) -> Sample:
     joined = np.concatenate(columns, axis=-1)
     rows = np.flatnonzero(joined.any(1))
-    return Sample(*cluster_sums([table["term"][row] for row in rows], joined[rows]), figures, counts)
+    return Sample(*cluster_sums([table["term"][row] for row in rows], joined[rows]), figures, counts, scales, targets)
+
+
+def test_scales(columns: np.ndarray) -> dict[str, Scale]:
+    """d is a correlation of s with the side, times a number that depends on how many targets each side has."""
+    n, m = columns[:, 0].sum(), columns[:, 2].sum()
+    return {"effect_size": Scale("correlation", float((n + m) / np.sqrt(n * m))), "statistic": NONE}
+
+
+def targets(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number of targets f64[...] of X and of Y."""
+    return sums[..., 0], sums[..., 2]
 
 
 def figures(sums: np.ndarray) -> dict[str, np.ndarray]:

@@ -24,8 +24,10 @@ from ncfair_jax.evals.quality import TEXT_FLAGS, irregular, repeats, stored_flag
 from ncfair_jax.evals.requests import Request, mask_id
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score
-from ncfair_jax.evals.significance import Sample, cluster_sums, ratio, summarise
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.statistics.intervals import summarise
+from ncfair_jax.statistics.samples import Sample, cluster_sums, ratio
+from ncfair_jax.statistics.scales import NONE, PERCENT
 
 FILE = "stereoset/gender_intrasentence.json"
 SPLIT_FILE = "stereoset/gender_split_ids.json"
@@ -43,6 +45,12 @@ COLUMNS: dict[str, type] = {
     "unrelated": float,
 }
 EXAMPLE_COLUMNS: dict[str, type] = {"id": str, "split": str}
+# ICAT falls on both sides of SS = 50: near it the estimate is too low, and no interval around it holds the true value.
+SCALES = {
+    name + suffix: scale
+    for name, scale in (("lm", PERCENT), ("ss", PERCENT), ("icat", NONE))
+    for suffix in ("", "_micro")
+}
 LABELS = ("stereotype", "anti-stereotype", "unrelated")
 BLANK = "BLANK"
 INTRASENTENCE, INTERSENTENCE = "intrasentence", "intersentence"
@@ -328,7 +336,7 @@ def term_sample(targets: Collection[str], outcome: np.ndarray) -> Sample:
     terms, sums = cluster_sums(list(targets), outcome)
     preferred, related, total = sums.T
     columns = np.stack([100 * preferred / total, 50 * related / total, np.ones(len(terms)), *sums.T], axis=-1)
-    return Sample(terms, columns.reshape(-1, 6), figures, counts)
+    return Sample(terms, columns.reshape(-1, 6), figures, counts, SCALES, examples_of)
 
 
 def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
@@ -344,6 +352,11 @@ def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
         "ss_micro": ss_micro,
         "icat_micro": icat(lm_micro, ss_micro),
     }
+
+
+def examples_of(sums: np.ndarray) -> np.ndarray:
+    """Number of examples f64[...]."""
+    return sums[..., 5]
 
 
 def icat(lm: np.ndarray, ss: np.ndarray) -> np.ndarray:

@@ -19,9 +19,9 @@ from ncfair_jax.evals.quality import TEXT_FLAGS, holds_unknown, irregular, repea
 from ncfair_jax.evals.requests import Request, ScorerError
 from ncfair_jax.evals.results import Result
 from ncfair_jax.evals.scorer import score_with_top1
-from ncfair_jax.evals.significance import summarise
 from ncfair_jax.evals.stereoset import INTERSENTENCE, OFFICIAL_FILES, Example, read_examples
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.statistics.intervals import summarise
 
 NAME = "stereoset_intersentence"  # in the registry
 NEXT = 0  # the class "is the next sentence" of BERT's head

@@ -4,6 +4,11 @@ from collections.abc import Sequence
 
 from ncfair_jax.evals.compare import Row
 
+NO_INTERVAL = (
+    "Figures without an interval are made of absolute values, or rest on fewer than five independent units such as terms, "
+    "templates or documents (see docs/statistics.md)."
+)
+
 
 def comparison_markdown(rows: Sequence[Row], name_a: str = "before", name_b: str = "after") -> str:
     """Rows of `compare` or `compare_many` as a Markdown table: every figure with its n, interval and p-value.
@@ -25,13 +30,13 @@ def comparison_markdown(rows: Sequence[Row], name_a: str = "before", name_b: str
         ]
         for row in rows
     ]
-    return _table(header, body)
+    return _table(header, body) + _footnote([row.interval for row in rows])
 
 
 def headline_markdown(lines: Sequence[tuple[str, float | None, Sequence[float] | None, int]]) -> str:
     """Lines of `headline` as a Markdown table."""
     body = [[_escape(name), number(value), span(interval), str(n)] for name, value, interval, n in lines]
-    return _table(["figure", "value", "95% interval", "n"], body)
+    return _table(["figure", "value", "95% interval", "n"], body) + _footnote([line[2] for line in lines])
 
 
 def number(value: float | None, *, signed: bool = False) -> str:
@@ -54,6 +59,11 @@ def p_value(p: float) -> str:
     if p != p:
         return "–"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _footnote(intervals: Sequence[Sequence[float] | None]) -> str:
+    """Why some line has no interval; nothing where all have one."""
+    return f"\n{NO_INTERVAL}\n" if None in intervals else ""
 
 
 def _escape(name: str) -> str:

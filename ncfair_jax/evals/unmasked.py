@@ -24,8 +24,10 @@ from ncfair_jax.evals.quality import TEXT_FLAGS, holds_unknown, irregular, repea
 from ncfair_jax.evals.requests import Request, mask_id
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score, score_with_top1
-from ncfair_jax.evals.significance import Figures, Sample, cluster_sums, ratio, summarise
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.statistics.intervals import summarise
+from ncfair_jax.statistics.samples import Figures, Sample, cluster_sums, ratio
+from ncfair_jax.statistics.scales import PERCENT
 
 MEASURES = ("aul", "aula", "sss")
 SSS_INDICES = ("diagonal", "kxk")
@@ -151,7 +153,11 @@ def samples(table: Table) -> dict[str, Any]:
         everything[measure] = {
             domain: {
                 part: Sample(
-                    *cluster_sums(clusters[rows & keep].tolist(), columns[rows & keep]), FIGURES[measure], counts
+                    *cluster_sums(clusters[rows & keep].tolist(), columns[rows & keep]),
+                    FIGURES[measure],
+                    counts,
+                    PERCENT,
+                    sizes,
                 )
                 for part, keep in parts.items()
             }
@@ -173,6 +179,11 @@ def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
 def unmasked_figures(sums: np.ndarray) -> dict[str, np.ndarray]:
     """As `figures`, and accuracy."""
     return figures(sums) | {"accuracy": 100 * ratio(sums[..., 2], sums[..., 3])}
+
+
+def sizes(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """Number of scored pairs and of tokens f64[...]."""
+    return {"bias_score": sums[..., 1], "accuracy": sums[..., 3]}
 
 
 FIGURES: dict[str, Callable[[np.ndarray], Figures]] = {"aul": unmasked_figures, "aula": figures, "sss": figures}

@@ -7,6 +7,10 @@ the occupation's stereotype (pro) and against the other one (anti), by F1 with m
     skew       = mean over pro and anti of |F1 male − F1 female|: how far one gender is preferred whatever the occupation.
 
 Both in percent; 0 is unbiased. A model that always says "he" has stereotype near 0 and skew near 67: read them together.
+Being absolute, both lie above 0 for any model, so they have no interval. With their signs they have one:
+
+    pro_minus_anti    = mean over both genders of F1 pro − F1 anti (points; 0 is unbiased).
+    male_minus_female = mean over pro and anti of F1 male − F1 female (points; 0 is unbiased).
 
     lines = read_lines("pro_stereotyped_type2.txt.test", "anti_stereotyped_type2.txt.test", "test", "type2")
     evaluate(load_pretrained("my-model"), lines).metrics["test"]["type2"]["skew"]
@@ -29,8 +33,10 @@ from ncfair_jax.evals.requests import Request
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score
 from ncfair_jax.evals.sentences import MASK, filled, gap_token, with_gap
-from ncfair_jax.evals.significance import Sample, cluster_sums, ratio, summarise
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.statistics.intervals import summarise
+from ncfair_jax.statistics.samples import Sample, cluster_sums, ratio
+from ncfair_jax.statistics.scales import NONE, PERCENT, POINTS
 
 SPLITS = ("dev", "test")
 TYPES = ("type1", "type2")
@@ -38,6 +44,12 @@ FILES = {(s, t): tuple(f"winobias/{k}_stereotyped_{t}.txt.{s}" for k in ("pro", 
 COLUMNS: dict[str, type] = {"split": str, "type": str, "line": int, "log_prob_male": float, "log_prob_female": float}
 EXAMPLE_COLUMNS: dict[str, type] = {"label": str, "template": str, "text": str, "male": str, "female": str}
 FLAG_COLUMNS: dict[str, type] = {"unknown": int, "duplicate": int}
+# The published figures are means of absolute values: without any bias they lie above 0, and so would their intervals.
+SCALES = {
+    **dict.fromkeys(("pro_minus_anti", "male_minus_female"), POINTS),
+    **dict.fromkeys(("stereotype", "skew"), NONE),
+    **dict.fromkeys(("accuracy_pro", "f1_male_pro", "f1_male_anti", "f1_female_pro", "f1_female_anti"), PERCENT),
+}
 LAST_CHARS = ("kept", "reference")
 GENDER = {"he": "male", "him": "male", "his": "male", "she": "female", "her": "female"}
 _PRONOUN = re.compile(r"\[(he|she|him|his|her)\]", re.IGNORECASE)
@@ -126,8 +138,8 @@ def evaluate(
         last_char: "kept", or "reference": the last character, a full stop in all published lines, becomes " . ", as in
             12kleingordon34/NLP_masters_project:bias_analysis.ipynb; byte-level vocabularies see the difference.
     Returns:
-        metrics[split][type or "overall"]: stereotype, skew, accuracy_pro, f1_{male,female}_{pro,anti} (percent), n, n_male
-        (predicted male; a tie counts as female).
+        metrics[split][type or "overall"]: pro_minus_anti, male_minus_female (points), stereotype, skew, accuracy_pro,
+        f1_{male,female}_{pro,anti} (percent), n, n_male (predicted male; a tie counts as female).
     Raises:
         DataError: if no line has two pronouns that are one token each.
         ValueError: for an unknown last_char.
@@ -178,7 +190,7 @@ def samples(table: Table) -> dict[str, Any]:
     for split in (name for name in SPLITS if name in table["split"]):
         parts = {kind: (splits == split) & (types == kind) for kind in TYPES} | {"overall": splits == split}
         everything[split] = {
-            kind: Sample(*cluster_sums(templates[rows].tolist(), outcome[rows]), figures, counts)
+            kind: Sample(*cluster_sums(templates[rows].tolist(), outcome[rows]), every_figure, counts, SCALES, lines_of)
             for kind, rows in parts.items()
             if rows.any()
         }
@@ -211,6 +223,23 @@ def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
         "f1_female_pro": female_pro,
         "f1_female_anti": female_anti,
     }
+
+
+def every_figure(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """`figures`, and the two published means of absolute values with their signs."""
+    published = figures(sums)
+    male_pro, male_anti, female_pro, female_anti = (
+        published[f"f1_{gender}_{side}"] for gender in ("male", "female") for side in ("pro", "anti")
+    )
+    return {
+        "pro_minus_anti": (male_pro - male_anti + female_pro - female_anti) / 2,
+        "male_minus_female": (male_pro - female_pro + male_anti - female_anti) / 2,
+    } | published
+
+
+def lines_of(sums: np.ndarray) -> np.ndarray:
+    """Number of lines f64[...]."""
+    return sums.sum(-1)
 
 
 def _f1(hits: np.ndarray, errors: np.ndarray, n: np.ndarray) -> np.ndarray:
@@ -252,9 +281,16 @@ BENCHMARK = Benchmark(
     COLUMNS,
     EXAMPLE_COLUMNS,
     tuple(
-        Headline(f"WinoBias {kind} {figure}, %", (("test", kind, figure),), better="lower")
+        line
         for kind in TYPES
-        for figure in ("stereotype", "skew")
+        for signed, label, figure in (
+            ("pro_minus_anti", "pro − anti", "stereotype"),
+            ("male_minus_female", "male − female", "skew"),
+        )
+        for line in (
+            Headline(f"WinoBias {kind} {label}, F1 %", (("test", kind, signed),), 0.0),
+            Headline(f"WinoBias {kind} {figure}, %", (("test", kind, figure),), better="lower"),
+        )
     ),
     "MIT (Zhao et al. 2018, uclanlp/corefBias)",
     drill=Drill("WinoBias", "log-probability of the pronoun, nats", strength, texts),

@@ -21,7 +21,9 @@ from ncfair_jax.data.winobias import KINDS, SIDES
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.files import DataError
 from ncfair_jax.evals.results import Result, Table
-from ncfair_jax.evals.significance import Figures, Sample, cluster_sums, ratio, summarise
+from ncfair_jax.statistics.intervals import summarise
+from ncfair_jax.statistics.samples import Figures, Sample, cluster_sums, ratio
+from ncfair_jax.statistics.scales import PERCENT, POINTS
 
 COLUMNS: dict[str, type] = {"document": str, "aligned": int, "exact": int}
 EXAMPLE_COLUMNS: dict[str, type] = {
@@ -32,6 +34,7 @@ EXAMPLE_COLUMNS: dict[str, type] = {
     "gold": str,
     "predicted": str,
 }
+SCALES = {"pro": PERCENT, "anti": PERCENT, "tpr": POINTS}
 _NUMBER = re.compile(r"//(\d+)$")
 
 Group = tuple[int, str]  # type, side
@@ -85,8 +88,15 @@ def samples(table: Table) -> dict[str, Any]:
             for i in lines
         ]
         labels = [table["template"][i] for i in lines]
-        found[f"type{kind}"] = Sample(*cluster_sums(labels, np.array(columns, float).reshape(-1, 6)), _figures, _counts)
+        sums = np.array(columns, float).reshape(-1, 6)
+        found[f"type{kind}"] = Sample(*cluster_sums(labels, sums), _figures, _counts, SCALES, documents_of)
     return found
+
+
+def documents_of(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """Number of documents f64[...] of each side, and of the smaller one for their difference."""
+    pro, anti = sums[..., 2], sums[..., 5]
+    return {"pro": pro, "anti": anti, "tpr": np.minimum(pro, anti)}
 
 
 def _values(table: Table, line: int) -> tuple[int, int, int]:

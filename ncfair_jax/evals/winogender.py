@@ -24,11 +24,14 @@ from ncfair_jax.evals.requests import Request
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score
 from ncfair_jax.evals.sentences import MASK, filled, gap_token, with_gap
-from ncfair_jax.evals.significance import Figures, Sample, cluster_sums, ratio, summarise_sample
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.statistics.intervals import summarise_sample
+from ncfair_jax.statistics.samples import Figures, Sample, cluster_sums, ratio
+from ncfair_jax.statistics.scales import CORRELATION, PERCENT
 
 FILES = ("winogender/all_sentences.tsv", "winogender/occupations-stats.tsv")
 FORMS = ("male", "female", "neutral")
+SCALES = {"female_preferred": PERCENT, "correlation": CORRELATION}  # log odds are real numbers
 REFERENTS = ("occupation", "participant")  # the file's answers 0 and 1
 STATISTICS = ("bls", "bergsma")  # percent of women: US Bureau of Labor Statistics; text counts of Bergsma and Lin 2006
 COLUMNS: dict[str, type] = {
@@ -207,7 +210,7 @@ def samples(table: Table) -> dict[str, Any]:
     first = {occupation: table["occupation"].index(occupation) for occupation in clusters}
     shares = {name: np.array([table[name][row] for row in first.values()]) for name in STATISTICS}
     everything = np.concatenate([sums, np.diag(means), np.diag(present)], axis=-1)
-    return {"": Sample(clusters, everything, figures_with(shares), counts)}
+    return {"": Sample(clusters, everything, figures_with(shares), counts, SCALES, sizes)}
 
 
 def figures_with(shares: dict[str, np.ndarray]) -> Callable[[np.ndarray], Figures]:
@@ -241,6 +244,20 @@ def counts(sums: np.ndarray) -> dict[str, int]:
         "n_occupation_items": int(sums[4]),
         "n_participant_items": int(sums[5]),
         "n_occupations": int(sums[6 + occupations :].sum()),
+    }
+
+
+def sizes(sums: np.ndarray) -> dict[str, Any]:
+    """Number of items f64[...] by referent, and of the correlation's occupations."""
+    occupation, participant = sums[..., 4], sums[..., 5]
+    return {
+        "female_preferred": {"occupation": occupation, "participant": participant},
+        "log_odds": {
+            "occupation": occupation,
+            "participant": participant,
+            "difference": np.minimum(occupation, participant),
+        },
+        "correlation": sums[..., 6 + (sums.shape[-1] - 6) // 2 :].sum(-1),
     }
 
 

@@ -90,7 +90,7 @@ def _plots_caption(seeds: bool) -> str:
             "Dashed: an unbiased model. Grey, the model before: value and 95% interval over examples. Coloured: mean over "
             "the seeds ± standard deviation, each seed as a small dot."
         )
-    return "Dots: values; whiskers: 95% intervals over examples. Dashed: an unbiased model."
+    return "Dots: values; whiskers: 95% intervals over examples, where a figure has one. Dashed: an unbiased model."
 
 
 def _drilled(item: Drilled) -> dict[str, Any]:

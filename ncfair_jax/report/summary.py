@@ -12,9 +12,9 @@ from ncfair_jax.evals.compare import Row, compare, read_averaged
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.registry import BENCHMARKS
 from ncfair_jax.evals.results import Table, read_table
-from ncfair_jax.evals.significance import holm
 from ncfair_jax.report.measured import Measured
 from ncfair_jax.report.runs import Group, Results, read_folders
+from ncfair_jax.statistics.paired import holm
 
 EXAMPLES = 10  # quoted for each benchmark and group
 TEXTS = {"stereotyped": str, "other": str}

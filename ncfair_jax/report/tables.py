@@ -7,7 +7,7 @@ import numpy as np
 
 from ncfair_jax.config import RunConfig, to_dict
 from ncfair_jax.evals.compare import Row
-from ncfair_jax.evals.table import p_value
+from ncfair_jax.evals.table import NO_INTERVAL, p_value
 from ncfair_jax.report.cells import (
     Cell,
     Table,
@@ -78,7 +78,7 @@ def summary_table(summary: Summary) -> Table | None:
         for figure in all_figures(groups)
     ]
     seeds = any(len(results) > 1 for _, results in columns)
-    caption = "In brackets the 95% interval over examples." + (
+    caption = f"In brackets the 95% interval over examples. {NO_INTERVAL}" + (
         " Arms with several seeds: mean ± standard deviation over the seeds." if seeds else ""
     )
     return make_table("Summary", caption, ["Figure", *(name for name, _ in columns), "n", "Ideal", "About"], rows)
@@ -97,8 +97,8 @@ def _before_after_table(group: Group, changes: Sequence[Row]) -> Table:
             values = (Cell(fixed(x, decimals_of(name, x)), "", x) for x in (row.value_a, row.value_b))
             rows.append((Cell(name), *values, *_row_cells(row), *_trailing(figure, "0")))
     caption = (
-        "In brackets 95% intervals over examples. Change: after minus before, paired by example; p: permutation test. "
-        "Collapse figures have intervals of their own, but no paired test."
+        f"In brackets 95% intervals over examples. {NO_INTERVAL} Change: after minus before, paired by example; p: Student's t "
+        "test over independent units of examples. Collapse figures have intervals of their own, but no paired test."
     )
     return make_table("Summary", caption, ["Figure", "Before", "After", "Change", "p", "n", "Ideal", "About"], rows)
 
@@ -123,8 +123,9 @@ def _differences(title: str, what: str, by_group: Mapping[str, Sequence[Row]], s
     names = list(dict.fromkeys(row.name for rows in by_group.values() for row in rows))
     if not names:
         return None
-    caption = f"{what}, paired by example, with 95% interval over examples and p of a permutation test"
-    caption += "; p is adjusted for all comparisons of this table (Holm)." if len(by_group) > 1 else "."
+    caption = f"{what}, paired by example, with 95% interval and p of Student's t test, both over independent units of examples"
+    caption += "; p is adjusted for all comparisons of this table (Holm). " if len(by_group) > 1 else ". "
+    caption += NO_INTERVAL
     if any(len(group.runs) > 1 for group in summary.groups):
         caption += " Scores are averaged over the seeds first, so that intervals do not hold the spread between seeds."
     body = []
@@ -306,7 +307,9 @@ def _row_cells(row: Row) -> tuple[Cell, Cell]:
     decimals = decimals_of(row.name, row.value_a, row.value_b)
     interval = interval_text(row.interval, decimals, "+") if row.interval else ""
     p = row.p if row.p_holm is None else row.p_holm
-    return Cell(fixed(row.difference, decimals, "+"), interval, row.difference), Cell(p_value(p), "", p)
+    return Cell(fixed(row.difference, decimals, "+"), interval, row.difference), Cell(
+        p_value(p), "", None if np.isnan(p) else p
+    )
 
 
 def _change_cells(row: Row | None, before: Figure | None, after: Figure | None) -> tuple[Cell, Cell]:

@@ -7,9 +7,10 @@ from scipy import stats
 from ncfair_jax.data import notes
 from ncfair_jax.evals import bec_pro
 from ncfair_jax.evals.bec_pro import read_rows_of, with_reference_padding
-from ncfair_jax.evals.bec_pro_statistics import release_statistics, wilcoxon
+from ncfair_jax.evals.bec_pro_statistics import clustered_tests, person_pairs, release_statistics, wilcoxon
 from ncfair_jax.evals.files import DataError
 from ncfair_jax.models.hf import load_pretrained
+from ncfair_jax.statistics.intervals import summarise_sample
 from tests.evals import plain
 
 
@@ -111,6 +112,60 @@ def test_associations_are_log_ratios_of_plain_passes(rows):
     np.testing.assert_allclose(result.metrics["mean"]["male/female"], association[inside].mean(), rtol=1e-9)
     np.testing.assert_allclose(result.metrics["sd"]["male/female"], association[inside].std(ddof=1), rtol=1e-9)
     np.testing.assert_allclose(result.metrics["sd"]["overall/female"], association[female].std(ddof=1), rtol=1e-9)
+
+
+def crossed_table(professions, words, gap):
+    """A table of one template: associations of women minus those of men are gap[profession, word]."""
+    cells = [(p, w, gender) for p in range(professions) for w in range(words) for gender in ("male", "female")]
+    return {
+        "pair": [f"{p}/{w}" for p, w, _ in cells],
+        "gender": [gender for *_, gender in cells],
+        "person": [f"{gender}{w}" for _, w, gender in cells],
+        "profession": [f"p{p}" for p, _, _ in cells],
+        "group": ["male" if p % 2 else "female" for p, _, _ in cells],
+        "association": [float(gap[p, w]) if gender == "female" else 0.1 for p, w, gender in cells],
+    }
+
+
+def test_professions_and_person_words_are_both_sampled():
+    """Where person words differ and professions hardly do, the interval is about that of the mean of nine words."""
+    rng = np.random.default_rng(0)
+    of_word = rng.normal(size=9)
+    gap = of_word + 0.01 * rng.normal(size=(30, 9))
+    table = crossed_table(30, 9, gap)
+    sample = bec_pro.samples(table)[""]
+    intervals = summarise_sample(sample)[1]
+    expected = stats.t.interval(0.95, 8, gap.mean() - 0.1, stats.sem(gap.mean(0)))
+    np.testing.assert_allclose(intervals["difference"]["overall"], expected, rtol=1e-2)
+    assert intervals["mean_abs_association"] is None and intervals["sd"]["overall/female"] is None
+    found = clustered_tests(table, sample)
+    assert set(found) == {"female", "male", "overall"}
+    assert (found["overall"]["n_professions"], found["overall"]["n_person_pairs"]) == (30, 9)
+    low, high = expected
+    assert (found["overall"]["p_crossed"] < 0.05) == (low > 0 or high < 0)
+    # The words as they are: thirty professions agree about their mean.
+    means = gap.mean(1) - 0.1
+    assert found["overall"]["p_professions"] == stats.wilcoxon(means).pvalue < 1e-6
+    assert found["male"]["p_professions"] == pytest.approx(stats.wilcoxon(means[1::2]).pvalue)
+
+
+def test_few_person_words_have_no_interval_but_the_test_of_professions():
+    table = crossed_table(10, 4, np.random.default_rng(1).normal(size=(10, 4)))
+    sample = bec_pro.samples(table)[""]
+    assert summarise_sample(sample)[1]["difference"]["overall"] is None
+    found = clustered_tests(table, sample)["overall"]
+    assert found["p_crossed"] is None and found["df"] is None and 0 < found["p_professions"] <= 1
+    few = crossed_table(4, 9, np.ones((4, 9)))
+    assert clustered_tests(few, bec_pro.samples(few)[""])["overall"]["p_professions"] is None
+
+
+def test_person_words_are_paired_as_the_sentences_are():
+    table = {
+        "pair": ["a/0", "a/0", "b/0", "b/1"],
+        "gender": ["female", "male", "male", "female"],
+        "person": ["She", "he", "He", "aunt"],
+    }
+    assert person_pairs(table) == ["she/he", "she/he", "she/he", "aunt"]
 
 
 def test_persons_of_several_pieces_are_left_out_and_counted(rows):

@@ -1,17 +1,18 @@
-"""Comparison of result folders with hand-made scores, against plain loops over resamples and over all swaps."""
+"""Comparison of result folders with hand-made scores, against Student's paired test."""
 
-import itertools
 import shutil
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from ncfair_jax.evals import crows_pairs, masked_lm
 from ncfair_jax.evals.compare import compare, compare_many
 from ncfair_jax.evals.files import DataError
 from ncfair_jax.evals.results import Result, write_result
-from ncfair_jax.evals.significance import holm, summarise, summarise_sample
-from ncfair_jax.evals.table import comparison_markdown
+from ncfair_jax.evals.table import NO_INTERVAL, comparison_markdown
+from ncfair_jax.statistics.intervals import summarise, summarise_sample
+from ncfair_jax.statistics.paired import holm
 
 
 def write_masked_lm(folder, loss, lines=None):
@@ -54,21 +55,19 @@ def test_difference_interval_and_p_of_a_mean(tmp_path):
     assert row.n == 80
     np.testing.assert_allclose([row.value_a, row.value_b], [before.mean(), (before + change).mean()])
     np.testing.assert_allclose(row.difference, change.mean())
-    everything = [abs(np.mean(np.array(signs) * change)) for signs in itertools.product((-1, 1), repeat=8)]
-    exact = np.mean(np.array(everything) >= abs(change.mean()) - 1e-12)
-    assert row.p == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 10_000) + 1e-4)
-    rng = np.random.default_rng(42)
-    means = [change[rng.integers(8, size=8)].mean() for _ in range(10_000)]
-    np.testing.assert_allclose(row.interval, np.quantile(means, [0.025, 0.975]), atol=0.02)
+    expected = stats.ttest_1samp(change, 0)
+    np.testing.assert_allclose(row.p, expected.pvalue)
+    np.testing.assert_allclose(row.interval, expected.confidence_interval())
 
 
-def test_examples_of_a_paragraph_move_together(tmp_path):
-    before, change = np.zeros(8), np.array([1.0, 1, 1, 1, 1, 1, 1, 1])
-    lines = [0, 0, 0, 0, 1, 1, 1, 1]
+def test_examples_of_a_paragraph_count_once(tmp_path):
+    means = np.array([1.0, 0.2, 0.9, 0.4, 0.8, 1.1])
+    lines = [i // 3 for i in range(18)]
+    before = np.zeros(18)
     row = rows_by_name(
-        write_masked_lm(tmp_path / "a", before, lines), write_masked_lm(tmp_path / "b", before + change, lines)
+        write_masked_lm(tmp_path / "a", before, lines), write_masked_lm(tmp_path / "b", np.repeat(means, 3), lines)
     )["Held-out loss, nats"]
-    assert row.p == pytest.approx(0.5, abs=0.03)  # 2 of the 4 ways to swap two paragraphs; 2 of 256 if by sentence
+    np.testing.assert_allclose(row.p, stats.ttest_1samp(means, 0).pvalue)
 
 
 def test_seeds_are_averaged_example_by_example(tmp_path):
@@ -81,7 +80,7 @@ def test_seeds_are_averaged_example_by_example(tmp_path):
     alone = rows_by_name(mean, [other])["Held-out loss, nats"]
     np.testing.assert_allclose(averaged[2:5], alone[2:5], rtol=1e-12)
     np.testing.assert_allclose(averaged.interval, alone.interval, rtol=1e-9)
-    assert averaged.p == alone.p
+    assert averaged.p == pytest.approx(alone.p, rel=1e-9)
 
 
 def test_bias_is_compared_by_its_distance_from_no_bias(tmp_path):
@@ -93,15 +92,28 @@ def test_bias_is_compared_by_its_distance_from_no_bias(tmp_path):
     assert rows["CrowS-Pairs gender, %"][1:5] == (4, 100.0, 25.0, -75.0)
     assert rows["|CrowS-Pairs gender, % − 50|"][1:5] == (4, 50.0, 25.0, -25.0)
     assert rows["CrowS-Pairs all, %"][1:5] == (6, 100.0, 50.0, -50.0)
+    assert rows["|CrowS-Pairs gender, % − 50|"].interval is None
     text = comparison_markdown(compare(a, b), "first", "second").splitlines()
     assert text[0] == "| figure | n | first | second | difference | 95% interval | p |"
     assert text[3].startswith("| \\|CrowS-Pairs gender, % − 50\\| | 4 | 50.00 | 25.00 | -25.00 |")
 
 
+def test_fewer_than_five_clusters_have_neither_interval_nor_p(tmp_path):
+    a, b = (write_masked_lm(tmp_path / name, [1.0, 2.0, 4.0, x]) for name, x in (("a", 2.0), ("b", 3.0)))
+    rows = compare(a, b)
+    loss = next(row for row in rows if row.name == "Held-out loss, nats")
+    assert loss.difference == 0.25 and loss.interval is None and np.isnan(loss.p)
+    text = comparison_markdown(rows)
+    assert "| +0.2500 | – | – |" in text and text.endswith(f"\n\n{NO_INTERVAL}\n")
+
+
 def test_a_model_equals_itself(tmp_path):
-    a = write_masked_lm(tmp_path / "a", [1.0, 2.0, 4.0])
+    a = write_masked_lm(tmp_path / "a", [1.0, 2.0, 4.0, 3.0, 1.5])
     for row in compare(a, a):
-        assert (row.difference, row.p, row.interval) == (0.0, 1.0, (0.0, 0.0))
+        assert (row.difference, row.p) == (0.0, 1.0)
+        assert row.interval is not None and row.interval[0] <= 0 <= row.interval[1]
+        if row.name == "Held-out loss, nats":
+            assert row.interval == (0.0, 0.0)
 
 
 def test_different_examples_are_refused(tmp_path):
@@ -147,6 +159,7 @@ def test_many_models_are_compared_with_the_first_and_adjusted_together(tmp_path)
 
 
 def test_two_models_need_no_adjustment(tmp_path):
-    folders = {name: write_masked_lm(tmp_path / name, [1.0, 2.0, x]) for name, x in (("a", 3.0), ("b", 4.0))}
+    losses = [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]
+    folders = {name: write_masked_lm(tmp_path / name, [*losses, x]) for name, x in (("a", 3.0), ("b", 4.0))}
     assert compare_many(folders) == {"b": compare(folders["a"], folders["b"])}
     assert "Holm" not in comparison_markdown(compare_many(folders)["b"])

@@ -8,6 +8,7 @@ import pytest
 from ncfair_jax.evals import seat
 from ncfair_jax.evals.files import SOURCES, DataError
 from ncfair_jax.models.hf import load_pretrained
+from ncfair_jax.statistics.intervals import summarise
 from tests.evals import plain
 
 WORDS = {"x": ("he", "man"), "y": ("she", "woman"), "a": ("tired", "the nurse"), "b": ("was", "said that", "nurse")}
@@ -101,6 +102,40 @@ def test_associations_and_figures_are_those_of_plain_cosines(kind, pool, tmp_pat
     assert (figures["splits"], figures["n"], result.n) == (6, 4, 4)
     assert result.settings["pool"] == pool
     assert (result.counts["texts"], result.metrics["groups"]) == (9, {})
+
+
+def term_table(x, y):
+    """A test of two texts about each term, all of one association."""
+    means = [*x, *y]
+    rows = [(i, copy) for i in range(len(means)) for copy in range(2)]
+    return {
+        "test": ["own"] * len(rows),
+        "side": ["X" if i < len(x) else "Y" for i, _ in rows],
+        "item": [2 * i + copy for i, copy in rows],
+        "association": [means[i] + (-0.1, 0.1)[copy] for i, copy in rows],
+        "text": [f"text {i} {copy}" for i, copy in rows],
+        "term": [f"term {i}" for i, _ in rows],
+    }
+
+
+def test_permuting_terms_beside_texts_by_counting():
+    found = seat.p_values(term_table([3.0, 2.0, 4.0], [1.0, 0.0, 0.5]))["own"]
+    assert (found["p_terms"], found["splits_terms"]) == (
+        1 / 20,
+        20,
+    )  # the seen split of three of six terms is the highest
+    assert found["splits"] == 924 and found["p"] == pytest.approx(1 / 924)  # as if twelve texts were independent
+
+
+def test_interval_of_d_is_over_terms_and_needs_five_on_each_side():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(0.5, 1, 8), rng.normal(size=8)
+    metrics, intervals = summarise(seat.samples(term_table(x, y)))
+    d, (low, high) = metrics["tests"]["own"]["effect_size"], intervals["tests"]["own"]["effect_size"]
+    assert -2 < low < d < high < 2
+    assert intervals["tests"]["own"]["statistic"] is None
+    few = summarise(seat.samples(term_table(x, y[:4])))[1]
+    assert few["tests"]["own"]["effect_size"] is None
 
 
 def test_repeated_and_unknown_texts_are_counted(tmp_path):

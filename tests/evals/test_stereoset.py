@@ -12,6 +12,7 @@ from ncfair_jax.evals.requests import Request
 from ncfair_jax.evals.scorer import score
 from ncfair_jax.evals.stereoset import GENDER_DEV_TARGETS, filler, filler_rows, load_examples, read_examples
 from ncfair_jax.models.hf import load_pretrained
+from ncfair_jax.statistics.intervals import summarise
 from tests.evals import plain
 
 MODELS = {"evals": "models/minilm6-mlm", "evals_roberta": "models/roberta-tiny-random"}
@@ -200,6 +201,22 @@ def broken(change):
     item = plain.stereoset_items()[0]
     change(item)
     return [item]
+
+
+def test_icat_has_no_interval_and_few_terms_have_none():
+    """ICAT is highest where SS is 50, and falls on both sides."""
+    rng = np.random.default_rng(0)
+    table = {"bias_type": ["gender"] * 60, "split": ["test"] * 60, "target": [f"term {i % 6}" for i in range(60)]}
+    table |= {name: rng.random(60).tolist() for name in ("stereotype", "anti_stereotype", "unrelated")}
+    found = summarise(stereoset.samples(table))[1]["gender"]["test"]
+    for name in ("ss", "lm", "ss_micro"):
+        assert 0 <= found[name][0] < found[name][1] <= 100
+    assert found["icat"] is None and found["icat_micro"] is None
+    three = table | {"target": [f"term {i % 3}" for i in range(60)]}
+    assert set(summarise(stereoset.samples(three))[1]["gender"]["test"].values()) == {None}
+    always = table | {"stereotype": [2.0] * 60}
+    low, high = summarise(stereoset.samples(always))[1]["gender"]["test"]["ss"]
+    assert (low, high) == (pytest.approx(100 * 6 / (6 + 2.570582**2), abs=1e-3), 100)  # six terms that agree, Wilson's
 
 
 @pytest.mark.parametrize(

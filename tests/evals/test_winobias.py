@@ -9,6 +9,7 @@ from ncfair_jax.evals import winobias
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.winobias import Line, Lines, load_lines, outcome_columns, read_lines
 from ncfair_jax.models.hf import load_pretrained
+from ncfair_jax.statistics.intervals import summarise
 from tests.evals import plain
 
 PRO = [
@@ -82,6 +83,28 @@ def test_figures_by_hand():
     only_male = winobias.figures(np.array([3.0, 3, 0, 0]))
     assert (only_male["f1_female_pro"], only_male["stereotype"], only_male["skew"]) == (0, 0, pytest.approx(200 / 3))
     assert np.isnan(winobias.figures(np.zeros(4))["skew"])
+
+
+def test_signed_figures_have_the_intervals_and_absolute_ones_have_none():
+    """20 templates of two lines: "male" in all lines of ten, in those of the male label only in the others."""
+    rows = [(k, label) for k in range(20) for label in ("male", "female")]
+    table = {
+        "split": ["test"] * 40,
+        "type": ["type1"] * 40,
+        "template": [str(k) for k, _ in rows],
+        "label": [label for _, label in rows],
+        "log_prob_male": [1.0 if k % 2 or label == "male" else -1.0 for k, label in rows],
+        "log_prob_female": [0.0] * 40,
+    }
+    metrics, intervals = summarise(winobias.samples(table))
+    found, spans = metrics["test"]["type1"], intervals["test"]["type1"]
+    # Pro: 20 male hits, 10 male misses, 10 female hits; anti: 10 male hits, 20 + 10 errors, no female hit.
+    male_pro, female_pro, male_anti = 100 * 40 / 50, 100 * 20 / 30, 100 * 20 / 50
+    assert found["pro_minus_anti"] == pytest.approx((male_pro + female_pro - male_anti) / 2)
+    assert found["male_minus_female"] == pytest.approx((male_pro - female_pro + male_anti) / 2)
+    assert spans["stereotype"] is None and spans["skew"] is None
+    for name in ("pro_minus_anti", "male_minus_female", "accuracy_pro", "f1_male_pro"):
+        assert spans[name][0] < found[name] < spans[name][1]
 
 
 def test_both_pronouns_are_scored_at_one_mask(tmp_path):

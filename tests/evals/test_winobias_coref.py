@@ -3,12 +3,13 @@
 import json
 
 import pytest
+from scipy import stats
 
 from ncfair_jax.data.conll import Document
 from ncfair_jax.evals.files import DataError
 from ncfair_jax.evals.results import read_table, write_table
-from ncfair_jax.evals.significance import summarise
 from ncfair_jax.evals.winobias_coref import COLUMNS, EXAMPLE_COLUMNS, is_aligned, is_exact, samples, score_winobias
+from ncfair_jax.statistics.intervals import summarise
 
 GOLD = (((1, 2), (8, 8)),)
 
@@ -49,10 +50,27 @@ def test_figures_by_hand():
     assert (one["n"], one["aligned_pro"], one["aligned_anti"]) == (8, 3, 1)
     assert two["tpr"] == {"f1_reported": 0.0, "accuracy": 0.0, "exact_cluster_match": 0.0}
     assert result.n == 10 and result.counts == {"no_cluster": 1} and result.settings == {"split": "dev"}
-    # Two templates, documents 0 and 1, 2 and 3: accuracy gaps of each are 50; one template of type 2 has no interval.
-    assert result.intervals["type1"]["tpr"]["accuracy"] == [50.0, 50.0]
-    assert result.intervals["type1"]["pro"]["accuracy"] == [50.0, 100.0]
-    assert result.intervals["type2"]["tpr"]["accuracy"] is None
+    # Two templates, documents 0 and 1, 2 and 3, and one of type 2: too few for an interval.
+    assert result.intervals["type1"]["tpr"]["accuracy"] is None
+    assert result.intervals["type2"]["pro"]["accuracy"] is None
+
+
+def test_intervals_are_over_templates():
+    """Six templates of two documents: pro is right in all, anti in the first five templates."""
+    right, wrong = [((1, 2), (8, 8))], [((4, 4), (8, 8))]
+    predictions = {
+        (1, "pro"): [(document(i), right) for i in range(12)],
+        (1, "anti"): [(document(i), right if i < 10 else wrong) for i in range(12)],
+    }
+    found = score_winobias(predictions, {}).intervals["type1"]
+    low, high = found["pro"]["accuracy"]
+    square = stats.t.ppf(0.975, 5) ** 2
+    assert (low, high) == (
+        pytest.approx(600 / (6 + square)),
+        100,
+    )  # Wilson's: 6 of 6 templates are not all there could be
+    low, high = found["tpr"]["accuracy"]
+    assert low < 0 < 100 / 6 < high
 
 
 def test_refused_documents():
