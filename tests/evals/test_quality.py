@@ -1,5 +1,7 @@
 """Flags of hand-made rows, figures without them by hand, and the report of every benchmark that a run writes."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -87,7 +89,8 @@ def test_flags_of_fillers():
 def test_sentences_that_differ_from_their_context_are_malformed(tmp_path):
     items = plain.stereoset_items()
     items[1]["data"]["unrelated"]["sentence"] = "a said that she was tired"  # "he" in the context
-    examples = [stereoset._example(item, "", stereoset.INTRASENTENCE) for item in items]
+    (tmp_path / "s.json").write_text(json.dumps(items))
+    examples = stereoset.read_examples(tmp_path / "s.json")
     assert [example.faithful for example in examples] == [True, False, True, True]
 
 
