@@ -31,7 +31,7 @@ from ncfair_jax.evals.bec_pro_statistics import (
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.quality import TEXT_FLAGS, repeats
-from ncfair_jax.evals.requests import Request, mask_id
+from ncfair_jax.evals.requests import Request, mask_id, named
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score
 from ncfair_jax.models.hf import Pretrained
@@ -226,12 +226,13 @@ def evaluate(
         )
     length, mask = reference_length(rows), mask_id(pretrained)
     requests = []
-    for _, item in kept:
+    for row, item in kept:
         for tokens, position in ((item.target_masked, item.target_position), (item.both_masked, item.prior_position)):
             attention = None
             if padding == "reference":
                 tokens, attention = with_reference_padding(tokens, length, mask)
-            requests.append(Request(tokens, np.array([position]), np.array([item.token]), attention))
+            name = named(f"row {row.index}", row.sentence)
+            requests.append(Request(tokens, np.array([position]), np.array([item.token]), attention, name=name))
     log_probs = np.array([v[0] for v in score(pretrained, requests, mesh=mesh, progress=progress)], np.float64)
     target, prior = log_probs.reshape(-1, 2).T
     table: Table = {

@@ -24,7 +24,7 @@ from ncfair_jax.data.files import Place, RowError, accepted, comma_separated, ta
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.quality import TEXT_FLAGS, holds_unknown, irregular, repeats, stored_flags
-from ncfair_jax.evals.requests import Request, mask_id
+from ncfair_jax.evals.requests import Request, mask_id, named
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score
 from ncfair_jax.models.hf import Pretrained
@@ -136,7 +136,8 @@ def evaluate(
     tokenizer, mask = pretrained.tokenizer, mask_id(pretrained)
     texts = [text for pair in pairs for text in ordered(pair)]
     encoded = [np.array(ids, np.int32) for ids in tokenizer(texts)["input_ids"]]
-    requests = [request for tokens in encoded for request in one_mask_each(tokens, mask)]
+    names = [named(f"pair {pair.index}", text) for pair in pairs for text in ordered(pair)]
+    requests = [r for tokens, name in zip(encoded, names, strict=True) for r in one_mask_each(tokens, mask, name)]
     log_probs = np.array(
         [values[0] for values in score(pretrained, requests, mesh=mesh, progress=progress)], np.float64
     )
@@ -177,13 +178,13 @@ def changed_stretches(pair: Pair) -> int:
     return sum(tag != "equal" for tag, *_ in SequenceMatcher(None, *words, autojunk=False).get_opcodes())
 
 
-def one_mask_each(tokens: np.ndarray, mask: int) -> list[Request]:
+def one_mask_each(tokens: np.ndarray, mask: int, name: str = "") -> list[Request]:
     """One request per token but the first and the last: that token masked, itself the target."""
     requests = []
     for position in range(1, len(tokens) - 1):
         masked = tokens.copy()
         masked[position] = mask
-        requests.append(Request(masked, np.array([position]), tokens[[position]]))
+        requests.append(Request(masked, np.array([position]), tokens[[position]], name=name))
     return requests
 
 

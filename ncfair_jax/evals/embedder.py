@@ -41,6 +41,7 @@ def embed(
     mesh: Mesh | None = None,
     progress: bool = False,
     batch_tokens: int | None = None,
+    names: Sequence[str] = (),
 ) -> Float[np.ndarray, "E D"]:
     """Vectors f32[E,D] of token sequences i32[L], special tokens included, in their order.
 
@@ -52,6 +53,7 @@ def embed(
             all vectors.
         progress: show a progress bar on stderr.
         batch_tokens: R·T per device; bounds the memory. None: a default for the backend.
+        names: what messages call the sequences; () = by their numbers.
     Raises:
         ValueError: for an unknown pool.
         EmbedderError: for an empty sequence, one longer than the model takes, or an id beyond its vocabulary.
@@ -60,7 +62,7 @@ def embed(
         raise ValueError(f"pool={pool!r}; choose from {POOLS}")
     config = judging_config(pretrained.config)
     for number, tokens in enumerate(sequences):
-        _check(number, tokens, config)
+        _check(names[number] if names else f"sequence {number}", tokens, config)
     index: dict[bytes, int] = {}
     place = [index.setdefault(np.asarray(tokens, np.int32).tobytes(), len(index)) for tokens in sequences]
     distinct = [np.frombuffer(key, np.int32) for key in index]
@@ -125,14 +127,13 @@ def _embed_batch(
     return gathered(vectors, mesh)
 
 
-def _check(number: int, tokens: np.ndarray, config: ModelConfig) -> None:
+def _check(name: str, tokens: np.ndarray, config: ModelConfig) -> None:
     if not 0 < len(tokens) <= config.max_tokens:
         raise EmbedderError(
-            f"sequence {number} has {len(tokens)} tokens, but the model takes 1 to {config.max_tokens}; "
-            "shorten it or leave it out"
+            f"{name} has {len(tokens)} tokens, but the model takes 1 to {config.max_tokens}; shorten it or leave it out"
         )
     if np.min(tokens) < 0 or np.max(tokens) >= config.vocab_size:
         raise EmbedderError(
-            f"sequence {number} has ids from {np.min(tokens)} to {np.max(tokens)}, outside the vocabulary of "
+            f"{name} has ids from {np.min(tokens)} to {np.max(tokens)}, outside the vocabulary of "
             f"{config.vocab_size}; was it made with the model's own tokenizer?"
         )

@@ -29,6 +29,7 @@ class Request(NamedTuple):
         targets: i32[P], the token id whose log-probability is asked for at each position.
         attention_mask: i32[L], 0 where nobody may look (such a position cannot be scored); None: all 1.
         token_types: i32[L]; None: all 0.
+        name: what it comes from, for messages, such as "pair 6 ('The nurse …')"; "" = they tell its number.
     """
 
     tokens: np.ndarray
@@ -36,6 +37,12 @@ class Request(NamedTuple):
     targets: np.ndarray
     attention_mask: np.ndarray | None = None
     token_types: np.ndarray | None = None
+    name: str = ""
+
+
+def named(what: str, text: str) -> str:
+    """The name of a request: what of the user's it comes from, and the beginning of its text."""
+    return f"{what} ({text[:60]!r}{' …' * (len(text) > 60)})"
 
 
 def check(requests: Sequence[Request], config: ModelConfig) -> None:
@@ -45,7 +52,7 @@ def check(requests: Sequence[Request], config: ModelConfig) -> None:
     doubtful = bool(ids) and len(_outside(np.concatenate(ids), config.vocab_size)) > 0
     for number, request in enumerate(requests):
         if problem := _problem(request, config, doubtful):
-            raise ScorerError(f"request {number} {problem}")
+            raise ScorerError(f"{request.name or f'request {number}'} {problem}")
 
 
 def _problem(request: Request, config: ModelConfig, doubtful: bool) -> str:

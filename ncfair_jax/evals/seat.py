@@ -138,7 +138,8 @@ def evaluate(
         raise ValueError(f"tests {[test.name for test in tests]}: give at least one, each of another name")
     texts = [text for test in tests for part in test[1:5] for text in part]
     encoded = [np.array(ids, np.int32) for ids in pretrained.tokenizer(texts)["input_ids"]]
-    vectors = embed(pretrained, encoded, pool=pool, mesh=mesh, progress=progress).astype(float)
+    names = [f"{test.name}: {text!r}" for test in tests for part in test[1:5] for text in part]
+    vectors = embed(pretrained, encoded, pool=pool, mesh=mesh, progress=progress, names=names).astype(float)
     associations = association_table(texts, vectors, tests)
     unknown = dict(zip(texts, holds_unknown(encoded, pretrained.tokenizer), strict=True))
     table: Table = {name: [] for name in COLUMNS}

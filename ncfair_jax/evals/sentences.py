@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ncfair_jax.evals.crows_pairs import one_mask_each
-from ncfair_jax.evals.requests import Request, ScorerError, mask_id
+from ncfair_jax.evals.requests import Request, ScorerError, mask_id, named
 from ncfair_jax.evals.results import Table
 from ncfair_jax.evals.scorer import score
 from ncfair_jax.models.hf import Pretrained
@@ -32,7 +32,7 @@ def word_log_probs(
     """
     sentences, words = several_strings("sentences", sentences), several_strings("words", words)
     requests = []
-    for sentence in sentences:
+    for number, sentence in enumerate(sentences, start=1):
         tokens, place = with_gap(pretrained, sentence)
         targets = [gap_token(pretrained, sentence, word) for word in words]
         for word, target in zip(words, targets, strict=True):
@@ -40,7 +40,8 @@ def word_log_probs(
                 raise ScorerError(
                     f"{word!r} is {_pieces(pretrained, sentence, word)} in this vocabulary; choose a word that is one token"
                 )
-        requests.append(Request(tokens, np.full(len(words), place), np.array(targets)))
+        name = named(f"sentence {number}", sentence)
+        requests.append(Request(tokens, np.full(len(words), place), np.array(targets), name=name))
     return [values.tolist() for values in score(pretrained, requests, mesh=mesh)]
 
 
@@ -95,7 +96,9 @@ def pseudo_log_likelihoods(
     """
     sentences = several_strings("sentences", sentences)
     encoded = [np.array(pretrained.tokenizer(sentence)["input_ids"], np.int32) for sentence in sentences]
-    requests = [request for tokens in encoded for request in one_mask_each(tokens, mask_id(pretrained))]
+    mask = mask_id(pretrained)
+    names = [named(f"sentence {number}", sentence) for number, sentence in enumerate(sentences, start=1)]
+    requests = [r for tokens, name in zip(encoded, names, strict=True) for r in one_mask_each(tokens, mask, name)]
     values = np.array([value[0] for value in score(pretrained, requests, mesh=mesh)], np.float32)
     ends = np.cumsum([len(tokens) - 2 for tokens in encoded])
     return [values[end - len(tokens) + 2 : end] for tokens, end in zip(encoded, ends, strict=True)]

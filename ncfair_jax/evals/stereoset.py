@@ -21,7 +21,7 @@ from ncfair_jax.data.files import DataError, Place, RowError, accepted, read_jso
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.quality import TEXT_FLAGS, irregular, repeats, stored_flags
-from ncfair_jax.evals.requests import Request, mask_id
+from ncfair_jax.evals.requests import Request, mask_id, named
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score
 from ncfair_jax.models.hf import Pretrained
@@ -263,9 +263,10 @@ def evaluate(
     fillers = [
         filler_rows(example.context, word, pretrained, roberta_rows) for example in examples for word in example.fillers
     ]
+    names = [named(f"example {example.id}", text) for example in examples for text in example.sentences]
     requests = [
-        Request(piece.tokens, np.array([piece.position]), np.array([piece.target]))
-        for rows in fillers
+        Request(piece.tokens, np.array([piece.position]), np.array([piece.target]), name=name)
+        for rows, name in zip(fillers, names, strict=True)
         for piece in rows
     ]
     log_probs = np.array([v[0] for v in score(pretrained, requests, mesh=mesh, progress=progress)], np.float64)

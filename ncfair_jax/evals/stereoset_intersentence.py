@@ -16,7 +16,7 @@ from ncfair_jax.evals import stereoset
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.quality import TEXT_FLAGS, holds_unknown, irregular, repeats
-from ncfair_jax.evals.requests import Request, ScorerError
+from ncfair_jax.evals.requests import Request, ScorerError, named
 from ncfair_jax.evals.results import Result
 from ncfair_jax.evals.scorer import score_with_top1
 from ncfair_jax.evals.stereoset import INTERSENTENCE, OFFICIAL_FILES, Example, read_examples
@@ -83,9 +83,10 @@ def evaluate(
     check_next_sentence_head(pretrained)
     pairs = [(example.context, sentence) for example in examples for sentence in example.sentences]
     encoded = pretrained.tokenizer([a for a, _ in pairs], [b for _, b in pairs], return_token_type_ids=True)
+    names = [named(f"example {example.id}", text) for example in examples for text in example.sentences]
     requests = [
-        Request(np.array(ids, np.int32), np.array([0]), np.array([NEXT]), token_types=np.array(types, np.int32))
-        for ids, types in zip(encoded["input_ids"], encoded["token_type_ids"], strict=True)
+        Request(np.array(ids, np.int32), np.array([0]), np.array([NEXT]), None, np.array(types, np.int32), name)
+        for ids, types, name in zip(encoded["input_ids"], encoded["token_type_ids"], names, strict=True)
     ]
     log_probs = score_with_top1(pretrained, requests, mesh=mesh, progress=progress, head="nsp").log_probs
     scores = np.exp(np.array(log_probs, np.float64)).reshape(-1, 3)

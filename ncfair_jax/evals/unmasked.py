@@ -21,7 +21,7 @@ from ncfair_jax.evals import crows_pairs, stereoset
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.quality import TEXT_FLAGS, holds_unknown, irregular, repeats, stored_flags
-from ncfair_jax.evals.requests import Request, mask_id
+from ncfair_jax.evals.requests import Request, mask_id, named
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score, score_with_top1
 from ncfair_jax.models.hf import Pretrained
@@ -89,7 +89,8 @@ def evaluate(
     texts = [text for case in cases for text in (case.more, case.less)]
     encoded = [np.array(ids, np.int32) for ids in pretrained.tokenizer(texts)["input_ids"]]
     inner = [np.arange(1, len(tokens) - 1) for tokens in encoded]
-    whole = [Request(tokens, places, tokens[places]) for tokens, places in zip(encoded, inner, strict=True)]
+    names = [named(f"example {case.id}", text) for case in cases for text in (case.more, case.less)]
+    whole = [Request(t, at, t[at], name=name) for t, at, name in zip(encoded, inner, names, strict=True)]
     scores = score_with_top1(pretrained, whole, mesh=mesh, progress=progress, attention=True)
     span_requests = []
     for first, second in zip(encoded[::2], encoded[1::2], strict=True):

@@ -29,7 +29,7 @@ from ncfair_jax.data.winobias import parallel_lines
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.quality import holds_unknown, repeats, stored_flags
-from ncfair_jax.evals.requests import Request
+from ncfair_jax.evals.requests import Request, named
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score
 from ncfair_jax.evals.sentences import MASK, filled, gap_token, with_gap
@@ -154,7 +154,8 @@ def evaluate(
             continue
         tokens, position = with_gap(pretrained, line.text)
         kept.append(line)
-        requests.append(Request(tokens, np.full(2, position), np.array(targets)))
+        name = named(f"line {line.number} of {line.split}, {line.type}", line.text)
+        requests.append(Request(tokens, np.full(2, position), np.array(targets), name=name))
     if not kept:
         pronouns = sorted({form for line in lines.used for form in (line.male, line.female)})
         raise DataError(

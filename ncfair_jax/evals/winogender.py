@@ -20,7 +20,7 @@ from ncfair_jax.data.files import Place, Records, RowError, accepted, tab_separa
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.quality import holds_unknown, repeats, stored_flags
-from ncfair_jax.evals.requests import Request
+from ncfair_jax.evals.requests import Request, named
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score
 from ncfair_jax.evals.sentences import MASK, filled, gap_token, with_gap
@@ -172,7 +172,8 @@ def evaluate(
         tokens, position = with_gap(pretrained, item.text)
         scored = [target for target in targets if target is not None]
         kept.append(item)
-        requests.append(Request(tokens, np.full(len(scored), position), np.array(scored)))
+        name = named(f"item {item.id}", item.text)
+        requests.append(Request(tokens, np.full(len(scored), position), np.array(scored), name=name))
     if not kept:
         pronouns = sorted({form for item in items for form in (item.male, item.female)})
         raise DataError(

@@ -7,6 +7,7 @@ from ncfair_jax.data import notes
 from ncfair_jax.evals import crows_pairs
 from ncfair_jax.evals.crows_pairs import Pair, align, ordered, outcome_columns, pair_scores, read_pairs, select
 from ncfair_jax.evals.files import DataError
+from ncfair_jax.evals.requests import ScorerError
 from tests.evals import plain
 
 
@@ -116,3 +117,11 @@ def test_bad_files_and_bias_types_are_refused(tmp_path):
         read_pairs(path)
     with pytest.raises(DataError, match="choose from"):
         select([Pair(0, "a", "b", "stereo", "gender")], "sex")
+
+
+def test_a_sentence_that_is_too_long_is_named_by_its_pair():
+    long = "the nurse said that she was tired and " * 9
+    pairs = [Pair(0, "he said", "she said", "stereo", "gender"), Pair(6, "he said", long, "antistereo", "gender")]
+    message = r"^pair 6 \('the nurse said that .* …\) has \d+ tokens, but the model takes \d+"
+    with pytest.raises(ScorerError, match=message):
+        crows_pairs.evaluate(plain.pretrained("bert"), pairs)

@@ -180,6 +180,19 @@ def test_a_broken_file_fails_its_own_benchmark_only(tmp_path, run):
     assert "BEC-Pro_EN.tsv is missing; get it from https://" in text
 
 
+def test_marks_line_ends_and_blank_last_lines_change_nothing(tmp_path, run):
+    data, _, documents = run
+    for path in (path for path in data.rglob("*") if path.is_file()):
+        copy = tmp_path / path.relative_to(data)
+        copy.parent.mkdir(exist_ok=True)
+        text = path.read_text(encoding="utf-8").replace("\n", "\r\n")
+        copy.write_bytes(("\ufeff" + text + "\r\n\r\n").encode())
+    names = "crows_pairs,stereoset,bec_pro,seat:weat6"
+    again = evaluate(plain.pretrained("bert"), names, tmp_path, tmp_path / "out", model_name="tiny", offline=True)
+    for name, document in again.items():
+        assert document["metrics"] == documents[name]["metrics"]
+
+
 def test_what_was_left_out_is_in_the_result(tmp_path, run, caplog):
     rows = [f"{i},the nurse said she was tired,the nurse said he was tired,stereo,gender" for i in range(99)]
     path = tmp_path / "crows_pairs/crows_pairs_anonymized.csv"

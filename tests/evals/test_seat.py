@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ncfair_jax.evals import seat
+from ncfair_jax.evals.embedder import EmbedderError
 from ncfair_jax.evals.files import SOURCES, DataError
 from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.statistics.intervals import summarise
@@ -202,3 +203,9 @@ def test_golden_effect_sizes_and_p_values(pool, shared):
             assert abs(ours["p"] - p) <= 4 * np.sqrt(p * (1 - p) / 1e5) + 1e-4
     mean = golden["_avg_abs_effect_size_gender_sent"][pool]
     assert result.metrics["groups"]["gender"]["mean_abs_effect_size"] == pytest.approx(mean, abs=1e-4)
+
+
+def test_a_text_that_is_too_long_is_named_by_its_test(tmp_path):
+    test = seat.read_test(write_test(tmp_path / "own.json", targ1=["he", "man " * 50]))
+    with pytest.raises(EmbedderError, match=r"^own: 'man man .*' has 52 tokens, but the model takes"):
+        seat.evaluate(plain.pretrained("bert"), [test])
