@@ -8,6 +8,7 @@ and named by its line, and more than 1 % of them stop the reading, too. Blank li
 import csv
 import json
 import unicodedata
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -188,26 +189,45 @@ def check_visible(sentence: str, place: Place) -> None:
 def comma_separated(path: str | Path) -> Records[list[str]]:
     """Cells of the records of a comma-separated file, those of the header first, blank lines left out.
 
+    A quote that is opened and never closed would swallow the rows behind it. So only the first line of a record that is not
+    well-formed, or has another number of cells than the header, counts as malformed, and reading goes on with the next line.
+
     Raises:
-        DataError: as `stream_lines`, or a quote that is never closed.
+        DataError: as `stream_lines`.
     """
-    reader = csv.reader(stream_lines(path), strict=True)
-    line = 1
+    lines = stream_lines(path)
+    again: deque[str] = deque()  # lines that a malformed record had taken
+    taken: list[str] = []
+
+    def feed() -> Iterator[str]:
+        while (line := again.popleft() if again else next(lines, None)) is not None:
+            taken.append(line)
+            yield line
+
+    columns, number = 0, 1
     while True:
-        place = Place(str(path), line)
+        taken.clear()
+        place, fault = Place(str(path), number), ""
+        cells: list[str] | None = []
         try:
-            cells = next(reader, None)
+            cells = next(csv.reader(feed(), strict=True), None)
         except csv.Error as error:
-            if "end of data" in str(error) or "field limit" in str(error):
-                raise DataError(f"{place}: a quote is opened and never closed; is the file cut off?") from None
-            fault = RowError(place, f"no comma-separated record ({error}); double the quotes inside a quoted cell")
-            yield place, fault
-        else:
-            if cells is None:
-                return
-            if cells:  # blank lines have none
-                yield place, cells
-        line = reader.line_num + 1
+            fault = f"no comma-separated record ({error}); close every quote, and double those inside a quoted cell"
+            if "end of data" in str(error):
+                fault = "a quote is opened and never closed; is the file cut off?"
+        if cells is None:
+            return
+        if len(taken) > 1 and columns and not fault and len(cells) != columns:
+            fault = f"{len(cells)} cells on {len(taken)} lines, but the header has {columns}; is a quote never closed?"
+        if fault:
+            again.extendleft(reversed(taken[1:]))
+            yield place, RowError(place, fault)
+            number += 1
+            continue
+        if cells:  # blank lines have none
+            columns = columns or len(cells)
+            yield place, cells
+        number += len(taken)
 
 
 def tab_separated(path: str | Path) -> Records[list[str]]:

@@ -115,7 +115,6 @@ def test_a_quoted_cell_may_hold_commas_quotes_and_lines(tmp_path):
         ("a.csv", "text,label,text\na,1,b\n", "the header names 'text' more than once"),
         ("a.tsv", "\ttext\t\n0\ta\t1\n", "the header names '' more than once"),
         ("a.tsv", "text\nb\n", r"no column 'label'; the header has \['text'\]"),
-        ("a.csv", 'text,label\na,1\n"b,2\nc,3\n', "a.csv:3: a quote is opened and never closed"),
     ],
 )
 def test_faults_of_a_header_or_of_the_file_stop_it(tmp_path, name, text, message):
@@ -130,9 +129,21 @@ def test_malformed_rows_are_handed_on_and_reading_goes_on_behind_them(tmp_path):
     assert [str(row) for _, row in found[:3]] == [
         f"{path}:2: 1 cell, but the header has 2; is the row cut off?",
         f"{path}:3: 3 cells, but the header has 2; does a text hold the character that separates cells?",
-        f"{path}:4: no comma-separated record (',' expected after '\"'); double the quotes inside a quoted cell",
+        f"{path}:4: no comma-separated record (',' expected after '\"'); close every quote, and double those "
+        "inside a quoted cell",
     ]
     assert found[3][1] == {"text": "d", "label": "1"}
+
+
+@pytest.mark.parametrize("broken", ['"b,2', 'b,"2', '"b,2\n"c', '"b"b,2'])
+def test_a_quote_that_is_never_closed_swallows_no_other_row(tmp_path, broken):
+    rows = "".join(f'"text, {n}",{n}\n' for n in range(9))
+    found = rows_of(written(tmp_path, f'text,label\n{rows}{broken}\n{rows}x,"y\nz"\n', "a.csv"))
+    good = [row for _, row in found if not isinstance(row, RowError)]
+    assert [row["text"] for row in good] == [f"text, {n}" for n in range(9)] * 2 + ["x"]
+    assert good[-1]["label"] == "y\nz"
+    bad = [place.row for place, row in found if isinstance(row, RowError)]
+    assert bad == [11, 12][: 1 + broken.count("\n")]
 
 
 def test_known_layouts_may_have_wider_rows(tmp_path):
