@@ -190,6 +190,10 @@ def load_examples(data: DataFolder) -> list[Example]:
     examples = read_examples(data.path(FILE))
     if data.folder is not None and data.has(SPLIT_FILE):
         splits = read_json(data.folder / SPLIT_FILE)
+        if not isinstance(splits, dict) or not all(isinstance(splits.get(name), list) for name in ("dev", "test")):
+            raise DataError(
+                f"{data.folder / SPLIT_FILE}: expected an object with the lists dev and test of examples' ids"
+            )
         dev, test = frozenset(splits["dev"]), frozenset(splits["test"])
         return [e._replace(split="dev" if e.id in dev else "test" if e.id in test else "") for e in examples]
     return [e._replace(split="dev" if e.target in GENDER_DEV_TARGETS else "test") for e in examples]

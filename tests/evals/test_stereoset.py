@@ -197,6 +197,14 @@ def test_an_example_with_two_stereotypes_is_skipped_and_counted(tmp_path):
         read_examples(tmp_path / "dev.json")
 
 
+@pytest.mark.parametrize("splits", [["e0"], {"dev": ["e0"]}, {"dev": ["e0"], "test": "e1"}])
+def test_a_broken_list_of_splits_is_refused(tmp_path, splits):
+    plain.write_stereoset(tmp_path / "stereoset/gender_intrasentence.json")
+    (tmp_path / "stereoset/gender_split_ids.json").write_text(json.dumps(splits))
+    with pytest.raises(DataError, match=r"gender_split_ids\.json: expected an object with the lists dev and test"):
+        load_examples(DataFolder(tmp_path))
+
+
 def broken(change):
     item = plain.stereoset_items()[0]
     change(item)

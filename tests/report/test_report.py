@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from ncfair_jax.config import base_config, finetuning_config, freeze, to_dict
+from ncfair_jax.data.notes import Cut, Skipped, as_json
 from ncfair_jax.evals import compare, compare_many
 from ncfair_jax.evals.files import DataError
 from ncfair_jax.evals.registry import BENCHMARKS
@@ -274,6 +275,21 @@ def test_a_run_leaves_its_environment_its_report_and_its_card(runs):
     card = (run / "export/README.md").read_text()
     assert f"text: text ({runs / 'text.txt'})" in card.replace("\\", "")
     assert "| Held-out loss, nats |" in card and "Most stereotyped" not in card
+
+
+def test_rows_and_tokens_that_were_left_out_are_reported(runs, copy):
+    assert json.loads((runs / "first/left_out.json").read_text()) == []
+    run = copy("first")
+    cut, skipped = Cut(32, 24, 2, 200, 9), Skipped("dev.json", 2106, (7,), "no id", "row")
+    (run / "left_out.json").write_text(json.dumps(as_json([cut])))
+    path = run / "evals/after/stereoset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"left_out": as_json([skipped])}))
+    notes = summarise_folders([run]).notes
+    assert (
+        "training data: 2 of 24 texts are longer than 32 tokens and were cut: 9 of 200 tokens are lost (4.50 %)"
+        in notes
+    )
+    assert "stereoset: dev.json: 1 of 2106 rows are malformed and were skipped (row 7); the first: no id" in notes
 
 
 def test_the_card_names_the_text_of_each_method(runs):
