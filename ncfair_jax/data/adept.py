@@ -58,7 +58,7 @@ def neutral_words(path: str | Path) -> list[str]:
     """The neutral words of a text file, a word a line, or, for "", of the shipped list.
 
     Raises:
-        CorpusError: missing, empty or undecodable file.
+        DataError: missing, empty or undecodable file.
     """
     if path:
         return list(dict.fromkeys(word for line in read_lines(path) if (word := line.strip().lower())))

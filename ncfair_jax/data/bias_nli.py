@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ncfair_jax.config import ConfigError
-from ncfair_jax.data.files import CorpusError, read_lines
+from ncfair_jax.data.files import DataError, read_lines
 from ncfair_jax.data.labelled import Labelled
 from ncfair_jax.data.nli import LABELS
 from ncfair_jax.fingerprint import kept_while_unchanged
@@ -56,7 +56,7 @@ def load_lists(folder: str = "") -> Lists:
             begin with vehicle and food among others; nouns/people/, with one that begins with occupation, and others; an entry
             a line. The six gendered words are the published ones.
     Raises:
-        CorpusError: naming the file that is missing.
+        DataError: naming the file that is missing.
     """
     own = json.loads((resources.files("ncfair_jax.lexicons") / _FILE).read_text(encoding="utf-8"))
     lists = _folder_lists(Path(folder).expanduser()) if folder else own
@@ -78,7 +78,7 @@ def _folder_lists(folder: Path) -> dict[str, Any]:
     def files(below: str) -> dict[str, list[str]]:
         found = sorted(path for path in (folder / below).glob("*") if path.is_file())
         if not found:
-            raise CorpusError(f"{folder / below} holds no word list; give the folder that has nouns/ and verbs/")
+            raise DataError(f"{folder / below} holds no word list; give the folder that has nouns/ and verbs/")
         return {path.stem: [line.strip() for line in read_lines(path) if line.strip()] for path in found}
 
     people = files("nouns/people")
@@ -91,7 +91,7 @@ def _beginning(lists: dict[str, list[str]], name: str, folder: str) -> list[str]
     for stem, words in lists.items():
         if stem.startswith(name):
             return words
-    raise CorpusError(f"{folder}: no word list begins with {name!r}; there are {', '.join(lists)}")
+    raise DataError(f"{folder}: no word list begins with {name!r}; there are {', '.join(lists)}")
 
 
 def with_article(noun: str) -> str:

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from ncfair_jax.config import ConfigError, RunConfig
 from ncfair_jax.data.conll import Document, read_conll
 from ncfair_jax.data.corpus import set_aside
-from ncfair_jax.data.files import CorpusError
+from ncfair_jax.data.files import DataError
 from ncfair_jax.data.packing import round_up
 from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, PipelineConfig, split_rows
 from ncfair_jax.data.winobias import is_lines_file, read_lines_file
@@ -77,14 +77,14 @@ def read_documents(paths: str) -> list[Document]:
     """Documents of files with commas between: CoNLL format, or WinoBias's bracketed lines; of a folder all its *_conll files.
 
     Raises:
-        CorpusError: a file that is missing or malformed, with the line; or a folder without such files.
+        DataError: a file that is missing or malformed, with the line; or a folder without such files.
     """
     documents = []
     for name in paths.split(","):
         path = Path(name.strip())
         files = sorted(path.rglob("*_conll")) if path.is_dir() else [path]
         if not files:
-            raise CorpusError(f"{path}: the folder holds no file whose name ends with _conll")
+            raise DataError(f"{path}: the folder holds no file whose name ends with _conll")
         for file in files:
             documents += read_lines_file(file) if is_lines_file(file) else read_conll(file)
     return documents
@@ -96,14 +96,14 @@ def encode_document(document: Document, tokenizer: PreTrainedTokenizerBase, segm
     Words are encoded one by one, each as if a blank preceded it.
 
     Raises:
-        CorpusError: for a word that is longer than a segment.
+        DataError: for a word that is longer than a segment.
     """
     room = segment_tokens - 2
     words = [word for sentence in document.sentences for word in sentence]
     pieces = tokenizer([" " + word for word in words], add_special_tokens=False)["input_ids"]
     pieces = [ids or [tokenizer.unk_token_id] for ids in pieces]  # a word of control characters leaves nothing
     if (longest := max(map(len, pieces))) > room:
-        raise CorpusError(f"{document.key}: a word has {longest} pieces; a segment has room for {room}")
+        raise DataError(f"{document.key}: a word has {longest} pieces; a segment has room for {room}")
     of_sentence = np.repeat(np.arange(len(document.sentences)), [len(s) for s in document.sentences])
     ids = {name: number for number, name in enumerate(dict.fromkeys(document.speakers))}
     rows: list[tuple[int, int, int, int, int]] = []  # token, segment, sentence, word, speaker
@@ -190,7 +190,7 @@ def load_coref_examples(config: RunConfig, model: Pretrained) -> tuple[Examples,
     """Training and development documents.
 
     Raises:
-        ConfigError, CorpusError: no file is named, or it cannot be read.
+        ConfigError, DataError: no file is named, or it cannot be read.
     """
     data = config.data
     if not config.coref.train:

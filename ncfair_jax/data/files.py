@@ -30,9 +30,6 @@ class DataError(ValueError):
     """A file that is missing, unreachable or malformed; one line that names the file, the place, the fault and the remedy."""
 
 
-CorpusError = DataError  # its name in readers of corpora
-
-
 class Place(NamedTuple):
     """Where a row is, for messages.
 

@@ -79,7 +79,7 @@ def labelled_examples(task: Task, config: RunConfig, model: Pretrained) -> tuple
     """Training and development examples, encoded.
 
     Raises:
-        ConfigError, CorpusError: the data are not there, cannot be read, or clash with the config.
+        ConfigError, DataError: the data are not there, cannot be read, or clash with the config.
     """
     data = config.data
     if data.counterfactual != "none":

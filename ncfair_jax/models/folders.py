@@ -1,6 +1,5 @@
 """Where model folders are and what they hold: local folders, the Hub and its cache, the names of their files."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,9 @@ from typing import Any
 from huggingface_hub import constants as hub_constants
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from ncfair_jax.data import files
+from ncfair_jax.data.files import DataError
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PREFIX_FILE, HEAD_FILE = "prefix.safetensors", "head.safetensors"
@@ -39,19 +41,10 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ModelFolderError: if it is something else, or names a key twice.
     """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        content = dict(pairs)
-        if len(content) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ModelFolderError(f"{path} has {twice!r} twice; keep one")
-        return content
-
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelFolderError(f"{path} is not JSON ({error}); copy the file again") from error
+        content = files.read_json(path)
+    except DataError as error:
+        raise ModelFolderError(str(error)) from None
     if not isinstance(content, dict):
         raise ModelFolderError(f"{path} holds a {type(content).__name__}, expected an object; copy the file again")
     return content

@@ -23,7 +23,7 @@ from ncfair_jax.data.ase import (
     read_pairs,
     rows_of_pairs,
 )
-from ncfair_jax.data.files import CorpusError
+from ncfair_jax.data.files import DataError
 from ncfair_jax.data.pipeline import PipelineConfig
 from ncfair_jax.lexicons.lexicon import LexiconError, load_lexicon, make_lexicon
 
@@ -97,7 +97,7 @@ def test_gap_gives_each_sentence_with_a_pronoun_and_its_flip(tmp_path):
     assert load_pairs(config("gap", path))[0][1].pronouns == ("hers",)
     assert load_pairs(config("gap", path, possessives="next_word"))[0][1].pronouns == ("her",)
     neutral = write_gap(tmp_path / "neutral.tsv", "The dog ran.")
-    with pytest.raises(CorpusError, match="no sentence has a gendered pronoun"):
+    with pytest.raises(DataError, match="no sentence has a gendered pronoun"):
         load_pairs(config("gap", neutral))
 
 
@@ -122,17 +122,17 @@ def test_winobias_takes_its_own_flip_and_only_the_development_files(tmp_path):
         "[CLS] type 2: [MASK]. [SEP]",
     ]
     (tmp_path / "anti_stereotyped_type2.txt.dev").rename(tmp_path / "anti_stereotyped_type2.txt.test")
-    with pytest.raises(CorpusError, match=r"anti_stereotyped_type2\.txt\.dev: no such file"):
+    with pytest.raises(DataError, match=r"anti_stereotyped_type2\.txt\.dev: no such file"):
         load_pairs(config("winobias", tmp_path))
 
 
 def test_winobias_lines_are_checked(tmp_path):
     write_winobias(tmp_path)
     (tmp_path / "pro_stereotyped_type1.txt.dev").write_text("The nurse saw [her].\n2 Type 1: [she].\n")
-    with pytest.raises(CorpusError, match=r"pro_stereotyped_type1\.txt\.dev:1: .* not a number and a sentence"):
+    with pytest.raises(DataError, match=r"pro_stereotyped_type1\.txt\.dev:1: .* not a number and a sentence"):
         load_pairs(config("winobias", tmp_path))
     (tmp_path / "pro_stereotyped_type1.txt.dev").write_text("1 The nurse saw [her].\n")
-    with pytest.raises(CorpusError, match=r"pro_stereotyped_type1\.txt\.dev has 1 lines and .* has 2"):
+    with pytest.raises(DataError, match=r"pro_stereotyped_type1\.txt\.dev has 1 lines and .* has 2"):
         load_pairs(config("winobias", tmp_path))
 
 
@@ -150,7 +150,7 @@ def test_csv_neighbours_of_a_text_join_where_they_are_complete(tmp_path):
         (Row(three, ("his",)), Row(three, ("her",))),
     ]
     write_csv(tmp_path / "flipped_data.csv", f"{two},she her")
-    with pytest.raises(CorpusError, match=r"original_data\.csv has 5 rows, flipped_data\.csv 1"):
+    with pytest.raises(DataError, match=r"original_data\.csv has 5 rows, flipped_data\.csv 1"):
         read_pairs(tmp_path)
 
 
@@ -168,18 +168,18 @@ def test_csv_neighbours_of_a_text_join_where_they_are_complete(tmp_path):
 def test_csv_errors_name_file_and_line(tmp_path, line, message):
     write_csv(tmp_path / "original_data.csv", line)
     write_csv(tmp_path / "flipped_data.csv", "[CLS] [MASK] [SEP],he")
-    with pytest.raises(CorpusError, match=rf"original_data\.csv:{message}"):
+    with pytest.raises(DataError, match=rf"original_data\.csv:{message}"):
         read_pairs(tmp_path)
 
 
 def test_csv_header_and_rows_are_required(tmp_path):
     write_csv(tmp_path / "original_data.csv", "x,y", header="a,b")
     with pytest.raises(
-        CorpusError, match=re.escape("original_data.csv: no column 'text', 'pronouns'; the header has ['a', 'b']")
+        DataError, match=re.escape("original_data.csv: no column 'text', 'pronouns'; the header has ['a', 'b']")
     ):
         read_pairs(tmp_path)
     write_csv(tmp_path / "original_data.csv")
-    with pytest.raises(CorpusError, match="a header and no rows"):
+    with pytest.raises(DataError, match="a header and no rows"):
         read_pairs(tmp_path)
 
 
@@ -265,12 +265,12 @@ def test_long_rows_are_cut_and_left_out_without_a_mask(bert):
     assert [(note.limit, note.sequences, note.cut) for note in left_out] == [(6, 2, 2)]
     assert words_of(bert, ids) == ["[CLS]", "the", "nurse", "saw", "her", "[SEP]"]
     assert len(masked) == len(marked) == 6
-    with pytest.raises(CorpusError, match=r"no row has a masked pronoun within data\.max_tokens=6"):
+    with pytest.raises(DataError, match=r"no row has a masked pronoun within data\.max_tokens=6"):
         encode_rows([long], bert, 6, ["nurse"])
 
 
 def test_pronoun_must_be_a_token(bpe):
-    with pytest.raises(CorpusError, match="pronoun 'hers' is not one token of this vocabulary"):
+    with pytest.raises(DataError, match="pronoun 'hers' is not one token of this vocabulary"):
         encode_rows([Row("[CLS] [MASK] [SEP]", ("hers",))], bpe, 40, [])
 
 

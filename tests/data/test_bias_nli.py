@@ -3,7 +3,7 @@ import pytest
 
 from ncfair_jax.config import ConfigError
 from ncfair_jax.data.bias_nli import Lists, chosen_pairs, load_lists, pair, with_article
-from ncfair_jax.data.files import CorpusError
+from ncfair_jax.data.files import DataError
 from ncfair_jax.data.labelled import Labelled
 
 
@@ -57,7 +57,7 @@ def test_a_folder_of_word_lists(tmp_path):
     assert lists.actions[3:] == (("met", "king"), ("drove", "car"), ("ate", "egg"), ("ate", "pie"))
     assert pair(lists, 6 * 7).first.startswith("A tree surgeon sold a")
     (tmp_path / "verbs" / "driving").unlink()
-    with pytest.raises(CorpusError, match="no word list begins with 'driving'; there are commerce, eating"):
+    with pytest.raises(DataError, match="no word list begins with 'driving'; there are commerce, eating"):
         load_lists(str(tmp_path))
-    with pytest.raises(CorpusError, match="holds no word list"):
+    with pytest.raises(DataError, match="holds no word list"):
         load_lists(str(tmp_path / "nouns"))

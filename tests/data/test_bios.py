@@ -5,7 +5,7 @@ import pytest
 from ncfair_jax.config import RunConfig
 from ncfair_jax.data import notes
 from ncfair_jax.data.bios import PROFESSIONS, read_bios
-from ncfair_jax.data.files import CorpusError
+from ncfair_jax.data.files import DataError
 from tests import tiny_tasks
 
 
@@ -33,7 +33,7 @@ def test_one_file_is_split_without_overlap(tmp_path):
     parts = {part: read_bios(config(path, dev_fraction=0.2), part) for part in ("train", "dev", "test")}
     assert {part: len(found) for part, found in parts.items()} == {"train": 22, "dev": 8, "test": 10}
     assert len({example.first for found in parts.values() for example in found}) == 40
-    with pytest.raises(CorpusError, match="leave none for train"):
+    with pytest.raises(DataError, match="leave none for train"):
         read_bios(config(path, dev_fraction=0.5, test_fraction=0.5), "train")
 
 
@@ -59,5 +59,5 @@ def test_null_is_no_text(tmp_path):
 def test_faults_name_the_line(tmp_path, change, message):
     row = tiny_tasks.biographies(1, 0)[0] | change
     tiny_tasks.write_jsonl(tmp_path / "test.jsonl", [{key: value for key, value in row.items() if value is not None}])
-    with pytest.raises(CorpusError, match=message):
+    with pytest.raises(DataError, match=message):
         read_bios(config(tmp_path), "test")

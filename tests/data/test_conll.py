@@ -6,7 +6,7 @@ import pytest
 
 from ncfair_jax.data import notes
 from ncfair_jax.data.conll import Document, read_conll, write_conll
-from ncfair_jax.data.files import CorpusError
+from ncfair_jax.data.files import DataError
 
 # Two parts; 13 columns in the first sentence, 12 in the others; nested and crossing brackets.
 TEXT = """#begin document (bc/talk/00/talk_0001); part 000
@@ -73,16 +73,16 @@ def test_refusals_name_the_line(tmp_path, old, new, message):
     path = tmp_path / "a_conll"
     assert TEXT.count(old) == 1
     path.write_text(TEXT.replace(old, new))
-    with pytest.raises(CorpusError, match=re.escape(f"{path}{message}")) as caught:
+    with pytest.raises(DataError, match=re.escape(f"{path}{message}")) as caught:
         read_conll(path)
     assert "\n" not in str(caught.value)
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(CorpusError, match="no such file"):
+    with pytest.raises(DataError, match="no such file"):
         read_conll(tmp_path / "missing")
     (tmp_path / "blank").write_text("\n\n")
-    with pytest.raises(CorpusError, match="holds no document"):
+    with pytest.raises(DataError, match="holds no document"):
         read_conll(tmp_path / "blank")
 
 

@@ -13,7 +13,7 @@ from ncfair_jax.data.coref import (
     read_documents,
     shape_of,
 )
-from ncfair_jax.data.files import CorpusError
+from ncfair_jax.data.files import DataError
 from ncfair_jax.data.pipeline import PipelineConfig
 from ncfair_jax.vocabulary import WordBoundaries
 from tests import tiny_coref, tiny_hub
@@ -59,7 +59,7 @@ def test_segments_end_with_sentences_or_else_with_words():
     part = encoded.some(1, 1)
     assert part.tokens.tolist() == encoded.tokens[6:12].tolist() and part.segments.tolist() == [0] * 6
     assert part.mentions.tolist() == [[2, 2, 1], [4, 4, 2], [3, 3, 3]]
-    with pytest.raises(CorpusError, match="nw/a_0: a word has 2 pieces; a segment has room for 1"):
+    with pytest.raises(DataError, match="nw/a_0: a word has 2 pieces; a segment has room for 1"):
         encode_document(DOCUMENT, tiny_hub.tokenizer("bert"), 3)
 
 
@@ -153,5 +153,5 @@ def test_files_and_folders(tmp_path):
     found = read_documents(f"{tmp_path}, {tmp_path / 'pro_stereotyped_type1.txt.dev'}")
     assert len(found) == 5 and found[-1].name == "nw/dev_type1/stereotype//0"
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CorpusError, match="holds no file whose name ends with _conll"):
+    with pytest.raises(DataError, match="holds no file whose name ends with _conll"):
         read_documents(str(tmp_path / "empty"))

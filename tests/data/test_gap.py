@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from ncfair_jax.data.files import CorpusError
+from ncfair_jax.data.files import DataError
 from ncfair_jax.data.gap import read_gap, split_sentences
 
 COLUMNS = ("", "ID", "Text", "Pronoun", "Pronoun-offset", "A", "A-offset", "A-coref", "B", "B-offset", "B-coref", "URL")
@@ -45,10 +45,10 @@ def test_reader_splits_the_text_column_in_order(tmp_path):
 
 
 def test_wrong_columns_name_the_line(tmp_path):
-    with pytest.raises(CorpusError, match=r"gap.tsv: no column 'Text'; the header has \['ID', 'text'\]"):
+    with pytest.raises(DataError, match=r"gap.tsv: no column 'Text'; the header has \['ID', 'text'\]"):
         read_gap(write(tmp_path, columns=("ID", "text")))
     path = write(tmp_path, "fine", "tab\tinside")
-    with pytest.raises(CorpusError, match=r"gap.tsv:3: 13 cells, but the header has 12"):
+    with pytest.raises(DataError, match=r"gap.tsv:3: 13 cells, but the header has 12"):
         read_gap(path)
 
 
@@ -60,12 +60,12 @@ def test_the_official_files_have_no_column_of_row_numbers(tmp_path):
 
 
 def test_empty_text_names_the_line(tmp_path):
-    with pytest.raises(CorpusError, match=r"gap.tsv:3: sentence '' has no visible"):
+    with pytest.raises(DataError, match=r"gap.tsv:3: sentence '' has no visible"):
         read_gap(write(tmp_path, "fine", ""))
 
 
 def test_header_alone(tmp_path):
-    with pytest.raises(CorpusError, match="a header and no rows"):
+    with pytest.raises(DataError, match="a header and no rows"):
         read_gap(write(tmp_path))
 
 

@@ -4,7 +4,7 @@ import datasets
 import huggingface_hub
 import pytest
 
-from ncfair_jax.data.files import CorpusError
+from ncfair_jax.data.files import DataError
 from ncfair_jax.data.hub import read_hub
 
 
@@ -33,7 +33,7 @@ def test_faults_are_one_line(folder, streaming):
         ({"split": "test"}, r"split 'test': .*'train'"),
         ({"subset": "other"}, "subset 'other'.*not found"),
     ):
-        with pytest.raises(CorpusError, match=message) as raised:
+        with pytest.raises(DataError, match=message) as raised:
             read_hub(folder, streaming=streaming, **settings)
         assert "\n" not in str(raised.value)
 
@@ -43,7 +43,7 @@ def test_offline_says_what_it_would_have_fetched(folder, monkeypatch, streaming)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(
-        CorpusError, match=r"'owner/name', subset 'en', split 'train\[:5\]': not here, and offline mode forbids"
+        DataError, match=r"'owner/name', subset 'en', split 'train\[:5\]': not here, and offline mode forbids"
     ):
         read_hub("owner/name", subset="en", split="train[:5]", streaming=streaming)
 
@@ -52,5 +52,5 @@ def test_pickled_data_are_refused(tmp_path, folder):
     source = tmp_path / "pickled"
     source.mkdir()
     (source / "train.pkl").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
-    with pytest.raises(CorpusError):
+    with pytest.raises(DataError):
         read_hub(str(source))

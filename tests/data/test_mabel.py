@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ncfair_jax.config import ConfigError, RunConfig
-from ncfair_jax.data.files import CorpusError
+from ncfair_jax.data.files import DataError
 from ncfair_jax.data.mabel import (
     HEADER,
     MabelPipeline,
@@ -113,18 +113,18 @@ FOUR, FIVE, SIX = (",".join(["x"] * count) for count in (4, 5, 6))
     ],
 )
 def test_faults_name_file_and_line(tmp_path, lines, message):
-    with pytest.raises(CorpusError, match=message) as raised:
+    with pytest.raises(DataError, match=message) as raised:
         read_pairs(write(tmp_path / "pairs.csv", *lines))
     assert "\n" not in str(raised.value)
 
 
 def test_other_faults(tmp_path):
-    with pytest.raises(CorpusError, match="hard negatives need 6"):
+    with pytest.raises(DataError, match="hard negatives need 6"):
         read_pairs(write(tmp_path / "pairs.csv", FIVE, "a,b,c,d,0"), hard_negatives=True)
-    with pytest.raises(CorpusError, match="no such file"):
+    with pytest.raises(DataError, match="no such file"):
         read_pairs(tmp_path / "absent.csv")
     (tmp_path / "latin.csv").write_bytes(FOUR.encode() + b"\na,b,c,d\na,b,caf\xe9,d\n")
-    with pytest.raises(CorpusError, match=r"latin.csv:3: not UTF-8 \(byte 0xe9\)"):
+    with pytest.raises(DataError, match=r"latin.csv:3: not UTF-8 \(byte 0xe9\)"):
         read_pairs(tmp_path / "latin.csv")
 
 
@@ -170,13 +170,13 @@ def test_filters_and_order_over_sources(tmp_path):
 )
 def test_faults_of_nli_data_name_file_and_line(tmp_path, line, message):
     good = '{"premise": "a", "hypothesis": "b", "label": 1}'
-    with pytest.raises(CorpusError, match=message):
+    with pytest.raises(DataError, match=message):
         list(entailed_pairs(str(write(tmp_path / "nli.jsonl", good, line))))
 
 
 def test_nothing_left_writes_nothing(tmp_path):
     source = write(tmp_path / "nli.csv", "premise,hypothesis,label", "A dog barks.,A noise.,0")
-    with pytest.raises(CorpusError, match="no entailed pair is left"):
+    with pytest.raises(DataError, match="no entailed pair is left"):
         build_pairs([str(source)], tmp_path / "pairs.csv", GENDER)
     assert not (tmp_path / "pairs.csv").exists()
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ncfair_jax.data import notes
-from ncfair_jax.data.files import CorpusError
+from ncfair_jax.data.files import DataError
 from ncfair_jax.data.glue import SOURCES, glue_task, read_glue
 from ncfair_jax.data.labelled import Labelled
 from ncfair_jax.data.nli import SPLITS, nli_pairs
@@ -22,7 +22,7 @@ def test_snli_in_its_own_names_and_in_the_hubs(tmp_path):
     tiny_tasks.write_jsonl(tmp_path / "hub" / "train.jsonl", hub)
     assert nli_pairs(str(tmp_path / "hub"), SPLITS["train"]) == [Labelled("a", "b", 1)]
     tiny_tasks.write_jsonl(tmp_path / "bad" / "train.jsonl", [hub[0] | {"label": "maybe"}])
-    with pytest.raises(CorpusError, match=r"train\.jsonl:1: label 'maybe'; expected one of entailment"):
+    with pytest.raises(DataError, match=r"train\.jsonl:1: label 'maybe'; expected one of entailment"):
         nli_pairs(str(tmp_path / "bad"), SPLITS["train"])
 
 
@@ -82,24 +82,22 @@ def test_rows_with_too_few_or_too_many_cells_are_skipped_and_counted(tmp_path, t
     assert found[0].first.startswith(f"{fault}, but the header has")
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "train.tsv").write_text("\n".join([*lines[:60], bad, bad, *lines[60:]]) + "\n")
-    with pytest.raises(CorpusError, match=rf"train\.tsv:61: {fault}.* \(2 of 102 rows are malformed: lines 61, 62\)"):
+    with pytest.raises(DataError, match=rf"train\.tsv:61: {fault}.* \(2 of 102 rows are malformed: lines 61, 62\)"):
         read_glue(task, str(tmp_path / "more"), ("train",))
 
 
 @pytest.mark.parametrize("score", ["nan", "inf", "much"])
 def test_a_score_is_a_finite_number(tmp_path, score):
     tiny_tasks.write_jsonl(tmp_path / "train.jsonl", [{"sentence1": "a", "sentence2": "b", "label": score}])
-    with pytest.raises(CorpusError, match=f"score '{score}'; expected a number"):
+    with pytest.raises(DataError, match=f"score '{score}'; expected a number"):
         read_glue("stsb", str(tmp_path), ("train",))
 
 
 def test_what_is_missing_or_wrong_is_named(tmp_path):
-    with pytest.raises(
-        CorpusError, match=r"no train file of rte, nor has RTE below it; get RTE\.zip from gluebenchmark"
-    ):
+    with pytest.raises(DataError, match=r"no train file of rte, nor has RTE below it; get RTE\.zip from gluebenchmark"):
         read_glue("rte", str(tmp_path), ("train",))
     rows = [{"sentence1": "a", "sentence2": "b", "label": "perhaps"}]
     tiny_tasks.write_jsonl(tmp_path / "train.jsonl", rows)
     for task, message in (("rte", "label 'perhaps'; expected one of entailment, 0"), ("stsb", "expected a number")):
-        with pytest.raises(CorpusError, match=message):
+        with pytest.raises(DataError, match=message):
             read_glue(task, str(tmp_path), ("train",))

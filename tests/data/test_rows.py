@@ -5,7 +5,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from ncfair_jax.data.files import CorpusError, Place, accepted
+from ncfair_jax.data.files import DataError, Place, accepted
 from ncfair_jax.data.labelled import Labelled
 from ncfair_jax.data.nli import nli_pairs
 from ncfair_jax.data.rows import cell, read_rows, split_rows, text_cell
@@ -48,14 +48,14 @@ def test_faults_are_one_line(tmp_path):
         ("no.txt", "unknown kind of file"),
         ("no.jsonl", "no such file"),
     ):
-        with pytest.raises(CorpusError, match=message) as raised:
+        with pytest.raises(DataError, match=message) as raised:
             list(accepted(read_rows(tmp_path / name), lambda _, row: row))
         assert "\n" not in str(raised.value)
-    with pytest.raises(CorpusError, match=r"has no train or part with one of the endings .*; add it, from there"):
+    with pytest.raises(DataError, match=r"has no train or part with one of the endings .*; add it, from there"):
         split_rows(str(tmp_path), ("train", "part"), "there")
-    with pytest.raises(CorpusError, match=r"here: no column 'b' or 'c'; choose from \['a'\]"):
+    with pytest.raises(DataError, match=r"here: no column 'b' or 'c'; choose from \['a'\]"):
         cell({"a": 1}, ("b", "c"), HERE)
-    with pytest.raises(CorpusError, match="column 'a' holds 1; expected text"):
+    with pytest.raises(DataError, match="column 'a' holds 1; expected text"):
         text_cell({"a": 1}, ("a",), HERE)
 
 
@@ -63,7 +63,7 @@ def test_a_pickle_is_refused_with_lines_that_convert_it(tmp_path):
     rows = [{"title": "nurse", "raw": "x", "start_pos": 0, "gender": "F"}]
     (tmp_path / "train.pkl").write_bytes(pickle.dumps(rows))
     for read in (lambda: read_rows(tmp_path / "train.pkl"), lambda: split_rows(str(tmp_path), ("train",), "there")):
-        with pytest.raises(CorpusError, match="is a pickle") as raised:
+        with pytest.raises(DataError, match="is a pickle") as raised:
             list(read())
     code = str(raised.value).split("`")[1].replace("'train.pkl'", repr(str(tmp_path / "train.pkl")))
     exec(code.replace("'train.jsonl'", repr(str(tmp_path / "train.jsonl"))), {})  # the message's own remedy
@@ -71,7 +71,7 @@ def test_a_pickle_is_refused_with_lines_that_convert_it(tmp_path):
 
 
 def test_null_is_missing():
-    with pytest.raises(CorpusError, match="here: column 'a' is null"):
+    with pytest.raises(DataError, match="here: column 'a' is null"):
         cell({"a": None}, ("a", "b"), HERE)
     assert cell({"a": None, "b": "None"}, ("a", "b"), HERE) == "None"
 
@@ -83,7 +83,7 @@ def test_all_numbered_parquet_files_are_read(tmp_path):
     assert [row for _, row in split_rows(str(tmp_path), ("train",), "there")] == ROWS
     twice = pyarrow.table([[1], [2]], names=["a", "a"])
     pyarrow.parquet.write_table(twice, tmp_path / "twice.parquet")
-    with pytest.raises(CorpusError, match="column 'a' is there twice"):
+    with pytest.raises(DataError, match="column 'a' is there twice"):
         list(read_rows(tmp_path / "twice.parquet"))
 
 

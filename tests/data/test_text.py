@@ -1,6 +1,6 @@
 import pytest
 
-from ncfair_jax.data.files import CorpusError
+from ncfair_jax.data.files import DataError
 from ncfair_jax.data.text import read_text
 
 
@@ -21,13 +21,13 @@ def test_no_line_is_too_long_and_every_line_end_counts(tmp_path, end):
 
 
 def test_faults_name_file_and_line(tmp_path):
-    with pytest.raises(CorpusError, match=r"holds no \.txt files"):
+    with pytest.raises(DataError, match=r"holds no \.txt files"):
         read_text(tmp_path)
     (tmp_path / "a.txt").write_text("fine\n\n\u200b\n", encoding="utf-8")
-    with pytest.raises(CorpusError, match=r"a.txt:3: sentence '\\u200b' has no visible character"):
+    with pytest.raises(DataError, match=r"a.txt:3: sentence '\\u200b' has no visible character"):
         read_text(tmp_path)
     (tmp_path / "a.txt").write_bytes(b"fine\n\xff\n")
-    with pytest.raises(CorpusError, match=r"a.txt:2: not UTF-8"):
+    with pytest.raises(DataError, match=r"a.txt:2: not UTF-8"):
         read_text(tmp_path)
-    with pytest.raises(CorpusError, match="no such file"):
+    with pytest.raises(DataError, match="no such file"):
         read_text(tmp_path / "missing.txt")

@@ -1,6 +1,6 @@
 import pytest
 
-from ncfair_jax.data.files import CorpusError
+from ncfair_jax.data.files import DataError
 from ncfair_jax.data.wikitext import heldout_text
 
 
@@ -13,7 +13,7 @@ def test_first_quarter_of_the_paragraphs_as_they_stand(tmp_path):
 def test_too_short_a_file(tmp_path):
     path = tmp_path / "test.txt"
     path.write_text(" = Title = \n one \n", encoding="utf-8")
-    with pytest.raises(CorpusError, match="1 paragraphs; expected the test part"):
+    with pytest.raises(DataError, match="1 paragraphs; expected the test part"):
         heldout_text(path)
 
 

@@ -8,7 +8,7 @@ from transformers import BertTokenizerFast
 
 from ncfair_jax.data.conll import write_conll
 from ncfair_jax.data.coref import encode_document
-from ncfair_jax.data.files import CorpusError
+from ncfair_jax.data.files import DataError
 from ncfair_jax.data.winobias import KINDS, SIDES, read_lines_file, read_winobias
 
 LINES = {
@@ -63,17 +63,17 @@ def test_conll_files_come_first_and_say_the_same(folder, tmp_path):
 def test_refused_lines(folder, line, message):
     path = folder / "pro_stereotyped_type1.txt.dev"
     path.write_text(line + "\n")
-    with pytest.raises(CorpusError, match=re.escape(message)):
+    with pytest.raises(DataError, match=re.escape(message)):
         read_lines_file(path)
 
 
 def test_refused_folders(folder):
     (folder / "anti_stereotyped_type1.txt.dev").write_text("1 [The cook] left because [she] was tired.\n")
-    with pytest.raises(CorpusError, match="pro and anti files of type 1 differ in length"):
+    with pytest.raises(DataError, match="pro and anti files of type 1 differ in length"):
         read_winobias(folder, "dev")
-    with pytest.raises(CorpusError, match="no such file"):
+    with pytest.raises(DataError, match="no such file"):
         read_winobias(folder, "test")
-    with pytest.raises(CorpusError, match="expected a name such as pro_stereotyped_type1"):
+    with pytest.raises(DataError, match="expected a name such as pro_stereotyped_type1"):
         read_lines_file(folder / "lines.txt")
 
 

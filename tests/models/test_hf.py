@@ -300,7 +300,7 @@ def test_names_that_are_neither_folder_nor_hub_name(name, message):
 
 def test_config_that_is_no_config(folder):
     for text, message in (
-        ("{", "is not JSON"),
+        ("{", "not JSON"),
         ("[]", "holds a list"),
         ('{"model_type": "bert"}', "has no vocab_size"),
     ):

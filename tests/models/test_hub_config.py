@@ -88,7 +88,7 @@ def test_all_wrong_fields_are_listed_at_once(edited):
 def test_a_key_named_twice_is_refused(edited):
     path = edited() / "config.json"
     path.write_text(path.read_text().replace("{", '{"hidden_size": 32, ', 1))
-    with pytest.raises(ModelFolderError, match=r"config\.json has 'hidden_size' twice"):
+    with pytest.raises(ModelFolderError, match=r"config\.json: the key 'hidden_size' is there twice"):
         load_pretrained(path.parent)
 
 
