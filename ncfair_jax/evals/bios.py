@@ -94,12 +94,12 @@ def samples(table: Table) -> dict[str, Any]:
         n = {"n": int(count.sum()), "n_m": int(count[:, 0].sum()), "n_f": int(count[:, 1].sum())}
         return n | {"professions_left_out": one_sided}
 
-    enough = (split(columns.sum(0))[1] >= FEWEST_OF_GENDER).all(-1)  # [28]
+    enough = np.all(split(columns.sum(0))[1] >= FEWEST_OF_GENDER, axis=-1)  # [28]
 
     def sizes(sums: np.ndarray) -> dict[str, Any]:
         by_gender = split(sums)[1]
         men, women = np.moveaxis(by_gender.sum(-2), -1, 0)
-        by_gender = np.where(enough[:, None], by_gender, 0)
+        by_gender = np.where(np.reshape(enough, (-1, 1)), by_gender, 0)
         gaps = {name: (by_gender[..., i, 0], by_gender[..., i, 1]) for i, name in enumerate(PROFESSIONS)}
         everyone = men + women
         return {
