@@ -137,10 +137,10 @@ def write_bec_pro(path: Path) -> None:
 
 
 def write_wikitext(path: Path) -> None:
-    """Twelve paragraphs under a heading: three of them are held out, of six sentences."""
+    """24 paragraphs under a heading: six of them are held out, of 15 sentences."""
     path.parent.mkdir(parents=True)
     lines = ["the man was tired. A woman said that. The nurse was a man.", "She said that he was tired. The man said."]
-    path.write_text("\n".join([" = A heading = ", *(6 * lines)]) + "\n", encoding="utf-8")
+    path.write_text("\n".join([" = A heading = ", *(12 * lines)]) + "\n", encoding="utf-8")
 
 
 def write_seat(path: Path) -> None:

@@ -12,6 +12,8 @@ PARAGRAPHS = [
     ["the nurse said that she was tired.", "he was a man."],
     ["a woman said that."],
     ["she was the nurse that the man said was tired."],
+    ["the woman was tired."],
+    ["he said that she was a nurse."],
 ]
 
 
@@ -62,14 +64,14 @@ def test_figures_are_those_of_plain_passes(kind):
             masked[place] = mask
             alone.append(-plain.log_probs(model, masked)[place, tokens[place]])
     metrics = result.metrics
-    assert (metrics["n_positions"], metrics["n_sentences"]) == (len(losses), 4)
+    assert (metrics["n_positions"], metrics["n_sentences"]) == (len(losses), 6)
     np.testing.assert_allclose(
         [metrics["loss"], metrics["top1"], metrics["pseudo_perplexity"]],
         [np.mean(losses), np.mean(hits), np.exp(np.mean(alone))],
         rtol=1e-5,
     )
-    assert (result.n, result.counts["lines"]) == (4, 3)
-    assert result.scores["line"] == [0, 0, 1, 2]  # paragraphs are what the intervals resample
+    assert (result.n, result.counts["lines"]) == (6, 5)
+    assert result.scores["line"] == [0, 0, 1, 2, 3, 4]  # paragraphs are the independent units
     low, high = result.intervals["loss"]
     assert low <= metrics["loss"] <= high
     assert low < high

@@ -89,20 +89,20 @@ def test_keys_of_the_metrics(run):
         assert all(set(figures) == STEREOSET_FIGURES for figures in parts.values())
     bec = documents["bec_pro"]["metrics"]
     groups = ["female", "male", "overall"]
-    assert set(bec) == {"mean", "sd", "difference", "wilcoxon", "mean_abs_association", "n", "reference"}
+    assert set(bec) == {"mean", "sd", "difference", "wilcoxon", "clustered", "mean_abs_association", "n", "reference"}
     assert (
         set(bec["mean"]) == set(bec["sd"]) == {f"{group}/{gender}" for group in groups for gender in ("female", "male")}
     )
-    assert set(bec["difference"]) == set(bec["wilcoxon"]) == set(groups)
+    assert set(bec["difference"]) == set(bec["wilcoxon"]) == set(bec["clustered"]) == set(groups)
     assert all(set(test) == {"w", "z", "p", "r", "n_pairs"} for test in bec["wilcoxon"].values())
     assert {group: test["n_pairs"] for group, test in bec["wilcoxon"].items()} == {"female": 4, "male": 4, "overall": 8}
     assert set(documents["masked_lm"]["metrics"]) == {
         "top1", "loss", "n_positions", "pseudo_perplexity", "n_sentences"
     }  # fmt: skip
-    assert documents["masked_lm"]["n"] == 8
+    assert documents["masked_lm"]["n"] == 15
     seat = documents["seat"]["metrics"]
     assert set(seat) == {"tests", "groups"}
-    assert set(seat["tests"]["weat6"]) == {"effect_size", "statistic", "n", "p", "splits"}
+    assert set(seat["tests"]["weat6"]) == {"effect_size", "statistic", "n", "p", "splits", "p_terms", "splits_terms"}
 
 
 def test_figures_come_back_from_the_written_tables(run):
