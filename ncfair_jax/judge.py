@@ -73,7 +73,9 @@ def collapse_figures(model: Pretrained, config: EvalConfig, mesh: Mesh) -> dict[
     """NC figures of whole lexicon words, each token with its own representation, on text that nothing trains on.
 
     Returns:
-        By features and figure: [value, low, high] of the 95% jackknife interval; None where undefined.
+        By features and figure: [value, low, high] of the 95% jackknife interval, which is of what other texts of the same kind
+        and size give on average; None where undefined. "nc3_corrected" and so on are without the bias of rare words
+        (`collapse.jackknife`), of "corrected_words" words.
     """
     sentences = text_sentences(config.collapse_text, config.data)
     row_tokens = min(ROW_TOKENS, model.config.max_tokens)
@@ -91,6 +93,10 @@ def collapse_figures(model: Pretrained, config: EvalConfig, mesh: Mesh) -> dict[
             name: [finite(x) for x in (value, *intervals.get(name, (math.nan, math.nan)))]
             for name, value in measured.figures.items()
         }
+        for name in SHOWN:
+            value, interval = measured.corrected(name)
+            found[features][f"{name}_corrected"] = [finite(x) for x in (value, *interval)]
+        found[features]["corrected_words"] = [float(measured.corrected_words), None, None]
     return found
 
 

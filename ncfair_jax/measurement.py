@@ -175,7 +175,7 @@ def measure_model(
     counts = {name: x.num_classes for name, x in words.sets.items()}
     found = ModelMeasures(path, counts, len(text.collected), len(text.held_out), sets, depth, lists)
     if jax.process_index() == 0:
-        write_words(folder / WORDS_FILE, words, total, weight)
+        write_words(folder / WORDS_FILE, words, surveyed[main], weight)
         save_stats(folder / STATS_FILE, total, words.union, weight[words.union.token_ids], bias[words.union.token_ids])
         document = to_json(found, wanted) | {"left_out": as_json(left_out)}
         write_json(result, document)  # last: it says that the rest is there
@@ -222,15 +222,18 @@ def select(groups: Groups, union: FairnessClasses, words: FairnessClasses) -> St
     return groups.select(union.slot_of_token[words.token_ids])
 
 
-def write_words(path: Path, words: Words, total: ClassStats, weight: np.ndarray) -> None:
-    """words.csv: one line for each word of each set."""
+def write_words(path: Path, words: Words, groups: Groups, weight: np.ndarray) -> None:
+    """words.csv: one line for each word of each set, with the number of groups of sentences that hold the word."""
+    total: ClassStats = jax.tree.map(np.asarray, reduce(merge, groups))
+    holding = sum((group.count > 0).astype(int) for group in groups)
     with path.with_name(path.name + ".tmp").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ("word_set", *COLUMNS))
+        writer = csv.DictWriter(file, ("word_set", *COLUMNS, "groups"))
         writer.writeheader()
         for name, x in words.sets.items():
             slots = words.union.slot_of_token[x.token_ids]
+            number = dict(zip(x.token_ids.tolist(), holding[slots].tolist(), strict=True))
             for row in word_table(x, take(total, slots), weight[x.token_ids]):
-                writer.writerow({"word_set": name} | row)
+                writer.writerow({"word_set": name} | row | {"groups": number[row["token_id"]]})
     path.with_name(path.name + ".tmp").replace(path)
 
 
@@ -272,7 +275,7 @@ def measure(models: Sequence[str], settings: MeasureSettings, out: Path, *, offl
         dataclasses.replace(measure_model(path, settings, folder, mesh, offline), name=name)
         for path, folder, name in zip(models, folders, names, strict=True)
     ]
-    text = collapse_table.comparison_table(measured)
+    text = collapse_table.comparison_table(measured) + "\n" + collapse_table.NOTE
     if settings.permutations:
         text += "\nThe lexicon among random lists of neutral words, as many and as frequent (two-sided p):\n\n"
         text += collapse_table.permutation_table(measured)

@@ -1,10 +1,17 @@
 """All figures of one model on one text, and their JSON."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ncfair_jax.collapse.jackknife import Measured
+from ncfair_jax.collapse.jackknife import ENOUGH_GROUPS, Measured
 from ncfair_jax.run_log import finite
+
+NOTES = {
+    "interval": "95% jackknife interval over groups of sentences: of what texts of the same kind and size give on average",
+    "corrected": f"without the bias of words with few rows, of the words found in {ENOUGH_GROUPS} groups of sentences or more; "
+    "its interval is of the value that ever more text would lead to. Compare sets of words with other counts by it only",
+}
 
 
 @dataclass(frozen=True)
@@ -30,11 +37,13 @@ class ModelMeasures:
 
 
 def to_json(measures: ModelMeasures, settings: dict[str, Any]) -> dict[str, Any]:
-    """Strict JSON, null where a figure is undefined. "interval" is the 95% jackknife interval."""
+    """Strict JSON, null where a figure is undefined; "notes" says what the intervals and the corrected figures are of."""
     return {
         "settings": settings,
+        "notes": NOTES,
         "model": measures.name,
         "words": measures.words,
+        "corrected_words": {name: measured.corrected_words for name, measured in measures.sets.items()},
         "sentences": measures.sentences,
         "held_out": measures.held_out,
         "sets": {name: _figures(measured) for name, measured in measures.sets.items()},
@@ -64,21 +73,29 @@ def from_json(content: dict[str, Any]) -> ModelMeasures:
 
 def _figures(measured: Measured) -> dict[str, dict[str, Any]]:
     intervals = measured.intervals()
-    return {
-        name: {
-            "value": finite(value),
-            "interval": [finite(x) for x in intervals[name]] if name in intervals else None,
-            "without_each_group": [finite(x) for x in measured.without[name]],
-        }
-        for name, value in measured.figures.items()
-    }
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in measured.figures.items():
+        found[name] = _entry(value, measured.without[name])
+        found[name]["interval"] = [finite(x) for x in intervals[name]] if name in intervals else None
+        if measured.frequent is not None and name in measured.frequent.figures:
+            corrected, interval = measured.corrected(name)
+            found[name] |= {"corrected": finite(corrected), "corrected_interval": [finite(x) for x in interval]}
+            found[name]["frequent_words"] = _entry(measured.frequent.figures[name], measured.frequent.without[name])
+    return found
 
 
 def _measured(figures: dict[str, dict[str, Any]]) -> Measured:
-    return Measured(
-        {name: _number(entry["value"]) for name, entry in figures.items()},
-        {name: [_number(x) for x in entry["without_each_group"]] for name, entry in figures.items()},
-    )
+    frequent = {name: entry["frequent_words"] for name, entry in figures.items() if "frequent_words" in entry}
+    return Measured(*_values(figures), Measured(*_values(frequent)) if frequent else None)
+
+
+def _entry(value: float, without: Sequence[float]) -> dict[str, Any]:
+    return {"value": finite(value), "without_each_group": [finite(x) for x in without]}
+
+
+def _values(entries: dict[str, dict[str, Any]]) -> tuple[dict[str, float], dict[str, list[float]]]:
+    values = {name: _number(entry["value"]) for name, entry in entries.items()}
+    return values, {name: [_number(x) for x in entry["without_each_group"]] for name, entry in entries.items()}
 
 
 def _number(value: float | None) -> float:

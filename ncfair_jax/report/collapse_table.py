@@ -1,8 +1,9 @@
 """Markdown tables of neural-collapse figures: models side by side on each set of words, and the permutation test."""
 
+import math
 from collections.abc import Sequence
 
-from ncfair_jax.collapse.jackknife import Interval, gap, ratio
+from ncfair_jax.collapse.jackknife import ENOUGH_GROUPS, Interval, Measured, gap, ratio
 from ncfair_jax.collapse.model_measures import ModelMeasures
 from ncfair_jax.collapse.permutation import Tested, permutation_test
 from ncfair_jax.collapse.word_sets import LEXICON
@@ -25,16 +26,25 @@ SHOWN = (
     ("nc4_chance", "NC4 by chance", False),
 )
 
+NOTE = (
+    "Intervals are 95% jackknife intervals over groups of sentences. That of a plain figure is of what other texts of the same "
+    "kind and size would give on average. Few rows of a word bias all figures, so sets of words with other counts can only be "
+    "compared by the corrected figures, or by the random lists, whose words occur as often. Corrected figures are without that "
+    f"bias, of the words that occur in {ENOUGH_GROUPS} groups of sentences or more, and their intervals are of the value that "
+    "ever more text would lead to.\n"
+)
+
 
 def comparison_table(models: Sequence[ModelMeasures]) -> str:
     """Every set of words × every figure: the first model with its interval, and each other with its gap and ratio to it.
 
-    Intervals are 95% jackknife intervals over groups of sentences; a ratio is shown where the figure is positive.
+    Beside each model's figures stand the corrected ones with their number of words; `NOTE` says what they and the intervals
+    are of. A ratio is shown where the figure is positive.
     """
     first, *others = models
-    header = ["words", "n", "figure", first.name]
+    header = ["words", "n", "figure", first.name, "corrected"]
     for other in others:
-        header += [other.name, "gap", "ratio"]
+        header += [other.name, "corrected", "gap", "ratio"]
     body = []
     for words, measured in first.sets.items():
         for figure, name, positive in SHOWN:
@@ -42,9 +52,10 @@ def comparison_table(models: Sequence[ModelMeasures]) -> str:
                 continue
             counts = dict.fromkeys(str(model.words[words]) for model in models)  # tokenizers may differ
             cells = [words, " / ".join(counts), name, _value(measured.figures[figure], measured.interval(figure))]
+            cells.append(_corrected(measured, figure))
             for other in others:
                 theirs = other.sets[words]
-                cells.append(number(theirs.figures[figure]))
+                cells += [number(theirs.figures[figure]), _corrected(theirs, figure)]
                 cells.append(_value(*gap(measured, theirs, figure), signed=True))
                 cells.append(_value(*ratio(measured, theirs, figure)) if positive else "–")
             body.append(cells)
@@ -82,6 +93,11 @@ def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 def _value(value: float, interval: Interval, *, signed: bool = False) -> str:
     return f"{number(value, signed=signed)} {span(interval, signed=signed)}"
+
+
+def _corrected(measured: Measured, figure: str) -> str:
+    value, interval = measured.corrected(figure)
+    return "–" if math.isnan(value) else f"{_value(value, interval)}, {measured.corrected_words} words"
 
 
 def _tested(tested: Tested, *, signed: bool = False) -> list[str]:

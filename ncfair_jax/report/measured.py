@@ -25,7 +25,7 @@ def read_measured(folder: Path) -> Measured:
     """Its tables as cells, its pictures as data URIs."""
     text = (folder / "table.md").read_text(encoding="utf-8")
     titles = (
-        "Words and figures",
+        "Words and figures (sets of words with other counts can only be compared by the corrected figures)",
         "The lexicon among random lists of neutral words, as many and as frequent (two-sided p)",
     )
     tables = tuple(zip(titles, markdown_tables(text), strict=False))

@@ -1,5 +1,9 @@
 """Tables from figures given by hand: gaps, ratios, intervals, and the random lists."""
 
+import dataclasses
+
+import pytest
+
 from ncfair_jax.collapse.jackknife import Measured
 from ncfair_jax.collapse.model_measures import ModelMeasures, from_json, to_json
 from ncfair_jax.report.collapse_table import comparison_table, permutation_table
@@ -19,10 +23,11 @@ AFTER = model("after", 0.1, -0.2, [0.10, 0.19, 0.31])
 
 def test_first_model_with_interval_and_the_other_with_gap_and_ratio():
     lines = comparison_table([BEFORE, AFTER]).splitlines()
-    assert lines[0] == "| words | n | figure | before | after | gap | ratio |"
+    assert lines[0] == "| words | n | figure | before | corrected | after | corrected | gap | ratio |"
     (unc3,) = (line for line in lines if "| UNC3 |" in line)
     assert unc3 == (
-        "| lexicon | 7 | UNC3 | 0.2000 [0.2000, 0.2000] | 0.1000 | -0.1000 [-0.1000, -0.1000] | 0.5000 [0.5000, 0.5000] |"
+        "| lexicon | 7 | UNC3 | 0.2000 [0.2000, 0.2000] | – | 0.1000 | – | "
+        "-0.1000 [-0.1000, -0.1000] | 0.5000 [0.5000, 0.5000] |"
     )
     (gnc2,) = (line for line in lines if "| GNC2 |" in line)
     assert gnc2.endswith("| –|") or gnc2.endswith("| – |")  # negative figures have no ratio
@@ -41,3 +46,21 @@ def test_lists_of_one_model_and_of_the_change():
 def test_json_keeps_everything():
     again = from_json(to_json(BEFORE, {"seed": 0}))
     assert repr(again) == repr(BEFORE)
+
+
+def test_corrected_figures_stand_beside_the_plain_ones():
+    frequent = Measured(
+        {"unc3": 0.3, "gnc2": -0.3, "classes": 4.0},
+        {"unc3": [0.31, 0.33, 0.32], "gnc2": [-0.3] * 3, "classes": [4.0] * 3},
+    )
+    measured = BEFORE.sets["lexicon"]._replace(frequent=frequent)
+    model = dataclasses.replace(BEFORE, sets={"lexicon": measured})
+    (unc3,) = (line for line in comparison_table([model]).splitlines() if "| UNC3 |" in line)
+    # 3 · 0.3 - 2 · 0.32, with an interval of 4.303 times sqrt(2 · var) on both sides
+    assert unc3.endswith("| 0.2000 [0.2000, 0.2000] | 0.2600 [0.2103, 0.3097], 4 words |")
+    content = to_json(model, {})
+    assert content["corrected_words"] == {"lexicon": 4}
+    assert content["sets"]["lexicon"]["unc3"]["corrected"] == pytest.approx(0.26)
+    assert content["sets"]["lexicon"]["unc3"]["corrected_interval"] == pytest.approx([0.2103, 0.3097], abs=1e-4)
+    assert "corrected" not in content["sets"]["lexicon"]["nc4"]
+    assert repr(from_json(content)) == repr(model)
