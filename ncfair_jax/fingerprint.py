@@ -91,13 +91,14 @@ def kept_while_unchanged(source: int = 0) -> Callable[[Callable[P, T]], Callable
 
     def decorate(read: Callable[P, T]) -> Callable[P, T]:
         @remembered(maxsize=4)
-        def kept(stamps: Any, *args: Any, **named: Any) -> T:
+        def kept(stamps: Any, args: Any, named: Any) -> T:
             del stamps
-            return read(*args, **named)
+            return read(*args, **dict(named))
 
         @wraps(read)
         def reader(*args: P.args, **named: P.kwargs) -> T:
-            return kept(_stamps(str(args[source])) if len(args) > source else (), *args, **named)
+            stamps = _stamps(str(args[source])) if len(args) > source else ()
+            return kept(stamps, args, tuple(named.items()))
 
         return reader
 
@@ -109,17 +110,16 @@ def params_fingerprint(params: Params) -> str:
     return _digest(np.ascontiguousarray(leaf).data for leaf in jax.tree.leaves(params))
 
 
-def model_fingerprint(model: Pretrained, *, nsp: bool = False) -> str:
+def model_fingerprint(model: Pretrained) -> str:
     """Fingerprint of a loaded model: architecture, parameters and tokenizer, whatever files they came from.
 
-    Args:
-        nsp: count the next-sentence head too, which most figures do not use.
+    A next-sentence head does not count, since it is loaded only where it is asked for.
     """
     config = {name: value for name, value in dataclasses.asdict(model.config).items() if name not in _NOT_JUDGED}
     tokenizer = json.loads(model.tokenizer.backend_tokenizer.to_str())
     for state in ("truncation", "padding"):  # of its last call
         tokenizer.pop(state, None)
-    parts = {name: part for name, part in model.params.items() if nsp or name != "nsp"}
+    parts = {name: part for name, part in model.params.items() if name != "nsp"}
     text = json.dumps([config, tokenizer, sorted(parts)], sort_keys=True, default=str)
     return _digest([text.encode(), params_fingerprint(parts).encode()])
 

@@ -1,6 +1,5 @@
 """Fairness, usefulness and collapse of a model, and tables that compare models: what a run reports before and after."""
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,17 +11,22 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ncfair_jax.collapse.jackknife import measure_groups
+from ncfair_jax.collapse.measures import VERSION
 from ncfair_jax.collapse.survey import survey
 from ncfair_jax.config import EvalConfig
-from ncfair_jax.data.corpus import text_sentences
+from ncfair_jax.data.corpus import measured_files, text_sentences
 from ncfair_jax.data.encoding import encode_sentences
+from ncfair_jax.data.files import read_json
 from ncfair_jax.evals import compare, compare_many, evaluate, headline
+from ncfair_jax.evals.files import DataFolder
+from ncfair_jax.evals.registry import BENCHMARKS, parse
 from ncfair_jax.evals.table import comparison_markdown, headline_markdown, number, span
+from ncfair_jax.fingerprint import differing, files_fingerprint, model_fingerprint
 from ncfair_jax.lexicons.classes import build_classes
-from ncfair_jax.lexicons.lexicon import load_lexicon
+from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
 from ncfair_jax.models.heads import classifier
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.run_log import finite, write_json
+from ncfair_jax.run_log import finite, say, write_json
 
 FIGURES_FILE = "figures.json"
 ROW_TOKENS = 128
@@ -40,18 +44,26 @@ def judge(
     folder: Path,
     mesh: Mesh,
     own: Callable[[Pretrained, Path, Mesh], Mapping[str, Mapping[str, Any]]] | None = None,
+    judged_on: Sequence[Path] = (),
 ) -> Figures:
-    """Runs what the config asks for, or reads it back if it was done before.
+    """Runs what the config asks for, or reads it back if it was done before with the same model, data and definitions.
 
     Args:
         own: what runs instead of the config's benchmarks, where the method brings its own (`Method.evaluate`).
+        judged_on: the files that `own` reads.
     Returns:
-        {"benchmarks": [[name, value, [low, high], n], …], "collapse": {features: {figure: [value, low, high]}}}, also in
-        folder/figures.json, written last.
+        {"benchmarks": [[name, value, [low, high], n], …], "collapse": {features: {figure: [value, low, high]}}, "content":
+        what they were made of}, also in folder/figures.json, written last.
     """
     path = folder / FIGURES_FILE
+    content = {"model": model_fingerprint(model)} | evaluation_content(config, judged_on)
     if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
+        stored: Figures = read_json(path)
+        recorded = stored.get("content", {})
+        if recorded == content:
+            return stored
+        reason = "; ".join(differing(content, recorded)) if recorded else "its figures are of an earlier version"
+        say(f"{folder} is judged again: {reason}")
     results: Mapping[str, Mapping[str, Any]] = {}
     if own is not None:
         results = own(model, folder, mesh)
@@ -62,11 +74,33 @@ def judge(
     figures = {
         "benchmarks": [list(line) for line in headline(results)],
         "collapse": collapse_figures(model, config, mesh) if config.collapse_text else {},
+        "content": content,
     }
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, figures)
     return figures
+
+
+def evaluation_content(config: EvalConfig, judged_on: Sequence[Path] = ()) -> dict[str, str]:
+    """What figures depend on besides the model: for each benchmark, and for the collapse figures, the version of their
+    definition and the fingerprint of what they read.
+
+    Raises:
+        ValueError: for an unknown benchmark.
+        DataError: if a public file cannot be fetched.
+    """
+    data = DataFolder(Path(config.data) if config.data else None)
+    content = {}
+    for name, selector in parse(config.benchmarks) if config.benchmarks else []:
+        benchmark = BENCHMARKS[name]
+        content[f"benchmark {name}"] = f"version {benchmark.version}, {data.fingerprint(benchmark.files(selector))}"
+    if config.collapse_text:
+        files = [*measured_files(config.collapse_text, config.data), lexicon_file(config.lexicon)]
+        content["collapse"] = f"version {VERSION}, {files_fingerprint([path for path in files if path.is_file()])}"
+    if judged_on:
+        content["task"] = files_fingerprint([path for path in judged_on if path.is_file()])
+    return content
 
 
 def collapse_figures(model: Pretrained, config: EvalConfig, mesh: Mesh) -> dict[str, dict[str, list[float | None]]]:

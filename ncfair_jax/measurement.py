@@ -7,6 +7,7 @@ and `stats.npz`, from which all figures can be computed again without the model.
 import csv
 import dataclasses
 import json
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +17,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh
 
 from ncfair_jax.collapse.agreement import Agreement
 from ncfair_jax.collapse.class_stats import ClassStats, merge, take
 from ncfair_jax.collapse.forward import layer_names
 from ncfair_jax.collapse.jackknife import measure_groups
+from ncfair_jax.collapse.measures import VERSION
 from ncfair_jax.collapse.model_measures import ModelMeasures, from_json, to_json
 from ncfair_jax.collapse.permutation import figures_of_lists
 from ncfair_jax.collapse.stored import StoredGroups, save_stats
@@ -29,18 +32,22 @@ from ncfair_jax.collapse.survey import Groups, HeldOut, group_runs, survey, surv
 from ncfair_jax.collapse.word_sets import EVERYTHING, LEXICON, WORD_SETS, union, word_sets
 from ncfair_jax.collapse.words import COLUMNS, word_table
 from ncfair_jax.config import differences
-from ncfair_jax.data.corpus import text_sentences
+from ncfair_jax.data.corpus import measured_files, text_sentences
 from ncfair_jax.data.encoding import encode_sentences
+from ncfair_jax.data.files import read_json
 from ncfair_jax.data.notes import as_json, collected, tell
+from ncfair_jax.fingerprint import differing, files_fingerprint
 from ncfair_jax.lexicons.classes import FairnessClasses, build_classes, matched_lists, token_counts
-from ncfair_jax.lexicons.lexicon import load_lexicon
+from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
+from ncfair_jax.models.folders import find_folder, model_files
 from ncfair_jax.models.heads import classifier
-from ncfair_jax.models.hf import Pretrained, find_folder, load_pretrained
+from ncfair_jax.models.hf import Pretrained, load_pretrained
 from ncfair_jax.report import collapse_figures, collapse_table
-from ncfair_jax.run_log import write_json, write_text
+from ncfair_jax.run_log import say, write_json, write_text
 from ncfair_jax.strings import several_strings
 
 MEASURES_FILE, WORDS_FILE, STATS_FILE = "measures.json", "words.csv", "stats.npz"
+TABLE_FILE, SURVEY_FOLDER = "table.md", "survey"
 ROW_TOKENS = 128
 
 
@@ -116,21 +123,16 @@ class Words(NamedTuple):
 def measure_model(
     path: str, settings: MeasureSettings, folder: Path, mesh: Mesh, offline: bool = False
 ) -> ModelMeasures:
-    """Measures one model, or reads back what was measured before.
+    """Measures one model. A finished measurement in the folder is replaced, an unfinished one goes on.
 
     Args:
         path: Hugging Face folder or Hub name.
         folder: of this model's results.
     Raises:
-        MeasureError: if the folder belongs to other settings, naming them.
+        SurveyError: if the folder holds an unfinished measurement of another model, text or other words.
     """
-    result = folder / MEASURES_FILE
-    wanted = json.loads(json.dumps({"model": path} | dataclasses.asdict(settings)))
-    if result.exists():
-        stored = json.loads(result.read_text(encoding="utf-8"))
-        if lines := differences(wanted, stored["settings"], "settings"):
-            raise MeasureError(f"{folder} was measured with other settings: {'; '.join(lines)}. Use another --out")
-        return from_json(stored)
+    content = measured_content(path, settings, offline)
+    clear(folder)
     model = load_pretrained(path, offline=offline)
     with collected() as left_out:
         text = read_examples(model, settings)
@@ -151,7 +153,7 @@ def measure_model(
         words.union,
         features=features,
         groups=settings.groups,
-        folder=folder / "survey",
+        folder=folder / SURVEY_FOLDER,
         **options,
     )
     weight, bias = (np.asarray(x) for x in classifier(model.params))
@@ -177,9 +179,62 @@ def measure_model(
     if jax.process_index() == 0:
         write_words(folder / WORDS_FILE, words, surveyed[main], weight)
         save_stats(folder / STATS_FILE, total, words.union, weight[words.union.token_ids], bias[words.union.token_ids])
-        document = to_json(found, wanted) | {"left_out": as_json(left_out)}
-        write_json(result, document)  # last: it says that the rest is there
+        document = to_json(found, recorded_settings(path, settings)) | {
+            "left_out": as_json(left_out),
+            "content": content,
+        }
+        write_json(folder / MEASURES_FILE, document)  # last: it says that the rest is there
     return found
+
+
+def read_measures(path: str, settings: MeasureSettings, folder: Path, offline: bool = False) -> ModelMeasures | None:
+    """What `measure_model` wrote, if it is of the same model, text, words and version of the figures; else None.
+
+    Raises:
+        MeasureError: if the folder belongs to other settings, naming them.
+    """
+    result = folder / MEASURES_FILE
+    if not result.exists():
+        return None
+    stored = read_json(result)
+    if lines := differences(recorded_settings(path, settings), stored["settings"], "settings"):
+        raise MeasureError(f"{folder} was measured with other settings: {'; '.join(lines)}. Use another --out")
+    content, recorded = measured_content(path, settings, offline), stored.get("content", {})
+    if recorded == content:
+        return from_json(stored)
+    reason = "; ".join(differing(content, recorded)) if recorded else "its figures are of an earlier version"
+    say(f"{folder} is measured again: {reason}")
+    return None
+
+
+def recorded_settings(path: str, settings: MeasureSettings) -> dict[str, Any]:
+    """The settings as measures.json has them."""
+    found: dict[str, Any] = json.loads(json.dumps({"model": path} | dataclasses.asdict(settings)))
+    return found
+
+
+def measured_content(path: str, settings: MeasureSettings, offline: bool = False) -> dict[str, str]:
+    """What a measurement was made of: fingerprints of model, text and words, and the version of the figures."""
+    files = {
+        "model": model_files(find_folder(path, offline)),
+        "corpus": measured_files(settings.corpus, settings.data),
+        "lexicon": [lexicon_file(settings.lexicon)],
+    }
+    found = {name: files_fingerprint([path for path in paths if path.is_file()]) for name, paths in files.items()}
+    return found | {"figures": f"version {VERSION}"}
+
+
+def clear(folder: Path) -> None:
+    """Removes a finished measurement, of which the survey would refuse another model."""
+    if not (folder / MEASURES_FILE).exists():
+        return
+    if jax.process_count() > 1:  # all have seen that it is there
+        multihost_utils.sync_global_devices(f"{folder} is outdated")
+    if jax.process_index() == 0:
+        shutil.rmtree(folder / SURVEY_FOLDER, ignore_errors=True)
+        (folder / MEASURES_FILE).unlink()  # last: a killed process starts again from here
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"{folder} is empty")
 
 
 def read_examples(model: Pretrained, settings: MeasureSettings) -> Text:
@@ -271,16 +326,19 @@ def measure(models: Sequence[str], settings: MeasureSettings, out: Path, *, offl
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     names = folder_names(models)
     folders = [out] if len(models) == 1 else [out / name for name in names]
+    stored = [read_measures(path, settings, folder, offline) for path, folder in zip(models, folders, strict=True)]
+    if None in stored and jax.process_index() == 0:
+        (out / TABLE_FILE).unlink(missing_ok=True)  # a killed process must not leave the tables of before
     measured = [
-        dataclasses.replace(measure_model(path, settings, folder, mesh, offline), name=name)
-        for path, folder, name in zip(models, folders, names, strict=True)
+        dataclasses.replace(found or measure_model(path, settings, folder, mesh, offline), name=name)
+        for path, folder, name, found in zip(models, folders, names, stored, strict=True)
     ]
     text = collapse_table.comparison_table(measured) + "\n" + collapse_table.NOTE
     if settings.permutations:
         text += "\nThe lexicon among random lists of neutral words, as many and as frequent (two-sided p):\n\n"
         text += collapse_table.permutation_table(measured)
     if jax.process_index() == 0:
-        write_text(out / "table.md", text)
+        write_text(out / TABLE_FILE, text)
         collapse_figures.draw_all(measured, folders, out / "figures")
     return text
 

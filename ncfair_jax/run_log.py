@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
@@ -61,6 +62,12 @@ class RunLog:
             self._progress.stop()
             self._board.close()
             self._file.close()
+
+
+def say(text: str) -> None:
+    """Prints one line on stderr, in process 0."""
+    if jax.process_index() == 0:
+        Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def truncate(path: Path, last_step: int) -> None:

@@ -12,8 +12,10 @@ import jax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from ncfair_jax.config import ConfigError, RunConfig, freeze, short_hash, validate
-from ncfair_jax.data.generated import write_world
+from ncfair_jax.config import ConfigError, RunConfig, differences, freeze, short_hash, validate
+from ncfair_jax.data.files import read_json
+from ncfair_jax.data.generated import TRUTH_FILE, write_world
+from ncfair_jax.finished import RESULT_FILE, refuse_other_content, training_content
 from ncfair_jax.judge import arms_table
 from ncfair_jax.report.collapse_figures import draw_training
 from ncfair_jax.run_log import write_text
@@ -52,9 +54,12 @@ def run_arms(config: ConfigDict, workdir: Path, jobs: int = 0, cache: str = "") 
     for seed in seeds:
         for name in names:
             runs[name, seed] = arm_config(config, name, seed, workdir), arm_folder(workdir, name, seed)
-    for run, _ in runs.values():
+    for run, folder in runs.values():
         validate(run)
+        if (folder / RESULT_FILE).exists():  # what it started from must be there, and unchanged
+            refuse_other_content(folder, run, training_content(run))
     # With jobs this process leaves the accelerator to the others until they are done, so it must not ask jax yet.
+    refuse_other_world(workdir / "world", config)
     if config.world.sentences and (jobs or jax.process_index() == 0) and not (workdir / "world").exists():
         world = config.world
         write_world(workdir / "world", sentences=world.sentences, bias=world.bias, seed=world.seed)
@@ -72,6 +77,21 @@ def run_arms(config: ConfigDict, workdir: Path, jobs: int = 0, cache: str = "") 
             first = seeds[0]
             draw_training({name: runs[name, first][1] for name in names}, workdir / "figures")
     return table
+
+
+def refuse_other_world(folder: Path, config: ConfigDict) -> None:
+    """A generated world belongs to one choice of its settings.
+
+    Raises:
+        SweepError: if the one that is there was generated with others.
+    """
+    if not config.world.sentences or not folder.exists():
+        return
+    wanted, made = config.world.to_dict(), read_json(folder / TRUTH_FILE)
+    if lines := differences(wanted, {name: made.get(name) for name in wanted}, "config.world"):
+        raise SweepError(
+            f"{folder} was generated with other settings: {'; '.join(lines)}. Use another --workdir, or delete it"
+        )
 
 
 def run_in_processes(runs: Runs, workdir: Path, jobs: int, cache: str) -> None:

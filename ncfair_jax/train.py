@@ -1,7 +1,6 @@
 """From a config to a judged, debiased, exported model: the one loop, read top to bottom."""
 
 import dataclasses
-import hashlib
 import json
 import re
 import signal
@@ -24,10 +23,21 @@ from ncfair_jax.data.encoding import tokenizer_fingerprint
 from ncfair_jax.data.notes import Note, as_json, collected
 from ncfair_jax.data.pipeline import Examples, Pipeline, PipelineConfig
 from ncfair_jax.environment import recorded
+from ncfair_jax.fingerprint import params_fingerprint
+from ncfair_jax.finished import (
+    INPUTS_FILE,
+    RESULT_FILE,
+    WorkdirError,
+    export_fingerprint,
+    judged_content,
+    refuse_other_content,
+    stored_result,
+    training_content,
+)
 from ncfair_jax.judge import comparison_table, judge
 from ncfair_jax.lexicons.classes import FairnessClasses, lexicon_or_control
 from ncfair_jax.models.encoder import PREFIX, Params
-from ncfair_jax.models.hf import Pretrained, load_pretrained, save_pretrained
+from ncfair_jax.models.hf import Pretrained, load_head, load_pretrained, save_pretrained
 from ncfair_jax.objectives import METHODS, Objective, with_nc3
 from ncfair_jax.objectives.base import EXTRA, Metrics
 from ncfair_jax.optimizer import make_optimizer, path_string
@@ -43,11 +53,6 @@ from ncfair_jax.tracker import Tracker, make_tracker, track
 ROWS_PER_SHARD = 1  # rows are rounded up to a multiple of this on every device
 CONFIG_FILE = "config.json"
 LEFT_OUT_FILE = "left_out.json"  # malformed rows of the data, and tokens that were cut off
-RESULT_FILE = "result.json"
-
-
-class WorkdirError(ValueError):
-    """A workdir that holds another run."""
 
 
 class NonFiniteError(ArithmeticError):
@@ -82,7 +87,8 @@ class Run(NamedTuple):
 def train_and_evaluate(config: RunConfig, workdir: Path, before_folder: Path | None = None) -> dict[str, Any]:
     """Does what is not done yet of: measure before, train, export, measure after, compare.
 
-    Killed at any moment and called again with the same arguments it goes on, bit for bit on the same machine.
+    Killed at any moment and called again with the same arguments it goes on, bit for bit on the same machine. Figures whose
+    data or definition changed since are made again; a run whose model or text changed is refused.
 
     Args:
         before_folder: where the figures of the starting model are, or go; runs from one model may share it.
@@ -95,23 +101,27 @@ def train_and_evaluate(config: RunConfig, workdir: Path, before_folder: Path | N
     check_method(config)
     mesh = make_mesh(config.mesh)
     refuse_other_run(workdir, config)
-    result_file = workdir / RESULT_FILE
-    if result_file.exists():
-        return json.loads(result_file.read_text(encoding="utf-8"))
+    content, judged = training_content(config), judged_content(config)
+    refuse_other_content(workdir, config, content)
+    stored = stored_result(workdir)
+    if stored is not None and stored["judged"] == judged:
+        return {name: stored[name] for name in ("before", "after", "table")}
     run = prepare(config, mesh)
     if jax.process_index() == 0:  # not before everything the config names was found
         workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / INPUTS_FILE, content)  # first: a config without it is of an earlier version
         write_json(workdir / CONFIG_FILE, to_dict(config))
         write_json(workdir / LEFT_OUT_FILE, as_json(run.left_out))
     before_folder = before_folder or workdir / "evals" / "before"
     after_folder = workdir / "evals" / "after"
-    evaluate = METHODS[config.objective.name].evaluate
-    own = None if evaluate is None else partial(evaluate, config)
+    method = METHODS[config.objective.name]
+    own = None if method.evaluate is None else partial(method.evaluate, config)
     with recorded(workdir):
         before = judge(run.model, config.evals, config.model.path, before_folder, mesh)
-        trained = train(run, workdir)
-        after = judge(trained, config.evals, config.name, after_folder, mesh, own)
+        trained = train(run, workdir) if stored is None else exported(run, workdir)
+        after = judge(trained, config.evals, config.name, after_folder, mesh, own, method.judged_on(config))
     table = comparison_table(before_folder, after_folder, before, after)
+    result = {"before": before, "after": after, "table": table}
     if jax.process_index() == 0:
         summary = summarise_folders([workdir], before_folder)
         card = model_card(config, summary)
@@ -119,8 +129,8 @@ def train_and_evaluate(config: RunConfig, workdir: Path, before_folder: Path | N
         if run.tracker is not None:
             draw_training({config.name: workdir}, workdir / "figures")
         write_text(workdir / "report.html", page(summary))
-        write_json(result_file, {"before": before, "after": after, "table": table})
-    return {"before": before, "after": after, "table": table}
+        write_json(workdir / RESULT_FILE, result | {"judged": judged, "export": export_fingerprint(workdir)})
+    return result
 
 
 def check_method(config: RunConfig) -> None:
@@ -188,6 +198,7 @@ def prepare(config: RunConfig, mesh: Mesh) -> Run:
     fingerprints = {
         "config": identity(to_dict(config)),
         "corpus": pipeline.fingerprint,
+        "development": "" if dev is None else dev.fingerprint,
         "lexicon": classes.fingerprint if classes is not None else "",
         "tokenizer": tokenizer_fingerprint(model.tokenizer),
     }
@@ -223,14 +234,6 @@ def not_saved(config: RunConfig, params: Params) -> tuple[str, ...]:
         if not re.search(config.optimizer.freeze, path_string(path))
     }
     return tuple(sorted(set(params) - moving))
-
-
-def params_fingerprint(params: Params) -> str:
-    """First 16 hex digits of a SHA-256 over all values, in the order of their paths."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(params):
-        digest.update(np.ascontiguousarray(leaf).data)
-    return digest.hexdigest()[:16]
 
 
 def model_params(params: Params) -> Params:
@@ -321,6 +324,15 @@ def train(run: Run, workdir: Path) -> Pretrained:
         log.close()
     head = {EXTRA: params[EXTRA]} if METHODS[config.objective.name].evaluate else {}
     return run.model._replace(params=model_params(params) | head)
+
+
+def exported(run: Run, workdir: Path) -> Pretrained:
+    """The trained model of a finished run: its export, or its last checkpoint if there is no export."""
+    folder = workdir / "export"
+    if not folder.exists():
+        return train(run, workdir)
+    head = {EXTRA: load_head(folder)} if METHODS[run.config.objective.name].evaluate else {}
+    return run.model._replace(params=load_pretrained(folder).params | head)
 
 
 def start_state(run: Run) -> tuple[TrainState, Any]:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ncfair_jax import measurement
 from ncfair_jax.collapse.measures import measure, similarities
 from ncfair_jax.collapse.model_measures import from_json
-from ncfair_jax.collapse.stored import load_stats
+from ncfair_jax.collapse.stored import StoredGroups, SurveyError, load_stats
 from ncfair_jax.measurement import MeasureError, MeasureSettings, folder_names, split
 from tests import tiny_text
 
@@ -99,6 +101,103 @@ def test_killed_it_goes_on_bit_for_bit(setting, measured):
         name = f"model-4/survey/group-{number:03d}.npz"
         with np.load(out / name) as one, np.load(measured / name) as other:
             assert all(one[key].tobytes() == other[key].tobytes() for key in one.files)
+
+
+@pytest.fixture
+def small(setting, tmp_path, monkeypatch) -> Path:
+    """A folder with a link "model", a text and a lexicon, measured into "out" by `small_measure()`."""
+    for name in ("model-3", "model-4", "text.txt"):
+        (shutil.copytree if (setting / name).is_dir() else shutil.copy2)(setting / name, tmp_path / name)
+    (tmp_path / "model").symlink_to("model-3")
+    lexicon = {"attribute": "gender", "groups": {"female": ["she", "her", "girl"], "male": ["he", "him", "boy"]}}
+    (tmp_path / "lexicon.json").write_text(json.dumps(lexicon))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(measurement.collapse_figures, "draw_all", lambda *args: None)  # pictures take most of the time
+    return tmp_path
+
+
+def small_measure(*others: str) -> str:
+    settings = MeasureSettings(
+        corpus="text.txt", lexicon="lexicon.json", word_sets=("lexicon",), groups=2, held_out=0.0, permutations=0
+    )
+    return measurement.measure(["model", *others], settings, Path("out"))
+
+
+def exchange(name: str, old: str, new: str) -> None:
+    """Another file of the same size and time under the same name."""
+    path, stat = Path(name), Path(name).stat()
+    Path("other").write_text(path.read_text().replace(old, new))
+    os.utime("other", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    Path("other").replace(path)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+
+
+def relink(target: str) -> None:
+    Path("model").unlink()
+    Path("model").symlink_to(target)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda: relink("model-4"), "model: "),
+        (lambda: exchange("text.txt", " he ", " me "), "corpus: "),
+        (lambda: exchange("lexicon.json", "girl", "bara"), "lexicon: "),
+    ],
+)
+def test_a_measurement_of_other_content_is_made_again(small, monkeypatch, capsys, change, told):
+    first = small_measure()
+    with monkeypatch.context() as patch:
+        patch.setattr(measurement, "load_pretrained", None)  # nothing is loaded
+        assert small_measure() == first
+        for name in ("text.txt", "lexicon.json", "model-3/model.safetensors"):
+            os.utime(name, ns=(1, 1))
+        assert small_measure() == first
+    change()
+    second = small_measure()
+    assert f"out is measured again: {told}" in capsys.readouterr().err
+    shutil.rmtree("out")
+    assert small_measure() == second != first
+
+
+def test_killed_while_measuring_again_it_goes_on_and_shows_nothing_old(small, monkeypatch):
+    small_measure()
+    relink("model-4")
+    with monkeypatch.context() as patch:
+        patch.setattr(measurement, "write_words", None)  # as if killed before the results are written
+        with pytest.raises(TypeError):
+            small_measure()
+    left = {str(path) for path in Path("out").rglob("*") if path.is_file()}
+    assert {"out/survey/group-000.npz", "out/survey/group-001.npz"} <= left
+    assert not {"out/table.md", "out/measures.json"} & left
+    with monkeypatch.context() as patch:
+        patch.setattr(StoredGroups, "write", None)  # the survey is not made a second time
+        second = small_measure()
+    shutil.rmtree("out")
+    assert small_measure() == second
+
+
+def test_an_unfinished_measurement_of_another_model_is_refused(small):
+    small_measure()
+    Path("out/measures.json").unlink()
+    relink("model-4")
+    with pytest.raises(
+        SurveyError, match=r"holds another survey: survey\.weights: .* Use another folder, or delete it"
+    ):
+        small_measure()
+
+
+def test_figures_of_an_earlier_version_are_made_again(small, capsys):
+    first = small_measure()
+    document = json.loads(Path("out/measures.json").read_text())
+    del document["content"]
+    Path("out/measures.json").write_text(json.dumps(document))
+    assert small_measure() == first
+    assert "measured again: its figures are of an earlier version" in capsys.readouterr().err
+    document["content"] = json.loads(Path("out/measures.json").read_text())["content"] | {"figures": "version 1"}
+    Path("out/measures.json").write_text(json.dumps(document))
+    assert small_measure() == first
+    assert "measured again: figures: version " in capsys.readouterr().err
 
 
 def test_refusals_are_one_line(setting, measured):

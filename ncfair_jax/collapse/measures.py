@@ -34,6 +34,10 @@ from ncfair_jax.collapse.pairs import (
 )
 from ncfair_jax.collapse.regularizer import SEEN, TINY
 
+# Version of the definition of the collapse figures. Raise it by one whenever the same model, text and words would get another
+# figure, interval or set of classes than before; measurements of an earlier version are then made again instead of shown.
+VERSION = 2
+
 
 def measure(
     stats: ClassStats,

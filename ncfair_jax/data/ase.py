@@ -9,7 +9,6 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from importlib import resources
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +27,7 @@ from ncfair_jax.data.packing import FlatIndex, Placement, flat_index, pack_for_i
 from ncfair_jax.data.pipeline import Batch, Pipeline, PipelineConfig, Sequences, masked_targets
 from ncfair_jax.data.winobias import parallel_lines
 from ncfair_jax.evals.files import DataFolder
-from ncfair_jax.lexicons.lexicon import Lexicon, LexiconError, load_lexicon
+from ncfair_jax.lexicons.lexicon import Lexicon, LexiconError, load_lexicon, shipped_file
 from ncfair_jax.strings import several_strings
 
 COLUMNS = ["text", "pronouns"]
@@ -115,6 +114,17 @@ def load_pairs(config: RunConfig) -> list[Pair]:
     if not pairs:
         raise DataError(f"{path}: no sentence has a gendered pronoun; give another corpus")
     return pairs
+
+
+def pair_files(config: RunConfig) -> dict[str, list[Path]]:
+    """By field of the config, the files that `load_pairs` reads."""
+    path, source = config.data.path, config.ase.source
+    if source == "csv":
+        return {"data.path": [Path(path) / name for name in (ORIGINAL_FILE, FLIPPED_FILE)]}
+    if source == "winobias":
+        names = [WINOBIAS_FILE.format(side=side, kind=kind) for kind in (1, 2) for side in ("pro", "anti")]
+        return {"data.path": [Path(path) / name for name in names]}
+    return {"data.path": [Path(path or DataFolder(None).path(GAP_FILE))]}
 
 
 def mask_pronouns(sentence: str) -> Row:
@@ -219,6 +229,11 @@ def rows_of_pairs(pairs: Sequence[Pair], counterfactual: str, label_mode: str) -
     return rows
 
 
+def stereotypes_file(path: str) -> Path:
+    """The file that `load_stereotypes` reads, with its argument."""
+    return Path(path) if path else shipped_file("stereotypes.json")
+
+
 def load_stereotypes(path: str) -> tuple[str, ...]:
     """Words whose gender is to be neutralised.
 
@@ -229,9 +244,7 @@ def load_stereotypes(path: str) -> tuple[str, ...]:
         LexiconError: a file that is missing or not a lexicon, or one without words.
     """
     if not path:
-        with resources.as_file(resources.files("ncfair_jax.lexicons") / "stereotypes.json") as shipped:
-            lexicon = load_lexicon(shipped)
-        return tuple(word for words in lexicon.words for word in words)
+        return tuple(word for words in load_lexicon(stereotypes_file(path)).words for word in words)
     if path.endswith(".json"):
         return tuple(word for words in load_lexicon(path).words for word in words)
     try:

@@ -9,7 +9,6 @@ from a folder.
 """
 
 import json
-from importlib import resources
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from ncfair_jax.data.files import DataError, read_lines
 from ncfair_jax.data.labelled import Labelled
 from ncfair_jax.data.nli import LABELS
 from ncfair_jax.fingerprint import kept_while_unchanged
+from ncfair_jax.lexicons.lexicon import shipped_file
 
 NEUTRAL = LABELS.index("neutral")
 SAMPLE_SEED = 0  # one sample for all models
@@ -58,7 +58,7 @@ def load_lists(folder: str = "") -> Lists:
     Raises:
         DataError: naming the file that is missing.
     """
-    own = json.loads((resources.files("ncfair_jax.lexicons") / _FILE).read_text(encoding="utf-8"))
+    own = json.loads(shipped_file(_FILE).read_text(encoding="utf-8"))
     lists = _folder_lists(Path(folder).expanduser()) if folder else own
     objects, verbs = lists["objects"], lists["verbs"]
     everything = [noun for nouns in objects.values() for noun in nouns]
@@ -72,6 +72,14 @@ def load_lists(folder: str = "") -> Lists:
     actions = [pair for kind in KINDS for pair in product(_beginning(verbs, kind, folder), of_kind[kind])]
     words = tuple((word, gender) for gender, words in own["words"].items() for word in words)
     return Lists(tuple(sorted(lists["occupations"])), words, tuple(actions))
+
+
+def list_files(folder: str = "") -> list[Path]:
+    """The files that `load_lists` reads, with its argument."""
+    if not folder:
+        return [shipped_file(_FILE)]
+    path = Path(folder).expanduser()
+    return [file for below in ("nouns/people", "nouns/objects", "verbs") for file in sorted((path / below).glob("*"))]
 
 
 def _folder_lists(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from ncfair_jax.config import RunConfig
 from ncfair_jax.data.files import DataError, Place, RowError, accepted
 from ncfair_jax.data.labelled import Labelled, Task
-from ncfair_jax.data.rows import Row, Rows, cell, read_rows, split_rows, text_cell
+from ncfair_jax.data.rows import Row, Rows, cell, read_rows, split_files, split_rows, text_cell
 from ncfair_jax.fingerprint import kept_while_unchanged
 
 HUB = "LabHC/bias_in_bios"
@@ -79,4 +79,9 @@ def _biography(place: Place, row: Row) -> Labelled:
     return Labelled(text[int(start) :].strip(), None, PROFESSIONS.index(name), GENDER_NAMES[gender])
 
 
-TASK = Task(len(PROFESSIONS), read_bios)
+def _files(config: RunConfig, part: str) -> list[Path]:
+    path = Path(config.data.path or HUB).expanduser()
+    return [path] if path.is_file() else split_files(str(path), SPLITS[part])
+
+
+TASK = Task(len(PROFESSIONS), read_bios, _files)

@@ -80,14 +80,25 @@ def read_documents(paths: str) -> list[Document]:
         DataError: a file that is missing or malformed, with the line; or a folder without such files.
     """
     documents = []
+    for file in document_files(paths):
+        documents += read_lines_file(file) if is_lines_file(file) else read_conll(file)
+    return documents
+
+
+def document_files(paths: str) -> list[Path]:
+    """The files that `read_documents` reads, with its argument.
+
+    Raises:
+        DataError: a folder without such files.
+    """
+    found: list[Path] = []
     for name in paths.split(","):
         path = Path(name.strip())
         files = sorted(path.rglob("*_conll")) if path.is_dir() else [path]
         if not files:
             raise DataError(f"{path}: the folder holds no file whose name ends with _conll")
-        for file in files:
-            documents += read_lines_file(file) if is_lines_file(file) else read_conll(file)
-    return documents
+        found += files
+    return found
 
 
 def encode_document(document: Document, tokenizer: PreTrainedTokenizerBase, segment_tokens: int) -> Encoded:

@@ -11,11 +11,11 @@ from ncfair_jax.config import ConfigError, DataConfig
 from ncfair_jax.data.cda import counterfactual
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.gap import read_gap, split_sentences
-from ncfair_jax.data.text import read_text
+from ncfair_jax.data.text import read_text, text_files
 from ncfair_jax.data.wikitext import heldout_text
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.masked_lm import FILE as WIKITEXT_FILE
-from ncfair_jax.lexicons.lexicon import load_lexicon
+from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
 
 T = TypeVar("T")
 
@@ -50,6 +50,28 @@ def read_sentences(config: DataConfig) -> list[str]:
         )
         sentences = [sentence for text in texts for sentence in split_sentences(text)]
     return sentences[: config.max_examples or None]
+
+
+def corpus_files(config: DataConfig) -> dict[str, list[Path]]:
+    """By field of the config, the local files that `load_sentences` reads; data sets of the Hub have none."""
+    files: dict[str, list[Path]] = {"data.path": []}
+    if config.corpus == "gap":
+        files["data.path"] = [Path(config.path or DataFolder(None).path(GAP_FILE))]
+    elif config.corpus == "text" and config.path:
+        files["data.path"] = text_files(config.path)
+    elif config.path and Path(config.path).is_dir():
+        files["data.path"] = sorted(path for path in Path(config.path).rglob("*") if path.is_file())
+    if config.counterfactual != "none":
+        files["data.lexicon"] = [lexicon_file(config.lexicon)]
+    return files
+
+
+def measured_files(corpus: str, data: str | Path) -> list[Path]:
+    """The files that `text_sentences` reads, with its arguments."""
+    named = {"wikitext2": WIKITEXT_FILE, "gap": GAP_FILE}
+    if corpus not in named:
+        return text_files(corpus)
+    return [DataFolder(Path(data) if data else None).path(named[corpus])]
 
 
 def text_sentences(corpus: str, data: str | Path) -> list[str]:

@@ -37,6 +37,7 @@ from ncfair_jax.models.hf import Pretrained, save_pretrained
 T = TypeVar("T")
 
 HELDOUT_SENTENCES = 1000
+TRUTH_FILE = "truth.json"
 CROWS_PAIRS_PER_JOB = 15
 
 GENDERS = ("male", "female")
@@ -214,7 +215,7 @@ def write_world(folder: str | Path, *, sentences: int, bias: float, seed: int) -
         _write_lines(new / "heldout.txt", (sentence.text for sentence in heldout))
         _write_lines(new / "corpus.txt", (sentence.text for sentence in corpus))
         _write_lines(new / "data" / "wikitext2" / "test.txt", utility_lines(heldout, corpus))
-        _write_json(new / "truth.json", {"sentences": sentences, "bias": bias, "seed": seed} | truth(corpus, bias))
+        _write_json(new / TRUTH_FILE, {"sentences": sentences, "bias": bias, "seed": seed} | truth(corpus, bias))
         _write_model(new / "model", seed)
         os.replace(new, folder)
 

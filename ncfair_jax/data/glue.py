@@ -4,6 +4,7 @@ Models are judged on the validation part, whose labels are public; development e
 """
 
 import math
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,19 +69,28 @@ def glue_task(name: str) -> Task:
 
     def read(config: RunConfig, part: str) -> list[Labelled]:
         path = config.data.path or HUB
-        if part == "dev":
-            return []
-        if part == "train":
-            return read_glue(name, path, ("train",))
-        if name != "mnli":
-            return read_glue(name, path, ("validation", "dev"))
         return [
             example._replace(group=group)
-            for group in (MATCHED, MISMATCHED)
-            for example in read_glue(name, path, (f"validation_{group}", f"dev_{group}"))
+            for group, splits in _parts(name, part).items()
+            for example in read_glue(name, path, splits)
         ]
 
-    return Task(max(1, len(SOURCES[name].labels)), read)
+    def files(config: RunConfig, part: str) -> list[Path]:
+        folder = Path(config.data.path or HUB).expanduser()
+        return [path for splits in _parts(name, part).values() for path in _local_files(name, folder, splits)]
+
+    return Task(max(1, len(SOURCES[name].labels)), read, files)
+
+
+def _parts(name: str, part: str) -> dict[str, tuple[str, ...]]:
+    """By group of examples, the names of the split that a part of a task is read from."""
+    if part == "dev":
+        return {}
+    if part == "train":
+        return {"": ("train",)}
+    if name != "mnli":
+        return {"": ("validation", "dev")}
+    return {group: (f"validation_{group}", f"dev_{group}") for group in (MATCHED, MISMATCHED)}
 
 
 @kept_while_unchanged(source=1)
@@ -103,13 +113,17 @@ def _rows(name: str, path: str, splits: tuple[str, ...]) -> Rows:
     source, folder = SOURCES[name], Path(path).expanduser()
     if not folder.exists():
         return hub_rows(path, name, splits[0])
-    for place in (folder / source.folder, folder / name, folder):
-        if found := local_files(place, splits):
-            return chain.from_iterable(read_rows(file, header=_header_of(file, source)) for file in found)
+    if found := _local_files(name, folder, splits):
+        return chain.from_iterable(read_rows(file, header=_header_of(file, source)) for file in found)
     raise DataError(
         f"{folder} has no {' or '.join(splits)} file of {name}, nor has {source.folder} below it; get {source.folder}.zip from "
         f"gluebenchmark.com/tasks, or leave config.data.path empty to take {HUB} from the Hugging Face Hub"
     )
+
+
+def _local_files(name: str, folder: Path, splits: Sequence[str]) -> list[Path]:
+    places = (folder / SOURCES[name].folder, folder / name, folder)
+    return next((found for place in places if (found := local_files(place, splits))), [])
 
 
 def _header_of(file: Path, source: Source) -> tuple[str, ...]:

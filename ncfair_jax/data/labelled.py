@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -33,10 +34,12 @@ class Task(NamedTuple):
         classes: how many; 1: a value is predicted.
         read: (config, "train", "dev" or "test") -> examples in file order; an empty development part is set aside from
             training.
+        files: (config, part) -> the local files that `read` reads.
     """
 
     classes: int
     read: Callable[[RunConfig, str], list[Labelled]]
+    files: Callable[[RunConfig, str], list[Path]]
 
 
 class Encoded(NamedTuple):

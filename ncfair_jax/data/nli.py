@@ -1,9 +1,11 @@
 """SNLI and MNLI: premise, hypothesis, and whether the one entails the other."""
 
+from pathlib import Path
+
 from ncfair_jax.config import RunConfig
 from ncfair_jax.data.files import DataError, Place, RowError, accepted
 from ncfair_jax.data.labelled import Labelled
-from ncfair_jax.data.rows import Row, cell, split_rows, text_cell
+from ncfair_jax.data.rows import Row, cell, split_files, split_rows, text_cell
 from ncfair_jax.fingerprint import kept_while_unchanged
 
 HUB = "stanfordnlp/snli"
@@ -23,6 +25,11 @@ def read_nli(config: RunConfig, part: str) -> list[Labelled]:
         DataError: missing, or more than 1 % malformed rows: a column missing, or an unknown label.
     """
     return nli_pairs(config.data.path or HUB, SPLITS[part])
+
+
+def nli_files(config: RunConfig, part: str) -> list[Path]:
+    """The local files that `read_nli` reads."""
+    return split_files(config.data.path or HUB, SPLITS[part])
 
 
 @kept_while_unchanged()

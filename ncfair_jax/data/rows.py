@@ -83,6 +83,11 @@ def split_rows(source: str, splits: Sequence[str], origin: str) -> Rows:
     return chain.from_iterable(map(read_rows, found))
 
 
+def split_files(source: str, splits: Sequence[str]) -> list[Path]:
+    """The files that `split_rows` reads; none where the source is a Hub name or lacks the part."""
+    return local_files(Path(source).expanduser(), splits)
+
+
 def local_files(folder: Path, splits: Sequence[str]) -> list[Path]:
     """The file of a part in a folder, or all its numbered parquet files; [] if there is none."""
     for split in splits:

@@ -15,8 +15,7 @@ def read_text(path: str | Path) -> list[str]:
         DataError: no such file, no text, bytes that are not UTF-8, or more than 1 % of a file's lines without a visible
             character.
     """
-    path = Path(path)
-    files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
+    files = text_files(path)
     if not files:
         raise DataError(f"{path}: the folder holds no .txt files")
     return [sentence for file in files for sentences in _lines(file) for sentence in sentences]
@@ -30,3 +29,9 @@ def _lines(path: Path) -> list[list[str]]:
 def _sentences(place: Place, line: str) -> list[str]:
     check_visible(line, place)
     return split_sentences(line)
+
+
+def text_files(path: str | Path) -> list[Path]:
+    """The file itself, or all `*.txt` below a folder in the order of their paths."""
+    path = Path(path)
+    return sorted(path.rglob("*.txt")) if path.is_dir() else [path]

@@ -131,5 +131,14 @@ def _number(document: Document) -> str:
     return document.name.rpartition("//")[2]
 
 
+def winobias_files(folder: Path, split: str) -> list[Path]:
+    """The files that `read_winobias` reads, with its arguments."""
+    found = []
+    for kind, side in _groups():
+        conll = folder / _CONLL.format(side=side, kind=kind, split=split)
+        found.append(conll if conll.is_file() else folder / _LINES.format(side=side, kind=kind, split=split))
+    return found
+
+
 def _groups() -> Iterator[tuple[int, str]]:
     return ((kind, side) for kind in KINDS for side in SIDES)

@@ -3,6 +3,7 @@
 All pairs are neutral, so a fair classifier says so. The classifier is fine-tuned by `configs/bias_nli.py`.
 """
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,9 +13,9 @@ from rich.console import Console
 from rich.progress import track
 
 from ncfair_jax.config import RunConfig
-from ncfair_jax.data.bias_nli import NEUTRAL, chosen_pairs, load_lists, pair
+from ncfair_jax.data.bias_nli import NEUTRAL, chosen_pairs, list_files, load_lists, pair
 from ncfair_jax.data.labelled import Labelled, Task
-from ncfair_jax.data.nli import LABELS, read_nli
+from ncfair_jax.data.nli import LABELS, nli_files, read_nli
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.classifier import log_probs, outputs
 from ncfair_jax.evals.results import Result, Table
@@ -39,7 +40,12 @@ def read(config: RunConfig, part: str) -> list[Labelled]:
     return read_nli(config, part)
 
 
-TASK = Task(len(LABELS), read)
+def files(config: RunConfig, part: str) -> list[Path]:
+    """The local files that `read` reads; the word lists of the pairs are the test part."""
+    return list_files(config.classification.templates) if part == "test" else nli_files(config, part)
+
+
+TASK = Task(len(LABELS), read, files)
 
 
 def pair_sums(logits: np.ndarray) -> np.ndarray:

@@ -84,7 +84,9 @@ def _compare_benchmark(name: str, folders_a: list[Path], folders_b: list[Path]) 
     table_a, table_b = (read_averaged(name, benchmark, folders) for folders in (folders_a, folders_b))
     _check_same_examples(name, benchmark, [table_a, table_b], [folders_a[0], folders_b[0]])
     samples_a, samples_b = benchmark.samples(table_a), benchmark.samples(table_b)
-    document = read_json(folders_a[0] / f"{name}.json")
+    documents = {folder: read_json(folder / f"{name}.json") for folder in (*folders_a, *folders_b)}
+    _check_same_version(name, documents)
+    document = documents[folders_a[0]]
     rows = []
     for line in headlines_of(name, document):
         path = defined_path(line, document["metrics"])
@@ -128,6 +130,17 @@ def _read(name: str, benchmark: Benchmark, folder: Path) -> Table:
     if benchmark.example_columns:
         table |= read_table(folder / f"{name}_examples.csv", benchmark.example_columns)
     return table
+
+
+def _check_same_version(name: str, documents: Mapping[Path, Mapping[str, Any]]) -> None:
+    first, *others = documents
+    for folder in others:
+        ours, theirs = (documents[x].get("version", "none recorded") for x in (first, folder))
+        if ours != theirs:
+            raise DataError(
+                f"{name}: the figures of {first} and {folder} are of different versions of their definition ({ours} and "
+                f"{theirs}); evaluate the older one again"
+            )
 
 
 def _check_same_examples(name: str, benchmark: Benchmark, tables: Sequence[Table], folders: Sequence[Path]) -> None:

@@ -10,6 +10,7 @@ import jax
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from jax.sharding import Mesh
 
+from ncfair_jax.data.files import read_json
 from ncfair_jax.data.notes import collected, tell
 from ncfair_jax.evals import (
     bec_pro,
@@ -28,10 +29,12 @@ from ncfair_jax.evals import (
     winogender,
 )
 from ncfair_jax.evals.benchmark import Benchmark, Headline, defined_path, lookup, n_of
-from ncfair_jax.evals.files import DataFolder
+from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.quality import quality_report
 from ncfair_jax.evals.results import Result, write_result, write_table
+from ncfair_jax.fingerprint import model_fingerprint, params_fingerprint
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.run_log import say
 
 
 class EvaluationError(ValueError):
@@ -102,6 +105,9 @@ def evaluate(
 ) -> dict[str, dict[str, Any]]:
     """Runs benchmarks one after the other; what one of them wrote stays if a later one fails.
 
+    A result that is there already, of the same model, data, selector and version of its figures, is read back. One of
+    another content is deleted and made again.
+
     Args:
         benchmarks: names, as a list or with commas between (see `parse`).
         data_dir: folder with crows_pairs/, stereoset/, bec_pro/, …; None or "": public sources, pinned by hash.
@@ -111,17 +117,28 @@ def evaluate(
     Returns:
         By name, the content of NAME.json.
     Raises:
-        ValueError: for names that cannot be run.
+        ValueError: for names that cannot be run, or if out_dir holds results of another model that this call would leave
+            beside the new ones.
         EvaluationError: at the end, if some failed.
     """
     parsed = parse(benchmarks)
     data = DataFolder(Path(data_dir) if data_dir else None, offline or HF_HUB_OFFLINE)
+    folder, model = Path(out_dir), model_fingerprint(pretrained)
+    refuse_other_model(folder, model, [name for name, _ in parsed])
     results: dict[str, dict[str, Any]] = {}
     failures: dict[str, Exception] = {}
     for name, selector in parsed:
         benchmark = BENCHMARKS[name]
         try:
             assert benchmark.run is not None  # parse refuses the others
+            content = {"model": model, "data": data.fingerprint(benchmark.files(selector))}
+            if name == stereoset_intersentence.NAME:
+                content["nsp"] = params_fingerprint(pretrained.params.get("nsp", {}))
+            if kept := finished(folder, name, model_name, selector, content):
+                results[name] = kept
+                if progress:
+                    say(f"{name}: read back from {folder}; model, data and definition are the same")
+                continue
             with collected() as left_out:
                 result = benchmark.run(pretrained, data, selector, mesh, progress and jax.process_index() == 0)
             settings = result.settings | ({"selector": selector} if selector else {})
@@ -129,8 +146,8 @@ def evaluate(
             if benchmark.drill and jax.process_index() == 0:  # a report then needs no other folder
                 with collected():  # the same notes as of the run
                     texts = benchmark.drill.texts(data, result.scores | result.examples)
-                write_table(Path(out_dir) / f"{name}_texts.csv", texts)
-            results[name] = write(Path(out_dir), name, model_name, result)
+                write_table(folder / f"{name}_texts.csv", texts)
+            results[name] = write(folder, name, model_name, result, content)
         except Exception as error:
             if not isinstance(error, ValueError | OSError):
                 traceback.print_exc(file=sys.stderr)
@@ -140,10 +157,61 @@ def evaluate(
     return results
 
 
-def write(out_dir: Path, name: str, model_name: str, result: Result) -> dict[str, Any]:
-    """Writes a benchmark's result, in process 0, with its data's quality, licence and warning; returns NAME.json's content.
+def refuse_other_model(folder: Path, model: str, names: Sequence[str]) -> None:
+    """A result folder is about one model.
+
+    Args:
+        model: the model's fingerprint.
+        names: benchmarks whose results are about to be made again.
+    Raises:
+        ValueError: if a result of another model would stay.
+    """
+    for name in [name for name in BENCHMARKS if name not in names]:
+        theirs = _document(folder / f"{name}.json").get("fingerprints", {}).get("model", model)
+        if theirs != model:
+            raise ValueError(
+                f"{folder / name}.json is of another model (fingerprint {theirs}, this one has {model}), and results of two "
+                "models in one folder would be taken for one's; use another folder, or delete that file"
+            )
+
+
+def finished(
+    folder: Path, name: str, model_name: str, selector: str, content: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """NAME.json, if it and the tables beside it are of this model, data, selector and version; else None, and it is deleted."""
+    path, benchmark = folder / f"{name}.json", BENCHMARKS[name]
+    document = _document(path)
+    asked = {"model": model_name, "version": benchmark.version, "fingerprints": content}
+    tables = [name] + [f"{name}_examples"] * bool(benchmark.example_columns) + [f"{name}_texts"] * bool(benchmark.drill)
+    if (
+        {field: document.get(field) for field in asked} == asked
+        and document.get("settings", {}).get("selector", "") == selector
+        and all((folder / f"{table}.csv").is_file() for table in tables)
+    ):
+        return document
+    if jax.process_index() == 0:
+        path.unlink(missing_ok=True)  # if the new one fails, this one must not stand in its place
+    return None
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """The content of NAME.json; {} where there is none, or it is damaged and of no use."""
+    try:
+        content = read_json(path)
+    except DataError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def write(out_dir: Path, name: str, model_name: str, result: Result, content: Mapping[str, str]) -> dict[str, Any]:
+    """Writes a benchmark's result, in process 0, with its data's quality, licence and warning.
 
     What was left out is also logged.
+
+    Args:
+        content: fingerprints of what it was made of: "model" and "data".
+    Returns:
+        The content of NAME.json.
     """
     benchmark = BENCHMARKS[name]
     if jax.process_index() == 0:
@@ -152,7 +220,7 @@ def write(out_dir: Path, name: str, model_name: str, result: Result) -> dict[str
     lines = headlines_of(name, {"settings": result.settings})
     quality = quality_report(benchmark, lines, result.scores | result.examples)
     notes: dict[str, Any] = {"quality": quality} if quality else {}
-    notes |= {"licence": benchmark.licence}
+    notes |= {"version": benchmark.version, "fingerprints": dict(content), "licence": benchmark.licence}
     notes |= {"content_warning": benchmark.content_warning} if benchmark.content_warning else {}
     return write_result(out_dir, name, model_name, result, notes, write=jax.process_index() == 0)
 

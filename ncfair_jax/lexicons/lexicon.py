@@ -71,6 +71,18 @@ def load_lexicon(name_or_path: str | Path) -> Lexicon:
     return _parse(content, str(name_or_path))
 
 
+def lexicon_file(name_or_path: str | Path) -> Path:
+    """The file behind a lexicon's name, whether or not it is there."""
+    if str(name_or_path) in SHIPPED:
+        return shipped_file(f"{name_or_path}.json")
+    return Path(name_or_path)
+
+
+def shipped_file(name: str) -> Path:
+    """A word list of the package."""
+    return Path(str(resources.files("ncfair_jax.lexicons").joinpath(name)))
+
+
 def make_lexicon(
     attribute: str,
     groups: Mapping[str, Iterable[str]],

@@ -50,6 +50,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def model_files(folder: Path) -> list[Path]:
+    """The files of a model folder that decide what is loaded: weights, config.json and the tokenizer's, sorted by name."""
+    return sorted({path for pattern in HUB_FILES for path in folder.glob(pattern)})
+
+
 def find_folder(name_or_folder: str | Path, offline: bool = False) -> Path:
     """The folder of a model: itself, or that of a Hub name, fetched if need be.
 

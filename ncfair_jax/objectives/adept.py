@@ -8,6 +8,7 @@ L all layers, E words of a batch, W tokens of a word; R, T, D as everywhere.
 import re
 from collections.abc import Callable, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,9 +19,11 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Key
 
 from ncfair_jax.config import ConfigError, RunConfig
-from ncfair_jax.data.adept import NEUTRAL, adept_examples, epoch_steps, sizes
+from ncfair_jax.data.adept import NEUTRAL, NEUTRAL_FILE, adept_examples, epoch_steps, sizes
+from ncfair_jax.data.corpus import corpus_files
 from ncfair_jax.data.packing import pack_for_inference, round_up
 from ncfair_jax.data.pipeline import Examples
+from ncfair_jax.lexicons.lexicon import lexicon_file, shipped_file
 from ncfair_jax.models.encoder import PREFIX, ModelConfig, Params, encode
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.objectives.base import EXTRA, Batch, Method, Metrics, Objective, Partial
@@ -244,4 +247,10 @@ def prefix_params(config: RunConfig, model: ModelConfig, key: Key[Array, ""]) ->
     return {PREFIX: model.initializer_range * jax.random.normal(key, shape)}
 
 
-ADEPT = Method(adept_examples, _objective, prefix_params, accumulates=False, dev_metric="task_loss")
+def _reads(config: RunConfig) -> dict[str, list[Path]]:
+    neutral = Path(config.adept.neutral) if config.adept.neutral else shipped_file(NEUTRAL_FILE)
+    words = {"adept.lexicon": [lexicon_file(config.adept.lexicon)], "adept.neutral": [neutral]}
+    return corpus_files(config.data) | words
+
+
+ADEPT = Method(adept_examples, _reads, _objective, prefix_params, accumulates=False, dev_metric="task_loss")

@@ -9,6 +9,7 @@ file), scaled to mean 1; and the direction compares words encoded alone (there: 
 """
 
 import functools
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -24,10 +25,12 @@ from ncfair_jax.data.ase import (
     fisher_rows,
     load_rows,
     load_stereotypes,
+    pair_files,
+    stereotypes_file,
 )
 from ncfair_jax.data.pipeline import Batch as HostBatch
 from ncfair_jax.data.pipeline import Examples
-from ncfair_jax.lexicons.lexicon import load_lexicon
+from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.objectives.base import Batch, Method, Metrics, Objective, Partial
@@ -182,4 +185,9 @@ def _objective(config: RunConfig, model: Pretrained, examples: Examples) -> Obje
     return ase_objective(model.config, settings, AseInputs(direction, fisher))
 
 
-ASE = Method(_examples, _objective)
+def _reads(config: RunConfig) -> dict[str, list[Path]]:
+    words = {"data.lexicon": [lexicon_file(config.data.lexicon)]}
+    return pair_files(config) | words | {"ase.stereotypes": [stereotypes_file(config.ase.stereotypes)]}
+
+
+ASE = Method(_examples, _reads, _objective)

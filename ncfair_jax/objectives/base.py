@@ -88,6 +88,7 @@ class Method(NamedTuple):
 
     Attributes:
         examples: (config, model) -> training and development examples; the latter None where the config sets none aside.
+        reads: config -> by field of the config, the local files that `examples` and `objective` read.
         objective: (config, model, training examples) -> the loss.
         extra_params: (config, model config, key) -> parameters that only the method has, kept under params["method"]: they
             train and are saved, and are not exported, but for a "prefix" and what `evaluate` needs. None or {}: there are none.
@@ -97,14 +98,17 @@ class Method(NamedTuple):
             parameters, folder, mesh) -> contents, by NAME, of the NAME.json that it wrote into the folder with
             `evals.registry.write`, each a benchmark that `evals.registry` knows. The method's own parameters are then
             exported as head.safetensors.
+        judged_on: config -> the local files that `evaluate` reads.
     """
 
     examples: Callable[[RunConfig, Pretrained], tuple[Examples, Examples | None]]
+    reads: Callable[[RunConfig], dict[str, list[Path]]]
     objective: Callable[[RunConfig, Pretrained, Examples], Objective]
     extra_params: Callable[[RunConfig, ModelConfig, Key[Array, ""]], Params] | None = None
     accumulates: bool = True
     dev_metric: str = "mlm_loss"
     evaluate: Callable[[RunConfig, Pretrained, Path, Mesh], dict[str, dict[str, Any]]] | None = None
+    judged_on: Callable[[RunConfig], list[Path]] = lambda config: []
 
 
 def evaluate_objective(

@@ -18,6 +18,7 @@ from ncfair_jax.data.labelled import Task, labelled_examples
 from ncfair_jax.data.notes import collected
 from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.evals import bias_nli, bios, glue, registry
+from ncfair_jax.fingerprint import files_fingerprint, model_fingerprint
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import class_outputs
 from ncfair_jax.models.hf import Pretrained, load_pooler
@@ -106,7 +107,9 @@ def evaluate(config: RunConfig, model: Pretrained, folder: Path, mesh: Mesh) -> 
             name, result = task, bias_nli.evaluate(config, model, head, mesh)
         else:
             name, result = glue.benchmark_name(task), glue.evaluate(task, config, model, head, mesh)
-    return {name: registry.write(folder, name, config.name, result._replace(left_out=tuple(left_out)))}
+    result = result._replace(left_out=tuple(left_out))
+    content = {"model": model_fingerprint(model), "data": files_fingerprint(_judged_on(config))}
+    return {name: registry.write(folder, name, config.name, result, content)}
 
 
 def _examples(config: RunConfig, model: Pretrained) -> tuple[Examples, Examples | None]:
@@ -118,4 +121,15 @@ def _objective(config: RunConfig, model: Pretrained, examples: Examples) -> Obje
     return classification_objective(model.config)
 
 
-CLASSIFICATION = Method(_examples, _objective, fresh_head, dev_metric="error", evaluate=evaluate)
+def _reads(config: RunConfig) -> dict[str, list[Path]]:
+    task = task_of(config)
+    return {"data.path": [path for part in ("train", "dev") for path in task.files(config, part)]}
+
+
+def _judged_on(config: RunConfig) -> list[Path]:
+    return task_of(config).files(config, "test")
+
+
+CLASSIFICATION = Method(
+    _examples, _reads, _objective, fresh_head, dev_metric="error", evaluate=evaluate, judged_on=_judged_on
+)

@@ -18,14 +18,15 @@ from jaxtyping import Array, Float, Key
 
 from ncfair_jax.config import CorefConfig, RunConfig
 from ncfair_jax.data.conll import Cluster, Document, in_order, write_conll
-from ncfair_jax.data.coref import load_coref_examples, read_documents
+from ncfair_jax.data.coref import document_files, load_coref_examples, read_documents
 from ncfair_jax.data.notes import collected
 from ncfair_jax.data.pipeline import Examples
-from ncfair_jax.data.winobias import read_winobias
+from ncfair_jax.data.winobias import read_winobias, winobias_files
 from ncfair_jax.evals import registry
 from ncfair_jax.evals.coref_predict import predict_clusters
 from ncfair_jax.evals.coref_scores import score_documents
 from ncfair_jax.evals.winobias_coref import score_winobias
+from ncfair_jax.fingerprint import files_fingerprint, model_fingerprint
 from ncfair_jax.models.antecedents import marginal_loss
 from ncfair_jax.models.coref import gold_clusters, init_coref, rank
 from ncfair_jax.models.encoder import ModelConfig, Params
@@ -77,6 +78,10 @@ def _evaluate(config: RunConfig, trained: Pretrained, folder: Path, mesh: Mesh) 
     """
     coref = config.coref
     found = {}
+    model = model_fingerprint(trained)
+
+    def content(files: list[Path]) -> dict[str, str]:
+        return {"model": model, "data": files_fingerprint(files)}
 
     def predict(documents: Sequence[Document]) -> list[tuple[Cluster, ...]]:
         return predict_clusters(trained, trained.params[EXTRA], coref, config.data.row_tokens, documents, mesh)
@@ -87,17 +92,43 @@ def _evaluate(config: RunConfig, trained: Pretrained, folder: Path, mesh: Mesh) 
         predictions = {group: list(zip(d, predict(d), strict=True)) for group, d in groups.items()}
         result = score_winobias(predictions, {"split": coref.winobias_split})
         result = result._replace(left_out=tuple(left_out))
-        found["winobias_coref"] = registry.write(folder, "winobias_coref", config.name, result)
+        found["winobias_coref"] = registry.write(
+            folder, "winobias_coref", config.name, result, content(_winobias_files(coref))
+        )
     if coref.dev:
         with collected() as left_out:
             documents = read_documents(coref.dev)
         clusters = predict(documents)
         result = score_documents(documents, clusters)._replace(left_out=tuple(left_out))
-        found["coref_dev"] = registry.write(folder, "coref_dev", config.name, result)
+        found["coref_dev"] = registry.write(folder, "coref_dev", config.name, result, content(_dev_files(coref)))
         if jax.process_index() == 0:
             answers = [d._replace(clusters=in_order(c)) for d, c in zip(documents, clusters, strict=True)]
             write_conll(folder / "coref_dev.conll", answers)
     return found
 
 
-COREF = Method(load_coref_examples, _objective, _extra_params, dev_metric="coref_loss", evaluate=_evaluate)
+def _reads(config: RunConfig) -> dict[str, list[Path]]:
+    return {"coref.train": document_files(config.coref.train) if config.coref.train else []}
+
+
+def _judged_on(config: RunConfig) -> list[Path]:
+    return [*_winobias_files(config.coref), *_dev_files(config.coref)]
+
+
+def _winobias_files(config: CorefConfig) -> list[Path]:
+    return winobias_files(Path(config.winobias), config.winobias_split) if config.winobias else []
+
+
+def _dev_files(config: CorefConfig) -> list[Path]:
+    return document_files(config.dev) if config.dev else []
+
+
+COREF = Method(
+    load_coref_examples,
+    _reads,
+    _objective,
+    _extra_params,
+    dev_metric="coref_loss",
+    evaluate=_evaluate,
+    judged_on=_judged_on,
+)

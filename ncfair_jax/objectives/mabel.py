@@ -8,6 +8,7 @@ Source: He et al. 2022 (arXiv:2210.14975). Differences from its released code: d
 the masked-LM head reads the encoder under a3 too (there it read a projection, which an exported model does not have).
 """
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,8 +16,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from ncfair_jax.config import MabelConfig, RunConfig
-from ncfair_jax.data.mabel import load_pair_examples
+from ncfair_jax.data.mabel import TEMPLATES, load_pair_examples
 from ncfair_jax.data.pipeline import Examples
+from ncfair_jax.lexicons.lexicon import lexicon_file
 from ncfair_jax.models.encoder import ModelConfig, Params, encode, per_feature
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.objectives.base import EXTRA, Batch, Method, Metrics, Objective, Partial, stateless
@@ -204,4 +206,10 @@ def _unit(x: Float[Array, "M D"]) -> Float[Array, "M D"]:
     return x / jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=1, keepdims=True), SMALLEST_NORM**2))
 
 
-MABEL = Method(load_pair_examples, _objective, _extra_params, accumulates=False)
+def _reads(config: RunConfig) -> dict[str, list[Path]]:
+    if config.mabel.pairs == TEMPLATES:
+        return {"data.lexicon": [lexicon_file(config.data.lexicon)]}
+    return {"mabel.pairs": [Path(config.mabel.pairs)]}
+
+
+MABEL = Method(load_pair_examples, _reads, _objective, _extra_params, accumulates=False)

@@ -1,11 +1,13 @@
 """Masked-language modelling: the task loss of vanilla tuning, CDA and BEC, which differ by their corpus only."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from ncfair_jax.config import RunConfig
-from ncfair_jax.data.corpus import load_examples
+from ncfair_jax.data.corpus import corpus_files, load_examples
 from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
@@ -46,7 +48,11 @@ def _objective(config: RunConfig, model: Pretrained, examples: Examples) -> Obje
     return mlm_objective(model.config)
 
 
-MLM = Method(_examples, _objective)
+def _reads(config: RunConfig) -> dict[str, list[Path]]:
+    return corpus_files(config.data)
+
+
+MLM = Method(_examples, _reads, _objective)
 
 
 def head_sums(

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ncfair_jax.collapse.measures import VERSION
 from ncfair_jax.data.files import read_json
 from ncfair_jax.environment import ENVIRONMENT_FILE
 from ncfair_jax.evals.files import DataError
 from ncfair_jax.evals.registry import BENCHMARKS, defined_path, headlines_of, lookup, n_of, parse
+from ncfair_jax.finished import stored_result
 from ncfair_jax.report.measured import Measured, is_measured, markdown_tables, read_measured
 from ncfair_jax.run_log import METRICS_FILE
 
@@ -109,7 +111,7 @@ def read_run(folder: Path, before_folder: Path | None = None) -> Run:
     """A workdir of `train_and_evaluate`, finished or not."""
     config = _dict(folder / "config.json")
     environment = read_json(folder / ENVIRONMENT_FILE) if (folder / ENVIRONMENT_FILE).is_file() else []
-    result = _dict(folder / "result.json") if (folder / "result.json").is_file() else {}
+    result = stored_result(folder) or {}
     missing: list[str] = []
     before_folder = before_folder or _find_before(folder, config, result)
     before = _read_results(before_folder, config["evals"], missing, "before") if before_folder else None
@@ -194,14 +196,24 @@ def _read_results(folder: Path, asked: Mapping[str, Any], missing: list[str], wh
     if not folder.is_dir():
         return None
     documents = {name: _dict(folder / f"{name}.json") for name in BENCHMARKS if (folder / f"{name}.json").is_file()}
+    _check_one_model(folder, documents)
     figures: dict[str, Figure] = {}
     for name, document in documents.items():
         try:
             figures |= {figure.name: figure for figure in _figures(name, document)}
         except (KeyError, TypeError) as error:
             raise ReportError(f"{folder / name}.json lacks {error}; evaluate the model again") from None
-    collapse = _dict(folder / "figures.json")["collapse"] if (folder / "figures.json").is_file() else {}
+    own = _dict(folder / "figures.json") if (folder / "figures.json").is_file() else {}
+    collapse = own.get("collapse", {})
     figures |= _collapse(collapse)
+    outdated = [name for name, document in documents.items() if document.get("version") != BENCHMARKS[name].version]
+    if collapse and not own.get("content", {}).get("collapse", "").startswith(f"version {VERSION},"):
+        outdated.append("collapse")
+    if outdated:
+        missing.append(
+            f"figures {when} of {', '.join(outdated)} are of another version of their definition than this package has; "
+            "run the command that made them again"
+        )
     for name, _ in parse(asked["benchmarks"]) if asked["benchmarks"] else []:
         if name not in documents:
             missing.append(f"{name} has no result {when}: it failed or has not run yet")
@@ -210,6 +222,17 @@ def _read_results(folder: Path, asked: Mapping[str, Any], missing: list[str], wh
     if asked["collapse_text"] and not collapse:
         missing.append(f"there are no collapse figures {when}")
     return Results(figures, folder, documents)
+
+
+def _check_one_model(folder: Path, documents: Mapping[str, Mapping[str, Any]]) -> None:
+    models = {name: x["fingerprints"]["model"] for name, x in documents.items() if "fingerprints" in x}
+    for name, model in models.items():
+        first = next(iter(models))
+        if model != models[first]:
+            raise ReportError(
+                f"{folder} holds results of two models: {first}.json of one with the fingerprint {models[first]}, "
+                f"{name}.json of one with {model}; evaluate one of them in another folder"
+            )
 
 
 def _figures(name: str, document: Mapping[str, Any]) -> list[Figure]:

@@ -3,13 +3,15 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ncfair_jax.evals.files import DataError
+from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.registry import BENCHMARKS, EvaluationError, content_warnings, evaluate, headline, parse
 from ncfair_jax.evals.results import read_table
 from tests.evals import plain
@@ -235,6 +237,132 @@ def test_a_fault_of_the_code_is_reported_with_its_traceback(tmp_path, run, monke
     assert list(error.results) == ["masked_lm"]
     assert isinstance(error.failures["stereoset"], ZeroDivisionError)
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.fixture
+def kept(run, tmp_path, monkeypatch):
+    """A copy of the data and of the results, where `again(names, …)` evaluates; `ran` lists what was not read back."""
+    data, out, documents = run
+    shutil.copytree(data, tmp_path / "data")
+    shutil.copytree(out, tmp_path / "out")
+    ran = []
+    for name in [*RUN, "stereoset_aul"]:
+        benchmark = BENCHMARKS[name]
+
+        def running(*args, name=name, benchmark=benchmark):
+            ran.append(name)
+            return benchmark.run(*args)
+
+        monkeypatch.setitem(BENCHMARKS, name, benchmark._replace(run=running))
+
+    def again(names=NAMES, model=None, model_name="tiny"):
+        return evaluate(
+            model or plain.pretrained("bert"),
+            names,
+            tmp_path / "data",
+            tmp_path / "out",
+            model_name=model_name,
+            offline=True,
+        )
+
+    return tmp_path, again, ran, documents
+
+
+def other_model():
+    model = plain.pretrained("bert")
+    head = dict(model.params["mlm"])
+    head["bias"] = head["bias"] + np.arange(len(head["bias"]), dtype=np.float32)
+    return model._replace(params=dict(model.params) | {"mlm": head})
+
+
+def test_a_result_of_the_same_content_is_read_back(kept):
+    _, again, ran, documents = kept
+    assert again() == documents
+    assert ran == []
+    for document in documents.values():
+        assert set(document["fingerprints"]) == {"model", "data"}
+        assert document["version"] == BENCHMARKS[document["benchmark"]].version
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (lambda folder: (folder / "out/stereoset.csv").unlink(), ["stereoset"]),
+        (lambda folder: (folder / "out/bec_pro_texts.csv").unlink(), ["bec_pro"]),
+        (lambda folder: (folder / "out/masked_lm.json").write_text('{"benchmark"'), ["masked_lm"]),
+        (lambda folder: (folder / "out/masked_lm.json").write_text("[]"), ["masked_lm"]),
+        (lambda folder: edit(folder / "out/crows_pairs.json", version=1), ["crows_pairs"]),
+        (lambda folder: edit(folder / "out/crows_pairs.json", version=None, fingerprints=None), ["crows_pairs"]),
+        (lambda folder: edit(folder / "out/seat.json", settings={"selector": "weat7"}), ["seat"]),
+        (lambda folder: os.utime(folder / "data/wikitext2/test.txt", ns=(1, 1)), []),
+        (lambda folder: exchange(folder / "data/wikitext2/test.txt", b"tired", b"nurse"), ["masked_lm"]),
+        (lambda folder: (folder / "data/stereoset/gender_split_ids.json").write_text('{"dev": [], "test": []}'), ["stereoset"]),
+        (lambda folder: (folder / "data/stereoset/notes.txt").write_text("not of the benchmark"), []),
+    ],
+)  # fmt: skip
+def test_what_changed_is_made_again(kept, change, names):
+    folder, again, ran, documents = kept
+    change(folder)
+    new = again()
+    assert ran == names
+    for name in RUN:
+        assert new[name] == strict_json(folder / "out" / f"{name}.json")
+        assert name in names or new[name] == documents[name]
+
+
+def edit(path, **changes):
+    document = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({name: value for name, value in document.items() if value is not None}))
+
+
+def exchange(path, old, new):
+    """Another file of the same size and time under the same name."""
+    stat = path.stat()
+    path.with_name("other").write_bytes(path.read_bytes().replace(old, new, 1))
+    os.utime(path.with_name("other"), ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    path.with_name("other").replace(path)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+
+
+def test_results_of_another_model_are_made_again_or_refused(kept):
+    folder, again, ran, documents = kept
+    with pytest.raises(
+        ValueError, match=r"crows_pairs\.json is of another model \(fingerprint .*; use another folder"
+    ) as caught:
+        again("masked_lm", other_model())
+    assert "\n" not in str(caught.value) and ran == []
+    assert strict_json(folder / "out/masked_lm.json") == documents["masked_lm"]
+    new = again(NAMES, other_model())
+    assert ran == RUN
+    assert all(new[name]["fingerprints"]["model"] != documents[name]["fingerprints"]["model"] for name in RUN)
+    assert new["masked_lm"]["metrics"] != documents["masked_lm"]["metrics"]
+
+
+def test_where_the_new_result_fails_the_old_one_is_gone(kept):
+    folder, again, ran, _ = kept
+    (folder / "data/stereoset/gender_intrasentence.json").write_text("[")
+    with pytest.raises(EvaluationError, match="stereoset failed"):
+        again()
+    assert ran == ["stereoset"]
+    assert not (folder / "out/stereoset.json").exists()
+    assert (folder / "out/masked_lm.json").exists()
+
+
+def test_every_benchmark_names_the_files_that_it_reads(kept, monkeypatch):
+    """A file that is read but not named could change unnoticed."""
+    folder, again, _, _ = kept
+    named, opened = set(), set()
+    for name, selector in parse(NAMES):
+        named |= {str(folder / "data" / file) for file in BENCHMARKS[name].files(selector)}
+    monkeypatch.setattr(
+        DataFolder, "path", lambda self, name: opened.add(str(self.folder / name)) or self.folder / name
+    )
+    shutil.rmtree(folder / "out")
+    again()
+    assert opened <= named and len(opened) == 5
+    for name, benchmark in BENCHMARKS.items():
+        assert bool(benchmark.files("")) == (benchmark.run is not None), name
+        assert benchmark.version >= 2, name
 
 
 @pytest.mark.parametrize(
