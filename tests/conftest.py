@@ -17,6 +17,9 @@ os.environ["XLA_FLAGS"] = (
     "--xla_cpu_parallel_codegen_split_count=1"
 )
 
+# Hashes of the tests' files do not belong into the user's cache.
+os.environ["NCFAIR_CACHE"] = os.path.join(tempfile.gettempdir(), f"ncfair_jax_tests_cache_{os.getuid()}")
+
 import jax
 import pytest
 

@@ -13,7 +13,7 @@ from huggingface_hub.constants import HF_HUB_OFFLINE
 
 from ncfair_jax.data.files import DataError
 from ncfair_jax.evals import seat_tests
-from ncfair_jax.fingerprint import cache_folder, files_fingerprint
+from ncfair_jax.fingerprint import cache_folder, file_fingerprints, files_fingerprint
 
 TIMEOUT_S = 60
 
@@ -139,6 +139,12 @@ class DataFolder(NamedTuple):
                     f"(sha256 {source.sha256}) to {cached}: put it there, or name a data folder that has it"
                 )
             fetch(source, cached)
+        found = file_fingerprints([cached])[cached]
+        if found != source.sha256[: len(found)]:
+            raise DataError(
+                f"{cached} is not the pinned version of {name}: its sha256 begins with {found}, expected {source.sha256}; "
+                f"delete it, or name a data folder to use it nevertheless"
+            )
         return cached
 
     def fingerprint(self, names: Sequence[str]) -> str:

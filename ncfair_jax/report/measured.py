@@ -5,20 +5,31 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ncfair_jax.collapse.measures import VERSION
+from ncfair_jax.data.files import read_json
+
 
 @dataclass(frozen=True)
 class Measured:
-    """A folder of `launch/measure.py`: its tables (title, rows of cells) and its pictures (name, data URI)."""
+    """A folder of `launch/measure.py`: its tables (title, rows of cells) and its pictures (name, data URI).
+
+    Attributes:
+        outdated: whether a model was measured with another version of the figures' definition than this package has.
+    """
 
     name: str
     tables: tuple[tuple[str, list[list[str]]], ...]
     pictures: tuple[tuple[str, str], ...]
+    outdated: bool = False
 
 
 def is_measured(folder: Path) -> bool:
     """Whether the folder holds a finished measurement, of one model or several."""
-    models = [folder / "measures.json", *folder.glob("*/measures.json")]
-    return (folder / "table.md").is_file() and any(path.is_file() for path in models)
+    return (folder / "table.md").is_file() and bool(_measures(folder))
+
+
+def _measures(folder: Path) -> list[Path]:
+    return [path for path in (folder / "measures.json", *folder.glob("*/measures.json")) if path.is_file()]
 
 
 def read_measured(folder: Path) -> Measured:
@@ -33,7 +44,8 @@ def read_measured(folder: Path) -> Measured:
         (path.stem, "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode())
         for path in sorted((folder / "figures").glob("*.png"))
     )
-    return Measured(folder.name, tables, pictures)
+    versions = {read_json(path).get("content", {}).get("figures") for path in _measures(folder)}
+    return Measured(folder.name, tables, pictures, versions != {f"version {VERSION}"})
 
 
 def markdown_tables(text: str) -> list[list[list[str]]]:

@@ -91,6 +91,15 @@ def test_another_pinned_version_is_another_cached_file(server, tmp_path, monkeyp
     assert old.is_file()
 
 
+def test_a_cached_file_of_another_version_is_refused(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("NCFAIR_CACHE", str(tmp_path))
+    monkeypatch.setitem(files.SOURCES, NAME, source(server))
+    path = DataFolder(None, offline=False).path(NAME)
+    path.write_bytes(CONTENT + b"edited")
+    with pytest.raises(DataError, match=r"is not the pinned version of .*; delete it, or name a data folder"):
+        DataFolder(None, offline=False).path(NAME)
+
+
 @pytest.mark.parametrize("name", SOURCES)
 def test_offline_says_what_would_have_been_fetched(name, tmp_path, monkeypatch):
     monkeypatch.setenv("NCFAIR_CACHE", str(tmp_path))

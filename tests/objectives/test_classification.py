@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ncfair_jax import train
+from ncfair_jax.checkpoint import CheckpointError
 from ncfair_jax.config import ConfigError, MeshConfig
 from ncfair_jax.data.bios import read_bios
 from ncfair_jax.data.labelled import Labelled, LabelledPipeline, encode_labelled
@@ -18,6 +20,7 @@ from ncfair_jax.data.pipeline import PipelineConfig
 from ncfair_jax.evals import compare
 from ncfair_jax.evals.classifier import outputs
 from ncfair_jax.evals.registry import evaluate
+from ncfair_jax.finished import WorkdirError, training_content
 from ncfair_jax.models.heads import class_outputs
 from ncfair_jax.models.hf import ModelFolderError, Pretrained, load_head, load_pooler, load_pretrained
 from ncfair_jax.objectives.base import EXTRA, evaluate_objective
@@ -237,6 +240,45 @@ def test_a_run_learns_stops_resumes_is_judged_and_exported(setting, tmp_path, mo
     rows = compare(tmp_path / "whole" / "evals" / "after", tmp_path / "other" / "evals" / "after")
     assert [row.name for row in rows][:2] == ["Bias-in-Bios accuracy %", "Bias-in-Bios accuracy %, men"]
     assert rows[0].value_a == document["metrics"]["acc"] and rows[0].n == 80
+
+
+def test_a_changed_label_is_another_corpus(setting, tmp_path, monkeypatch):
+    shutil.copytree(setting / "bios", tmp_path / "bios")
+    config = tiny_tasks.config(setting / "model", tmp_path / "bios", "bios", train={"steps": 8, "save_every": 8})
+    mesh = make_mesh(config.mesh)
+    first = train.prepare(config, mesh).identity
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "stop_requested", lambda stopping, step, log_every: step == 4)
+        with pytest.raises(train.Interrupted):
+            train.train_and_evaluate(config, tmp_path / "run")
+    path = tmp_path / "bios" / "train.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[5]["title"] = next(title for title in tiny_tasks.WORK if title != rows[5]["title"])
+    tiny_tasks.write_jsonl(path, rows)
+    second = train.prepare(config, mesh).identity
+    assert {name for name in first if first[name] != second[name]} == {"corpus"}
+    with pytest.raises(WorkdirError, match=r"config\.data\.path='.*bios' names has changed since"):
+        train.train_and_evaluate(config, tmp_path / "run")
+    # Without the files' fingerprints the checkpoint still knows its examples.
+    content = json.loads((tmp_path / "run" / "inputs.json").read_text())
+    (tmp_path / "run" / "inputs.json").write_text(json.dumps(content | training_content(config)))
+    with pytest.raises(CheckpointError, match=r"belongs to another run: run\.corpus: '"):
+        train.train_and_evaluate(config, tmp_path / "run")
+
+
+def test_other_test_data_are_judged_again(setting, tmp_path, monkeypatch):
+    shutil.copytree(setting / "bios", tmp_path / "bios")
+    config = tiny_tasks.config(setting / "model", tmp_path / "bios", "bios", train={"steps": 8, "save_every": 8})
+    result = train.train_and_evaluate(config, tmp_path / "run")
+    tiny_tasks.write_jsonl(tmp_path / "bios" / "test.jsonl", tiny_tasks.biographies(60, 9))
+    monkeypatch.setattr(train, "train", None)  # the export is judged
+    again = train.train_and_evaluate(config, tmp_path / "run")
+    document = json.loads((tmp_path / "run" / "evals" / "after" / "bios.json").read_text())
+    assert document["n"] == 60 and again["after"]["benchmarks"][0][3] == 60 != result["after"]["benchmarks"][0][3]
+    loaded, test = load_pretrained(tmp_path / "run" / "export"), read_bios(config, "test")
+    found = outputs(loaded, load_head(tmp_path / "run" / "export"), test, 32, 32).argmax(1)
+    right = np.mean(found == [example.label for example in test])
+    np.testing.assert_allclose(again["after"]["benchmarks"][0][1], 100 * right)
 
 
 def test_a_probe_leaves_the_encoder_alone(setting, tmp_path):

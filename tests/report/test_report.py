@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ncfair_jax.collapse.measures import VERSION
 from ncfair_jax.config import base_config, finetuning_config, freeze, to_dict
 from ncfair_jax.data.notes import Cut, Skipped, as_json
 from ncfair_jax.evals import compare, compare_many
@@ -354,6 +355,11 @@ def test_a_measurement_shows_its_table_and_pictures(tmp_path):
     lines += ["| lexicon | 54 | NC1 | 0.0673 [0.0382, 0.0965] | 0.0655 | -0.0018 [-0.0033, -0.0004] |", "", "text"]
     (tmp_path / "table.md").write_text("\n".join(lines))
     summary = summarise_folders([tmp_path])
+    assert "measured with another version of the figures' definition" in " ".join(summary.notes)
+    document = {"content": {"figures": f"version {VERSION}"}}
+    (tmp_path / "model/measures.json").write_text(json.dumps(document))
+    summary = summarise_folders([tmp_path])
+    assert summary.notes == ()
     text = page(summary)
     assert '<img src="data:image/png;base64,iVBORw0KGgo="' in text
     assert "a|b" in text and "[0.0382, 0.0965]" in text
