@@ -165,5 +165,7 @@ def _impossible(model: ModelConfig) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    """A value as config.json spells it, strings in single quotes."""
-    return repr(value) if isinstance(value, str) else json.dumps(value)
+    """A value as config.json spells it, strings in single quotes and numbers in strings called so."""
+    if isinstance(value, str):
+        return f"{value!r} (a string)" if value.replace(".", "").isdecimal() else repr(value)
+    return json.dumps(value)

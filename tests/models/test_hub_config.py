@@ -41,7 +41,7 @@ def test_every_wrong_size_is_named(edited):
         for value in ("16", 16.0, True, None, 0, -1, [16]):
             with pytest.raises(ModelFolderError) as error:
                 load_pretrained(edited(**{name: value}))
-            shown = repr(value) if isinstance(value, str) else json.dumps(value)
+            shown = f"{value!r} (a string)" if isinstance(value, str) else json.dumps(value)
             assert f"config.json has {name}={shown}, expected a whole number of at least 1" in str(error.value)
             assert "\n" not in str(error.value)
 
