@@ -34,6 +34,7 @@ from ncfair_jax.finished import (
     stored_result,
     training_content,
 )
+from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.judge import comparison_table, judge
 from ncfair_jax.lexicons.classes import FairnessClasses, lexicon_or_control
 from ncfair_jax.models.encoder import PREFIX, Params
@@ -53,10 +54,6 @@ from ncfair_jax.tracker import Tracker, make_tracker, track
 ROWS_PER_SHARD = 1  # rows are rounded up to a multiple of this on every device
 CONFIG_FILE = "config.json"
 LEFT_OUT_FILE = "left_out.json"  # malformed rows of the data, and tokens that were cut off
-
-
-class NonFiniteError(ArithmeticError):
-    """A loss or gradient that is not finite; the state of before it is untouched."""
 
 
 class Interrupted(SystemExit):
@@ -177,6 +174,7 @@ def prepare(config: RunConfig, mesh: Mesh) -> Run:
         remat=config.model.remat,
     )
     model = model._replace(config=with_runtime_choices(config, model))
+    refuse_too_long(config, model)
     method = METHODS[config.objective.name]
     with collected() as left_out:
         examples, dev_examples = method.examples(config, model)
@@ -219,6 +217,19 @@ def prepare(config: RunConfig, mesh: Mesh) -> Run:
         fingerprints,
         tuple(left_out),
     )
+
+
+def refuse_too_long(config: RunConfig, model: Pretrained) -> None:
+    """Sentences must be cut to what the model has positions for.
+
+    Raises:
+        ConfigError: if config.data.max_tokens is more than that.
+    """
+    asked, most = config.data.max_tokens, model.config.max_tokens
+    if asked > most:
+        raise ConfigError(
+            f"config.data.max_tokens={asked}: {config.model.path} has positions for {most} tokens; set it to at most {most}"
+        )
 
 
 def not_saved(config: RunConfig, params: Params) -> tuple[str, ...]:
@@ -435,10 +446,12 @@ def require_finite(run: Run, done: int, step: int, checkpoints: Checkpoints) -> 
     checkpoints.wait()
     latest = checkpoints.latest()
     ids = ", ".join(map(str, run.pipeline.example_ids(done)))
+    remedy = "Lower optimizer.learning_rate or nc3.weight, or look at these examples"
+    if done == 0:  # nothing was learned yet
+        remedy = "That is the start model's own loss, so the learning rate is not the cause: look at these examples"
     raise NonFiniteError(
         f"step {done}: loss or gradient is not finite, on examples {ids}; parameters are those of before it, the last good "
-        f"checkpoint is {'none' if latest is None else f'step {latest}'}. Lower optimizer.learning_rate or nc3.weight, "
-        "or look at these examples"
+        f"checkpoint is {'none' if latest is None else f'step {latest}'}. {remedy}"
     )
 
 

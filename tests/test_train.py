@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,8 +15,10 @@ import numpy as np
 import pytest
 from transformers import BertTokenizerFast
 
+from ncfair_jax.config import ConfigError, base_config, freeze
 from ncfair_jax.models.hf import Pretrained, load_pretrained, save_pretrained
-from tests import tiny
+from ncfair_jax.train import train_and_evaluate
+from tests import tiny, tiny_hub
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """
@@ -238,3 +241,15 @@ def test_refusals_are_one_line_and_leave_the_run_alone(setting, uninterrupted, f
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert sorted(p.name for p in uninterrupted.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("kind", "positions"), [("bert", 40), ("roberta", 38)])
+def test_sentences_longer_than_the_model_reads_are_refused_before_anything_is_compiled(kind, positions, tmp_path):
+    config = base_config()
+    config.model.path = str(tiny_hub.write(tmp_path / "model", kind))
+    config.data.corpus, config.data.path = "text", str(tmp_path / "nothing is read of it")
+    config.data.max_tokens = config.data.row_tokens = positions + 1
+    expected = f"config.data.max_tokens={positions + 1}: {config.model.path} has positions for {positions} tokens"
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        train_and_evaluate(freeze(config), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
