@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -576,6 +577,8 @@ def _build(cls: type, tree: dict[str, Any], path: str) -> Any:
         else:
             if kind is float and type(value) is int:
                 value = float(value)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"{path}.{name}={value!r}; expected a finite number")
             if type(value) is not kind:
                 expected = getattr(kind, "__name__", kind)
                 raise ConfigError(f"{path}.{name}={value!r} is a {type(value).__name__}; expected a {expected}")

@@ -23,13 +23,13 @@ def require_finite(values: np.ndarray, name: Callable[[int], str]) -> None:
     Raises:
         NonFiniteError: naming the first row with such a value, and how many there are.
     """
-    rows = np.asarray(values).reshape(len(values), -1)
-    bad = np.flatnonzero(~np.isfinite(rows).all(1))
+    rows = np.asarray(values)
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=tuple(range(1, rows.ndim))))
     if not len(bad):
         return
-    value = rows[bad[0]][~np.isfinite(rows[bad[0]])][0]
+    value = rows[bad[0]][~np.isfinite(rows[bad[0]])].flat[0]
     others = f" (and {len(bad) - 1:,} more of {len(rows):,})" if len(bad) > 1 else ""
     raise NonFiniteError(
-        f"{name(int(bad[0]))} is {value}{others}; no figure can be made from it. The model's numbers overflow: "
-        "take its weights from before they grew too large"
+        f"{name(int(bad[0]))} is {value}{others}; no figure can be made from it. The model's weights are not finite, or so "
+        "large that its numbers overflow: take earlier ones"
     )

@@ -65,6 +65,8 @@ def test_an_integer_serves_as_a_float():
         ("train.best", "dev_loss", "needs sentences"),
         ("model.hidden_dropout", 1.0, "from 0 to below 1"),
         ("optimizer.freeze", "(", "no regular expression"),
+        ("optimizer.learning_rate", float("nan"), r"config\.optimizer\.learning_rate=nan; expected a finite number"),
+        ("nc3.weight", float("inf"), r"config\.nc3\.weight=inf; expected a finite number"),
     ],
 )
 def test_impossible_values_are_refused_by_name(path, value, message):

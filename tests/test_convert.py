@@ -3,12 +3,14 @@
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 from absl import app, flags
 from absl.testing import flagsaver
+from safetensors.numpy import load_file, save_file
 
 from ncfair_jax.checkpoint import CheckpointError, save_params
-from ncfair_jax.models.hf import load_pretrained
+from ncfair_jax.models.hf import ModelFolderError, load_pretrained
 from tests import tiny_hub
 
 SCRIPT = Path(__file__).parents[1] / "launch" / "convert.py"
@@ -44,6 +46,21 @@ def test_round_trip_is_bitwise(kind, convert, tmp_path, capsys):
     assert (tmp_path / "back/config.json").read_text() == (source / "config.json").read_text()
     assert str(tmp_path / "params") in (tmp_path / "back/README.md").read_text()
     tiny_hub.assert_same_params(load_pretrained(tmp_path / "back").params, load_pretrained(source).params)
+
+
+def test_weights_that_are_not_finite_are_neither_read_nor_written(convert, tmp_path):
+    source = tiny_hub.write(tmp_path / "source", "bert")
+    params = tiny_hub.pretrained("bert").params
+    params["mlm"]["bias"][2] = np.nan
+    save_params(tmp_path / "params", params)
+    with pytest.raises(ModelFolderError, match=r"not finite .*: cls\.predictions\.bias \(1 of 21 values\)"):
+        convert(to="hf", model=source, params=tmp_path / "params", out=tmp_path / "out")
+    tensors = load_file(source / "model.safetensors")
+    tensors["cls.predictions.bias"][2] = np.inf
+    save_file(tensors, source / "model.safetensors")
+    with pytest.raises(ModelFolderError, match=r"not finite .*: cls\.predictions\.bias"):
+        convert(to="orbax", model=source, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_parameters_of_another_model_are_refused(convert, tmp_path):

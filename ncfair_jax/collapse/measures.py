@@ -11,7 +11,7 @@ in CDNV, uncentred kernels, signed "distances"), the published definition is com
 of its variants that have a meaning.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -33,6 +33,7 @@ from ncfair_jax.collapse.pairs import (
     vectors,
 )
 from ncfair_jax.collapse.regularizer import SEEN, TINY
+from ncfair_jax.finite import require_finite
 
 # Version of the definition of the collapse figures. Raise it by one whenever the same model, text and words would get another
 # figure, interval or set of classes than before; measurements of an earlier version are then made again instead of shown.
@@ -62,7 +63,11 @@ def measure(
         `<name>_chance` (fractions) `<name>_rows`. Sample: `classes` `singletons` `pairs_skipped` (coincident means).
     Raises:
         ValueError: if classifier or bias do not fit stats.
+        NonFiniteError: if moments, output embeddings or biases of a seen class are not finite.
     """
+    check_classifier(stats, classifier, bias)
+    require_finite_moments(stats, lambda k: f"the moments of class {k}")
+    _require_finite_rows(stats, classifier, bias)
     means = _centred_means(stats)
     # One pass over the pairs of means and one over those of rows: the functions below would make one for each figure.
     kernels = (cdnv, cdnv_min2, cosine, log_kernel, riesz_kernel)
@@ -110,6 +115,19 @@ def measure(
         figures[f"{name}_chance"] = nc4_chance(agreement)
         figures[f"{name}_rows"] = float(np.sum(agreement.matches) + np.sum(agreement.misses))
     return figures
+
+
+def require_finite_moments(stats: ClassStats, name: Callable[[int], str]) -> None:
+    """Refuses moments of seen classes that are not finite, or whose squares are not, since they would end in a figure.
+
+    Args:
+        name: of the moments of the class with this slot, for the error.
+    Raises:
+        NonFiniteError: naming the first such class.
+    """
+    slots = seen_classes(stats)
+    moments = np.concatenate([np.asarray(stats.mean)[slots], np.asarray(stats.m2)[slots, None]], axis=1)
+    require_finite(moments, lambda row: name(int(slots[row])))
 
 
 # First and second moments
@@ -285,6 +303,13 @@ def nc4_means(stats: ClassStats, classifier: Float[Array, "K D"], bias: Float[Ar
 
 
 # Inside
+
+
+def _require_finite_rows(stats: ClassStats, classifier: Array, bias: Array | None) -> None:
+    slots = seen_classes(stats)
+    require_finite(np.asarray(classifier)[slots], lambda row: f"the output embedding of class {slots[row]}")
+    if bias is not None:
+        require_finite(np.asarray(bias)[slots], lambda row: f"the output bias of class {slots[row]}")
 
 
 def _centred_means(stats: ClassStats) -> Vectors:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
@@ -29,14 +30,17 @@ from ncfair_jax.collapse.forward import (
     token_features,
     token_slots,
 )
+from ncfair_jax.collapse.measures import require_finite_moments
 from ncfair_jax.collapse.stored import StoredGroups, refuse_other_survey
 from ncfair_jax.data.packing import pack_for_inference
+from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.inference import untuned_jit
 from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.models.encoder import ModelConfig, Params
 from ncfair_jax.sharding import replicate
 
 Groups = Sequence[ClassStats]
+Counts = tuple[dict[str, dict[str, Agreement]], Int[Array, ""]]  # by word set and kind; tokens that are not finite
 
 
 def survey(
@@ -76,6 +80,7 @@ def survey(
     Raises:
         ValueError: for an unknown choice, no examples, an example longer than a row or than the model can read, or a
             folder that holds another survey, naming what differs.
+        NonFiniteError: if a representation is not finite, or too large for its variance to be; naming its word.
     """
     check_choices(config, features, alignment)
     _check_examples(config, examples, groups)
@@ -98,6 +103,8 @@ def survey(
             with jax.default_matmul_precision("highest"):
                 stats = _add_moments(config, alignment, mesh, params, stats, slot_of_token, batch)
         stats = jax.tree.map(np.asarray, stats)
+        for name, moments in stats.items():
+            require_finite_moments(moments, partial(_moments_of, classes, name))
         if folder is None:
             found.append(stats)
         else:
@@ -139,6 +146,7 @@ def survey_nc4(
         By word set, {"nc4": without output biases, "nc4_bias": with them}, each one accumulator for each group.
     Raises:
         ValueError: as `survey`, and for word sets whose tokens count by different rules.
+        NonFiniteError: if a representation of the held-out text is not finite.
     """
     check_choices(config, [features], alignment)
     _check_examples(config, examples, groups)
@@ -161,11 +169,17 @@ def survey_nc4(
     }
     found: dict[str, dict[str, list[Agreement]]] = {name: {"nc4": [], "nc4_bias": []} for name in word_sets}
     for part in shown(packed, "NC4", progress):
-        counts = replicate(empty, mesh)
+        counts = replicate((empty, np.zeros((), np.int32)), mesh)
         for batch in batches(part, rows, boundaries[0], mesh):
             with jax.default_matmul_precision("highest"):
                 counts = _add_agreement(config, features, alignment, mesh, params, counts, arrays, batch)
-        for name, kinds in jax.tree.map(np.asarray, counts).items():
+        agreements, broken = jax.tree.map(np.asarray, counts)
+        if broken:
+            raise NonFiniteError(
+                f"the model gives {broken} tokens of the held-out text representations that are not finite, so NC4 cannot "
+                "be measured; its weights are not finite, or so large that its numbers overflow: take earlier ones"
+            )
+        for name, kinds in agreements.items():
             for kind, agreement in kinds.items():
                 found[name][kind].append(agreement)
     return found
@@ -214,26 +228,26 @@ def _add_agreement(
     alignment: str,
     mesh: Mesh | None,
     params: Params,
-    counts: dict[str, dict[str, Agreement]],
+    counts: Counts,
     arrays: dict[str, tuple[Array, ClassStats, Array, Array]],
     rows: Rows,
-) -> dict[str, dict[str, Agreement]]:
-    """NC4's counts with one batch of rows in, of every word set."""
+) -> Counts:
+    """NC4's counts with one batch of rows in, of every word set; and how many tokens are not finite."""
 
-    def of_rows(
-        params: Params, empty: dict[str, dict[str, Agreement]], arrays: dict[str, tuple], rows: Rows
-    ) -> dict[str, dict[str, Agreement]]:
+    def of_rows(params: Params, empty: Counts, arrays: dict[str, tuple], rows: Rows) -> Counts:
         values = token_features(config, params, rows, (features,))[features]
+        broken = jnp.sum((rows.segment_ids.reshape(-1) > 0) & ~jnp.isfinite(values).all(axis=1), dtype=jnp.int32)
         found = {}
         for name, (slot_of_token, stats, classifier, bias) in arrays.items():
             slots = token_slots(rows, slot_of_token, classifier.shape[0], alignment)
             found[name] = {
                 kind: update_agreement(
-                    empty[name][kind], stats, classifier, values, slots, bias if kind == "nc4_bias" else None
+                    empty[0][name][kind], stats, classifier, values, slots, bias if kind == "nc4_bias" else None
                 )
-                for kind in empty[name]
+                for kind in empty[0][name]
             }
-        return found if mesh is None else jax.tree.map(lambda x: jax.lax.psum(x, mesh.axis_names), found)
+        both = (found, broken)
+        return both if mesh is None else jax.tree.map(lambda x: jax.lax.psum(x, mesh.axis_names), both)
 
     nothing = jax.tree.map(jax.numpy.zeros_like, counts)
     return jax.tree.map(jax.numpy.add, counts, _over_rows(of_rows, mesh)(params, nothing, arrays, rows))
@@ -247,6 +261,10 @@ def _over_rows(function: Any, mesh: Mesh | None) -> Any:
     return jax.shard_map(
         function, mesh=mesh, in_specs=(everywhere, everywhere, everywhere, shared_out), out_specs=everywhere
     )
+
+
+def _moments_of(classes: FairnessClasses, features: str, slot: int) -> str:
+    return f'the moments of "{classes.words[slot]}" ({features} features)'
 
 
 def _check_examples(config: ModelConfig, examples: Sequence[np.ndarray], groups: int) -> None:

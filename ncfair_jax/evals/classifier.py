@@ -17,6 +17,8 @@ from rich.progress import track
 from ncfair_jax.data.labelled import Encoded, Labelled, encode_labelled
 from ncfair_jax.data.packing import pack_for_inference
 from ncfair_jax.evals.batching import default_batch_tokens, fetched
+from ncfair_jax.evals.naming import quoted
+from ncfair_jax.finite import require_finite
 from ncfair_jax.inference import judging_config, untuned_jit
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import class_outputs
@@ -39,6 +41,8 @@ def outputs(
         head: the classifier's parameters, as `models.heads.class_outputs` takes them.
         row_tokens: T, at least `max_tokens`; examples share rows.
         mesh: the rows lie over all its devices. Every process calls with the same examples and gets all outputs.
+    Raises:
+        NonFiniteError: if an output is not finite, quoting the text.
     """
     if not examples:
         return np.zeros((0, head["classifier"]["kernel"].shape[1]), np.float32)
@@ -46,7 +50,9 @@ def outputs(
     config = judging_config(model.config)
     params, head = replicate((model.params, head), mesh)
     with jax.default_matmul_precision("highest"):
-        return _packed_outputs(config, params, head, encoded, row_tokens, mesh, progress)
+        values = _packed_outputs(config, params, head, encoded, row_tokens, mesh, progress)
+    require_finite(values, lambda i: f"the classifier's output for {quoted(examples[i].first)}")
+    return values
 
 
 def _packed_outputs(

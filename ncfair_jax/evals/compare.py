@@ -15,7 +15,7 @@ from ncfair_jax.data.files import read_json
 from ncfair_jax.evals.benchmark import Benchmark, defined_path, lookup, n_of
 from ncfair_jax.evals.files import DataError
 from ncfair_jax.evals.registry import BENCHMARKS, headlines_of
-from ncfair_jax.evals.results import Table, read_table
+from ncfair_jax.evals.results import Table, numbers, read_table, scored
 from ncfair_jax.statistics.paired import compare_distance, compare_paired, holm
 from ncfair_jax.statistics.samples import Sample
 
@@ -114,15 +114,20 @@ def find_sample(samples: Any, path: Sequence[str]) -> tuple[Sample, tuple[str, .
 
 
 def read_averaged(name: str, benchmark: Benchmark, folders: Sequence[Path]) -> Table:
-    """Scores and examples of a benchmark, the scores averaged over the folders.
+    """Scores and examples of a benchmark, the scores averaged over the folders; None where one of them was not scored.
 
     Raises:
         DataError: if the folders are about different examples.
     """
     tables = [_read(name, benchmark, folder) for folder in folders]
     _check_same_examples(name, benchmark, tables, folders)
-    scores = [column for column, kind in benchmark.columns.items() if kind is float]
-    return tables[0] | {column: np.mean([table[column] for table in tables], axis=0).tolist() for column in scores}
+    scores = [column for column, kind in benchmark.columns.items() if issubclass(kind, float)]
+    averaged: Table = {}
+    for column in scores:
+        values = [table[column] for table in tables]
+        means = np.mean([numbers(each) for each in values], axis=0).tolist()
+        averaged[column] = [mean if kept else None for mean, kept in zip(means, scored(*values), strict=True)]
+    return tables[0] | averaged
 
 
 def _read(name: str, benchmark: Benchmark, folder: Path) -> Table:
@@ -144,7 +149,9 @@ def _check_same_version(name: str, documents: Mapping[Path, Mapping[str, Any]]) 
 
 
 def _check_same_examples(name: str, benchmark: Benchmark, tables: Sequence[Table], folders: Sequence[Path]) -> None:
-    columns = [c for c, kind in (*benchmark.columns.items(), *benchmark.example_columns.items()) if kind is not float]
+    columns = [
+        c for c, kind in (*benchmark.columns.items(), *benchmark.example_columns.items()) if not issubclass(kind, float)
+    ]
     for table, folder in zip(tables, folders, strict=True):
         differing = [column for column in columns if table[column] != tables[0][column]]
         if differing:

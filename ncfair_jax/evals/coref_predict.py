@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from ncfair_jax.config import CorefConfig
 from ncfair_jax.data.conll import Cluster, Document
 from ncfair_jax.data.coref import Encoded, columns_of, encode_document, lay_out, shape_of
+from ncfair_jax.finite import require_finite
 from ncfair_jax.inference import judging_config, untuned_jit
 from ncfair_jax.models.antecedents import best_antecedents
 from ncfair_jax.models.coref import rank
@@ -38,6 +40,8 @@ def predict_clusters(
     Returns:
         Per document its clusters of at least two mentions, in the order in which their second mention comes, as the
         published evaluation has them.
+    Raises:
+        NonFiniteError: if a score that decides between antecedents is not finite, naming the document.
     """
     encoded = [encode_document(document, pretrained.tokenizer, segment_tokens) for document in documents]
     by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
@@ -55,7 +59,9 @@ def predict_clusters(
             batch = lay_out([encoded[i] for i in chosen], size, segment_tokens, config.max_width)
             del batch["gold"], batch["weights"]
             with jax.default_matmul_precision("highest"):
-                links = jax.device_get(_links(model, config, mesh, params, own, put_rows(batch, mesh)))
+                *links, finite = jax.device_get(_links(model, config, mesh, params, own, put_rows(batch, mesh)))
+            names = [f"a score in document {documents[i].name}, part {documents[i].part}," for i in chosen]
+            require_finite(np.where(finite[: len(chosen)], 0, np.nan), names.__getitem__)
             for row, number in enumerate(chosen):
                 spans = clusters_of(*(array[row] for array in links))
                 found[number] = _as_words(spans, encoded[number], row_tokens)
@@ -99,8 +105,13 @@ def _links(
     params: Params,
     own: Params,
     batch: dict[str, Array],
-) -> tuple[Int[Array, "B K"], Int[Array, "B K"], Int[Array, "B K"]]:
-    """Starts, ends and antecedents (-1: none, or no span) of the kept spans."""
-    ranked, _ = rank(model, config, params, own, batch, None)
-    links = (ranked.kept.starts, ranked.kept.ends, jax.vmap(best_antecedents)(ranked.antecedents))
+) -> tuple[Int[Array, "B K"], Int[Array, "B K"], Int[Array, "B K"], Bool[Array, "B"]]:
+    """Starts, ends and antecedents (-1: none, or no span) of the kept spans, and whether all scores and hidden states of a
+    document are finite."""
+    ranked, hidden = rank(model, config, params, own, batch, None)
+    inside = batch["segment_ids"].reshape(len(hidden), -1, 1) > 0
+    behind = (jnp.where(inside, hidden, 0), jnp.where(ranked.antecedents.real, ranked.antecedents.scores, 0))
+    of_states, of_scores = (jnp.isfinite(x).reshape(len(batch["genre"]), -1).all(axis=1) for x in behind)
+    antecedents = jax.vmap(best_antecedents)(ranked.antecedents)
+    links = (ranked.kept.starts, ranked.kept.ends, antecedents, of_states & of_scores)
     return gathered(links, mesh)

@@ -25,7 +25,7 @@ from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.quality import TEXT_FLAGS, holds_unknown, irregular, repeats, stored_flags
 from ncfair_jax.evals.requests import Request, mask_id, named
-from ncfair_jax.evals.results import Result, Table
+from ncfair_jax.evals.results import Result, Score, Table, numbers, scored
 from ncfair_jax.evals.scorer import score
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise
@@ -37,8 +37,8 @@ COLUMNS: dict[str, type] = {
     "index": int,
     "bias_type": str,
     "direction": str,
-    "score_more": float,
-    "score_less": float,
+    "score_more": Score,
+    "score_less": Score,
     "shared_more": float,
     "shared_less": float,
 }
@@ -129,7 +129,7 @@ def evaluate(
 
     Returns:
         metrics[metric][bias type or "overall"]: metric_score, stereotype_score, antistereotype_score (percent), neutral
-        and n (pairs). `score_*` is NaN in the table where a sentence has no modified token; such pairs are left out of
+        and n (pairs). `score_*` is None in the table where a sentence has no modified token; such pairs are left out of
         modified_mean, as bias-bench does.
     Source: McGill-NLP/bias-bench and princeton-nlp/MABEL:crows_runner.py; nyu-mll/crows-pairs:metric.py.
     """
@@ -142,7 +142,7 @@ def evaluate(
         [values[0] for values in score(pretrained, requests, mesh=mesh, progress=progress)], np.float64
     )
     ends = np.cumsum([len(tokens) - 2 for tokens in encoded])
-    # A sentence's scores by position; its first and last token, [CLS] and [SEP], have none.
+    # A sentence's scores by position; NaN for its first and last token, [CLS] and [SEP], which are never read.
     by_position = [
         np.concatenate([[np.nan], log_probs[end - len(t) + 2 : end], [np.nan]])
         for end, t in zip(ends, encoded, strict=True)
@@ -163,9 +163,8 @@ def evaluate(
         "malformed": [int(irregular(pair.more) or irregular(pair.less)) for pair in pairs],
         "doubtful": [int(changed_stretches(pair) != 1) for pair in pairs],
     }
-    skipped = int(np.isnan(np.add(table["score_more"], table["score_less"])).sum())
     counts = {
-        "skipped": skipped,
+        "skipped": int((~scored(table["score_more"], table["score_less"])).sum()),
         "tied": metrics["modified_mean"]["overall"]["neutral"],
         "sentences_with_unknown_token": int(unknown.sum()),
     }
@@ -190,10 +189,10 @@ def one_mask_each(tokens: np.ndarray, mask: int, name: str = "") -> list[Request
 
 def pair_scores(
     alignment: Alignment, first: np.ndarray, second: np.ndarray
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """(mean over modified tokens, NaN if none) and (sum over shared tokens) of both sentences, from scores by position."""
+) -> tuple[tuple[float | None, float | None], tuple[float, float]]:
+    """(mean over modified tokens, None if none) and (sum over shared tokens) of both sentences, from scores by position."""
     means = tuple(
-        float(scores[positions].mean()) if positions else float("nan")
+        float(scores[positions].mean()) if positions else None
         for scores, positions in zip((first, second), alignment.modified, strict=True)
     )
     # The outer shared pairs are the special tokens.
@@ -218,11 +217,11 @@ def samples(table: Table) -> dict[str, Any]:
     return everything
 
 
-def outcome_columns(direction: Sequence[str], more: Sequence[float], less: Sequence[float]) -> np.ndarray:
+def outcome_columns(direction: Sequence[str], more: Sequence[float | None], less: Sequence[float | None]) -> np.ndarray:
     """f64[E,6]: pair counts; neutral; stereo pair decided, hit; antistereo pair decided, hit. All 0 for a skipped pair."""
     columns = np.zeros((len(direction), 6))
     for row, (kind, score_more, score_less) in enumerate(zip(direction, more, less, strict=True)):
-        if np.isnan(score_more) or np.isnan(score_less):
+        if score_more is None or score_less is None:
             continue
         # Python's round, half to even on the binary value, as the references do; numpy's scales first.
         rounded_more, rounded_less = round(float(score_more), DECIMALS), round(float(score_less), DECIMALS)
@@ -261,8 +260,8 @@ def counts(sums: np.ndarray) -> dict[str, int]:
 def flags(table: Table) -> dict[str, np.ndarray]:
     """Rows with an unknown token, an earlier pair's sentences, irregular blanks, or sentences that differ in no or several
     places ("doubtful": a minimal pair changes one thing, Blodgett et al. 2021); pairs tied or skipped by modified_mean."""
-    scored = outcome_columns(table["direction"], table["score_more"], table["score_less"])
-    return stored_flags(table, list(FLAG_COLUMNS)) | {"tied": scored[:, 1] > 0, "skipped": scored[:, 0] == 0}
+    outcome = outcome_columns(table["direction"], table["score_more"], table["score_less"])
+    return stored_flags(table, list(FLAG_COLUMNS)) | {"tied": outcome[:, 1] > 0, "skipped": outcome[:, 0] == 0}
 
 
 def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
@@ -272,8 +271,10 @@ def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | No
 
 
 def strength(table: Table) -> np.ndarray:
-    """How much likelier the words peculiar to the more stereotypical sentence are, nats a token f64[E]."""
-    return np.subtract(table["score_more"], table["score_less"])
+    """How much likelier the words peculiar to the more stereotypical sentence are, nats a token f64[E]; NaN in skipped
+    pairs."""
+    difference = numbers(table["score_more"]) - numbers(table["score_less"])
+    return np.where(scored(table["score_more"], table["score_less"]), difference, np.nan)
 
 
 def texts(data: DataFolder, table: Table) -> Table:

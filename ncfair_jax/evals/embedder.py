@@ -19,7 +19,9 @@ from rich.progress import track
 
 from ncfair_jax.data.packing import PackedRows, pack_for_inference
 from ncfair_jax.evals.batching import batch_size, buckets, default_batch_tokens, fetched, power_of_two
+from ncfair_jax.evals.naming import text_of
 from ncfair_jax.evals.observation import observable
+from ncfair_jax.finite import require_finite
 from ncfair_jax.inference import judging_config, untuned_jit
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.hf import Pretrained
@@ -29,7 +31,7 @@ POOLS = ("mean", "cls")
 
 
 class EmbedderError(ValueError):
-    """A sequence that this model cannot embed; the message names it."""
+    """A sequence that this model cannot embed; the message quotes its text."""
 
 
 @observable
@@ -53,16 +55,18 @@ def embed(
             all vectors.
         progress: show a progress bar on stderr.
         batch_tokens: R·T per device; bounds the memory. None: a default for the backend.
-        names: what messages call the sequences; () = by their numbers.
+        names: what messages call the sequences; () = by their texts.
     Raises:
         ValueError: for an unknown pool.
         EmbedderError: for an empty sequence, one longer than the model takes, or an id beyond its vocabulary.
+        NonFiniteError: if a vector is not finite, quoting the text.
     """
     if pool not in POOLS:
         raise ValueError(f"pool={pool!r}; choose from {POOLS}")
     config = judging_config(pretrained.config)
     for number, tokens in enumerate(sequences):
-        _check(names[number] if names else f"sequence {number}", tokens, config)
+        if problem := _problem(tokens, config):
+            raise EmbedderError(f"{names[number] if names else text_of(tokens, pretrained.tokenizer)} {problem}")
     index: dict[bytes, int] = {}
     place = [index.setdefault(np.asarray(tokens, np.int32).tobytes(), len(index)) for tokens in sequences]
     distinct = [np.frombuffer(key, np.int32) for key in index]
@@ -73,6 +77,7 @@ def embed(
         for row_tokens, members in buckets(lengths, config.hidden_size):
             packed = pack_for_inference([distinct[i] for i in members], row_tokens)
             vectors[members] = _embed_rows(config, params, pool, packed, mesh, batch_tokens, progress)
+    require_finite(vectors, lambda i: f"the vector of {text_of(distinct[i], pretrained.tokenizer)}")
     return vectors[place]
 
 
@@ -127,13 +132,13 @@ def _embed_batch(
     return gathered(vectors, mesh)
 
 
-def _check(name: str, tokens: np.ndarray, config: ModelConfig) -> None:
+def _problem(tokens: np.ndarray, config: ModelConfig) -> str:
+    """What keeps the model from reading a sequence; "" if nothing does."""
     if not 0 < len(tokens) <= config.max_tokens:
-        raise EmbedderError(
-            f"{name} has {len(tokens)} tokens, but the model takes 1 to {config.max_tokens}; shorten it or leave it out"
-        )
+        return f"has {len(tokens)} tokens, but the model takes 1 to {config.max_tokens}; shorten it or leave it out"
     if np.min(tokens) < 0 or np.max(tokens) >= config.vocab_size:
-        raise EmbedderError(
-            f"{name} has ids from {np.min(tokens)} to {np.max(tokens)}, outside the vocabulary of "
-            f"{config.vocab_size}; was it made with the model's own tokenizer?"
+        return (
+            f"has ids from {np.min(tokens)} to {np.max(tokens)}, outside the vocabulary of {config.vocab_size}; "
+            "was it made with the model's own tokenizer?"
         )
+    return ""

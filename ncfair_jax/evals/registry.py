@@ -33,6 +33,7 @@ from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.quality import quality_report
 from ncfair_jax.evals.results import Result, write_result, write_table
 from ncfair_jax.fingerprint import model_fingerprint, params_fingerprint
+from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.run_log import say
 
@@ -149,7 +150,7 @@ def evaluate(
                 write_table(folder / f"{name}_texts.csv", texts)
             results[name] = write(folder, name, model_name, result, content)
         except Exception as error:
-            if not isinstance(error, ValueError | OSError):
+            if not isinstance(error, ValueError | OSError | NonFiniteError):
                 traceback.print_exc(file=sys.stderr)
             failures[name] = error
     if failures:

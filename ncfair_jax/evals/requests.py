@@ -9,15 +9,17 @@ from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.data.packing import first_fit_decreasing, flat_index, scatter_rows
 from ncfair_jax.evals.batching import power_of_two
+from ncfair_jax.evals.naming import text_of
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.hf import Pretrained
 
 
 class ScorerError(ValueError):
-    """A request that this model cannot score; the message names the request."""
+    """A request that this model cannot score; the message quotes its text."""
 
 
 class Request(NamedTuple):
@@ -45,14 +47,14 @@ def named(what: str, text: str) -> str:
     return f"{what} ({text[:60]!r}{' …' * (len(text) > 60)})"
 
 
-def check(requests: Sequence[Request], config: ModelConfig) -> None:
+def check(requests: Sequence[Request], config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raises ScorerError for the first request that the model cannot score."""
     # Ids of all requests at once: looking into each takes longer than packing it, and is needed only to name one.
     ids = [np.asarray(part) for request in requests for part in (request.tokens, request.targets)]
     doubtful = bool(ids) and len(_outside(np.concatenate(ids), config.vocab_size)) > 0
-    for number, request in enumerate(requests):
+    for request in requests:
         if problem := _problem(request, config, doubtful):
-            raise ScorerError(f"{request.name or f'request {number}'} {problem}")
+            raise ScorerError(f"{request.name or text_of(request.tokens, tokenizer)} {problem}")
 
 
 def _problem(request: Request, config: ModelConfig, doubtful: bool) -> str:

@@ -6,7 +6,8 @@ scores NAME_examples.csv the examples' properties, line by line with NAME.csv.
 
 import csv
 import io
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +15,14 @@ import numpy as np
 
 from ncfair_jax.data.files import DataError, RowError, comma_separated, table_rows
 from ncfair_jax.data.notes import Note, as_json, total_counts
+from ncfair_jax.finite import require_finite
 from ncfair_jax.run_log import write_json, write_text
 
 Table = dict[str, list[Any]]  # column name -> one value per example
+
+
+class Score(float):
+    """Type of a column of scores that some examples do not have: an empty cell in a file, None in a table."""
 
 
 class Result(NamedTuple):
@@ -28,7 +34,7 @@ class Result(NamedTuple):
         n: examples in the table.
         counts: how many were skipped, tied, unknown to the vocabulary, ….
         settings: the choices that the figures depend on.
-        scores: the columns of NAME.csv.
+        scores: the columns of NAME.csv; None where an example was not scored, never a number that is not finite.
         examples: the columns of NAME_examples.csv; {} if there is none.
         left_out: malformed rows of the files and tokens that were cut off.
     """
@@ -75,27 +81,34 @@ def write_result(
 
 
 def write_table(path: Path, table: Table) -> None:
-    """A CSV with a header, in a folder that is made if need be; floats with all their digits, NaN as an empty cell."""
+    """A CSV with a header, in a folder that is made if need be; floats with all their digits, None as an empty cell.
+
+    Raises:
+        NonFiniteError: for a number that is not finite, naming its row and column.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table)
-    for row in zip(*table.values(), strict=True):
-        writer.writerow([_cell(value) for value in row])
+    for number, row in enumerate(zip(*table.values(), strict=True), start=2):
+        writer.writerow(
+            [_cell(value, f"{path.name}: {name} of row {number}") for name, value in zip(table, row, strict=True)]
+        )
     write_text(path, text.getvalue())
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: Any, name: str) -> Any:
     if isinstance(value, float | np.floating):
-        return "" if np.isnan(value) else repr(float(value))
-    return value
+        require_finite(np.array([value]), lambda _: name)
+        return repr(float(value))
+    return "" if value is None else value
 
 
 def read_table(path: Path, types: Mapping[str, type]) -> Table:
-    """Reads a table back: columns typed float (empty = NaN), int or str.
+    """Reads a table back: columns typed float, Score (empty: None), int or str.
 
     Raises:
-        DataError: if a column is missing, a row is malformed, or a cell is not of its type.
+        DataError: if a column is missing, a row is malformed, or a cell is not of its type, or not a finite number.
     """
     rows = []
     for _, row in table_rows(comma_separated(path), path, tuple(types)):
@@ -108,5 +121,22 @@ def read_table(path: Path, types: Mapping[str, type]) -> Table:
         raise DataError(f"{path}: {error}; was it written by this package?") from error
 
 
-def _value(text: str, kind: type) -> Any:
-    return float("nan") if kind is float and text == "" else kind(text)
+def _value(text: str, kind: Any) -> Any:
+    if not issubclass(kind, float):
+        return kind(text)
+    if kind is Score and text == "":
+        return None
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is not a finite number")
+    return value
+
+
+def scored(*columns: Sequence[float | None]) -> np.ndarray:
+    """Rows that have a value in all these columns of scores, bool[E]."""
+    return np.array([None not in values for values in zip(*columns, strict=True)], bool)
+
+
+def numbers(column: Sequence[float | None]) -> np.ndarray:
+    """A column of scores as f64[E], 0 where there is none: read it where `scored` says so only."""
+    return np.array([0.0 if value is None else value for value in column], np.float64)

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 from rich.console import Console
 from rich.progress import track
+from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.evals.batching import (
     batch_size,
@@ -29,8 +30,10 @@ from ncfair_jax.evals.batching import (
     pad_rows,
     regroup,
 )
+from ncfair_jax.evals.naming import text_of
 from ncfair_jax.evals.observation import observable
 from ncfair_jax.evals.requests import Asked, Packed, Request, check, merge, pack
+from ncfair_jax.finite import require_finite
 from ncfair_jax.inference import judging_config, untuned_jit
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform, nsp_logits, nsp_transform
@@ -90,9 +93,10 @@ def score_with_top1(
     Raises:
         ScorerError: for a sequence longer than the model takes, an id beyond its vocabulary, a position outside the
             sequence or not attended to, or lists of unequal length.
+        NonFiniteError: if a log-probability, or the attention paid, is not finite; both quote the text.
     """
     config = judging_config(pretrained.config)
-    check(requests, config)
+    check(requests, config, pretrained.tokenizer)
     sequences, slots_of_request = merge(requests)
     params = replicate(pretrained.params, mesh)
     found = [Found(np.zeros((0, 1, 2), np.float32), np.zeros(0, np.float32))] * len(sequences)
@@ -107,7 +111,18 @@ def score_with_top1(
                 found[i] = answer
     values = [found[number].values[columns, places] for number, columns, places in slots_of_request]
     paid = [found[number].attention[columns] for number, columns, _ in slots_of_request] if attention else []
+    _require_finite(requests, [v[:, 0] for v in values], pretrained.tokenizer, "a log-probability")
+    _require_finite(requests, paid, pretrained.tokenizer, "the attention paid to a token")
     return Scores([v[:, 0] for v in values], [v[:, 1] > 0.5 for v in values], paid)
+
+
+def _require_finite(
+    requests: Sequence[Request], answers: Sequence[np.ndarray], tokenizer: PreTrainedTokenizerBase, what: str
+) -> None:
+    lengths = [len(answer) for answer in answers]
+    owner = np.repeat(np.arange(len(answers)), lengths)  # request of every value
+    values = np.concatenate([*answers, np.zeros(0, np.float32)])
+    require_finite(values, lambda i: f"{what} of {text_of(requests[owner[i]].tokens, tokenizer)}")
 
 
 class Readout(NamedTuple):

@@ -22,7 +22,7 @@ from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.quality import TEXT_FLAGS, holds_unknown, irregular, repeats, stored_flags
 from ncfair_jax.evals.requests import Request, mask_id, named
-from ncfair_jax.evals.results import Result, Table
+from ncfair_jax.evals.results import Result, Score, Table, numbers, scored
 from ncfair_jax.evals.scorer import score, score_with_top1
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise
@@ -34,7 +34,7 @@ SSS_INDICES = ("diagonal", "kxk")
 COLUMNS: dict[str, type] = {
     "id": str,
     "bias_type": str,
-    **{f"{measure}_{side}": float for measure in MEASURES for side in ("more", "less")},
+    **{f"{measure}_{side}": Score for measure in MEASURES for side in ("more", "less")},
     "top1": float,
     "tokens": float,
 }
@@ -77,7 +77,7 @@ def evaluate(
             of their positions, as the published code averages.
     Returns:
         metrics[measure][bias type or "overall"]["all", and where known "dev" and "test"]: bias_score (percent), n; under
-        aul also accuracy, the percentage of tokens that the model ranks first. A score of no token is NaN in the table, and
+        aul also accuracy, the percentage of tokens that the model ranks first. A score of no token is None in the table, and
         its case left out: in sss where one sentence is the other one with words added.
     Raises:
         ValueError: for an unknown sss_index.
@@ -116,8 +116,8 @@ def evaluate(
     }
     examples: Table = {name: [getattr(case, name) for case in cases] for name in EXAMPLE_COLUMNS}
     metrics, intervals = summarise(samples(table | examples))
-    counts = {f"skipped_{m}": int(np.isnan(_difference(table, m)).sum()) for m in MEASURES}
-    counts |= {f"tied_{m}": int((_difference(table, m) == 0).sum()) for m in MEASURES}
+    counts = {f"skipped_{m}": int((~_scored(table, m)).sum()) for m in MEASURES}
+    counts |= {f"tied_{m}": int(_tied(table, m).sum()) for m in MEASURES}
     counts["sentences_with_unknown_token"] = sum(unknown)
     return Result(metrics, intervals, len(cases), counts, {"sss_index": sss_index}, table, examples)
 
@@ -131,13 +131,22 @@ def span_request(tokens: np.ndarray, positions: Sequence[int], mask: int, sss_in
     return Request(masked, at, tokens[at])
 
 
-def mean(values: np.ndarray) -> float:
-    """Mean in float64, NaN of nothing."""
-    return float(values.mean(dtype=np.float64)) if len(values) else float("nan")
+def mean(values: np.ndarray) -> float | None:
+    """Mean in float64, None of nothing."""
+    return float(values.mean(dtype=np.float64)) if len(values) else None
+
+
+def _scored(table: Table, measure: str) -> np.ndarray:
+    return scored(table[f"{measure}_more"], table[f"{measure}_less"])
 
 
 def _difference(table: Table, measure: str) -> np.ndarray:
-    return np.subtract(table[f"{measure}_more"], table[f"{measure}_less"])
+    """score(more) − score(less), to be read where both were scored."""
+    return numbers(table[f"{measure}_more"]) - numbers(table[f"{measure}_less"])
+
+
+def _tied(table: Table, measure: str) -> np.ndarray:
+    return _scored(table, measure) & (_difference(table, measure) == 0)
 
 
 def samples(table: Table) -> dict[str, Any]:
@@ -149,7 +158,7 @@ def samples(table: Table) -> dict[str, Any]:
     tokens = np.stack([table["top1"], table["tokens"]], axis=-1)
     everything: dict[str, Any] = {}
     for measure in MEASURES:
-        outcome = outcome_columns(_difference(table, measure))
+        outcome = outcome_columns(_difference(table, measure), _scored(table, measure))
         columns = np.concatenate([outcome, tokens], axis=-1)
         everything[measure] = {
             domain: {
@@ -167,9 +176,9 @@ def samples(table: Table) -> dict[str, Any]:
     return everything
 
 
-def outcome_columns(difference: np.ndarray) -> np.ndarray:
-    """f64[E,2] of score(more) − score(less): more preferred, scored. Both 0 where it is NaN."""
-    return np.stack([difference > 0, ~np.isnan(difference)], axis=-1).astype(float)
+def outcome_columns(difference: np.ndarray, is_scored: np.ndarray) -> np.ndarray:
+    """f64[E,2] of score(more) − score(less): more preferred, scored. Both 0 for cases that were not scored."""
+    return np.stack([is_scored & (difference > 0), is_scored], axis=-1).astype(float)
 
 
 def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
@@ -198,16 +207,16 @@ def counts(sums: np.ndarray) -> dict[str, int]:
 def flags(table: Table) -> dict[str, np.ndarray]:
     """Pairs with an unknown token, an earlier pair's sentences or irregular blanks; those tied in or left out of
     some measure."""
-    differences = np.stack([_difference(table, measure) for measure in MEASURES])
     return stored_flags(table, list(TEXT_FLAGS)) | {
-        "tied": (differences == 0).any(0),
-        "skipped": np.isnan(differences).any(0),
+        "tied": np.any([_tied(table, measure) for measure in MEASURES], axis=0),
+        "skipped": ~np.all([_scored(table, measure) for measure in MEASURES], axis=0),
     }
 
 
 def strength(table: Table) -> np.ndarray:
-    """How much likelier the more stereotypical sentence is by AUL, nats a token f64[E]."""
-    return np.subtract(table["aul_more"], table["aul_less"])
+    """How much likelier the more stereotypical sentence is by AUL, nats a token f64[E]; NaN where one has no
+    token."""
+    return np.where(_scored(table, "aul"), _difference(table, "aul"), np.nan)
 
 
 def crows_pairs_texts(data: DataFolder, table: Table) -> Table:

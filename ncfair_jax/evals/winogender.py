@@ -21,7 +21,7 @@ from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.quality import holds_unknown, repeats, stored_flags
 from ncfair_jax.evals.requests import Request, named
-from ncfair_jax.evals.results import Result, Table
+from ncfair_jax.evals.results import Result, Score, Table
 from ncfair_jax.evals.scorer import score
 from ncfair_jax.evals.sentences import MASK, filled, gap_token, with_gap
 from ncfair_jax.models.hf import Pretrained
@@ -38,7 +38,7 @@ COLUMNS: dict[str, type] = {
     "id": str,
     "log_prob_male": float,
     "log_prob_female": float,
-    "log_prob_neutral": float,
+    "log_prob_neutral": Score,
 }
 EXAMPLE_COLUMNS: dict[str, type] = {
     "occupation": str,
@@ -155,7 +155,7 @@ def _read_shares(path: str | Path) -> dict[str, tuple[float, float]]:
 def evaluate(
     pretrained: Pretrained, items: Sequence[Item], *, mesh: Mesh | None = None, progress: bool = False
 ) -> Result:
-    """Scores the three forms at every item's mask; a neutral form of several tokens is NaN in the table.
+    """Scores the three forms at every item's mask; a neutral form of several tokens is None in the table.
 
     Returns:
         metrics: female_preferred (percent) and log_odds (female − male, nats) by referent, log_odds.difference
@@ -181,17 +181,17 @@ def evaluate(
             "or use a model whose vocabulary has them"
         )
     log_probs = score(pretrained, requests, mesh=mesh, progress=progress)
-    scores = np.array([np.append(v, [np.nan] * (len(FORMS) - len(v))) for v in log_probs], np.float64)  # [E,3]
     table: Table = {"id": [item.id for item in kept]}
-    table |= {f"log_prob_{form}": scores[:, i].tolist() for i, form in enumerate(FORMS)}
+    for i, form in enumerate(FORMS):
+        table[f"log_prob_{form}"] = [float(values[i]) if i < len(values) else None for values in log_probs]
     table["unknown"] = holds_unknown((request.tokens for request in requests), pretrained.tokenizer)
     table["duplicate"] = repeats([item.text.lower() for item in kept])
     examples: Table = {name: [getattr(item, name) for item in kept] for name in EXAMPLE_COLUMNS}
     metrics, intervals = summarise_sample(samples(table | examples)[""])
     counts = {
         "skipped_form_of_several_pieces": len(items) - len(kept),
-        "neutral_form_of_several_pieces": int(np.isnan(scores[:, 2]).sum()),
-        "tied": int((scores[:, 0] == scores[:, 1]).sum()),
+        "neutral_form_of_several_pieces": table["log_prob_neutral"].count(None),
+        "tied": int(np.equal(table["log_prob_male"], table["log_prob_female"]).sum()),
     }
     return Result(metrics, intervals, len(kept), counts, {}, table, examples)
 

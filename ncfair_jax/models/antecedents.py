@@ -68,7 +68,7 @@ def coarse_antecedents(
     scores = mentions[:, None] + mentions[None] + products + prior[distance_bucket(distances)]
     earlier = (distances > 0) & real[:, None] & real[None]
     ranked, index = jax.lax.top_k(jnp.where(earlier, scores, -jnp.inf), capacity)
-    exist = jnp.isfinite(ranked)
+    exist = jnp.take_along_axis(earlier, index, axis=1)
     return Antecedents(index, jnp.where(exist, ranked, 0), exist)
 
 

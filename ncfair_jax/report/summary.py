@@ -199,7 +199,7 @@ def _texts(name: str, benchmark: Benchmark, drill: Drill, group: Group, folder: 
 
 def _labels(benchmark: Benchmark, table: Mapping[str, list[Any]]) -> Table:
     types = {**benchmark.columns, **benchmark.example_columns}
-    names = [name for name, kind in types.items() if kind is not float]
+    names = [name for name, kind in types.items() if not issubclass(kind, float)]
     rows = zip(*(table[name] for name in names), strict=True)
     labels = [", ".join(f"{name} {value}" for name, value in zip(names, row, strict=True)) for row in rows]
     return {"stereotyped": labels, "other": [""] * len(labels)}

@@ -100,7 +100,7 @@ def intervals(sample: Sample) -> dict[str, Any]:
                 for left, size in zip(without, sizes, strict=True)
             ]
             ends = np.array(interval(scale, np.asarray(value), spread(scale, parts)))
-            found[name] = None if np.isnan(ends).any() else ends.tolist()
+            found[name] = ends.tolist() if np.isfinite(ends).all() else None
         return found
 
     return walk(sample.figures(total), ())

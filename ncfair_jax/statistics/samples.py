@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from ncfair_jax.finite import require_finite
 from ncfair_jax.statistics.scales import REAL, Scale
 
 Label = TypeVar("Label", bound=Hashable)
@@ -60,7 +61,10 @@ def cluster_sums(labels: Sequence[Label], columns: np.ndarray) -> tuple[tuple[La
 
     Returns:
         The distinct labels and f64[C,S].
+    Raises:
+        NonFiniteError: if a column is not finite in some row, naming its label.
     """
+    require_finite(columns, lambda row: f"a score of {labels[row]!r}")
     distinct = tuple(dict.fromkeys(labels))
     sums = np.zeros((len(distinct), columns.shape[1]))
     np.add.at(sums, numbered(labels), columns)
@@ -102,4 +106,4 @@ def at_path(tree: Any, path: Sequence[str], default: Any = None) -> Any:
 
 
 def _number(value: np.ndarray) -> float | None:
-    return None if np.isnan(value) else float(value)
+    return float(value) if np.isfinite(value) else None

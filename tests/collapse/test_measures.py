@@ -10,6 +10,7 @@ import pytest
 
 from ncfair_jax.collapse import Agreement, ClassStats, measure, measures, pairs, update, update_agreement
 from ncfair_jax.collapse.agreement import nc4_chance, nc4_decisions, nc4_macro, nc4_rate
+from ncfair_jax.finite import NonFiniteError
 
 # golden name of each key of `measure`
 KEYS = {
@@ -390,6 +391,27 @@ def test_wrong_calls_name_both_sides():
         nc4_decisions(stats, jnp.ones((3, 4)), jnp.ones((2, 4)), jnp.ones(9))
     with pytest.raises(ValueError, match=r"power=3"):
         measures.nc1(stats, power=3)
+
+
+def test_no_figure_of_moments_or_rows_that_are_not_finite():
+    stats, rows = random_stats(classes=5)
+    stats = stats._replace(count=np.array([2, 3, 0, 2, 2], np.int32))
+    bias = np.zeros(5, np.float32)
+
+    def changed(values, *place):
+        values = np.array(values)
+        values[place] = np.nan
+        return values
+
+    measure(stats._replace(mean=changed(stats.mean, 2)), changed(rows, 2), changed(bias, 2))  # class 2 was not seen
+    for change, message in (
+        (lambda: measure(stats._replace(mean=changed(stats.mean, 3, 1)), rows), "the moments of class 3 is nan"),
+        (lambda: measure(stats._replace(m2=changed(stats.m2, 1)), rows), "the moments of class 1 is nan"),
+        (lambda: measure(stats, changed(rows, 4, 0)), "the output embedding of class 4 is nan"),
+        (lambda: measure(stats, rows, changed(bias, 0)), "the output bias of class 0 is nan"),
+    ):
+        with pytest.raises(NonFiniteError, match=message):
+            change()
 
 
 # Tiles, median bins, invariances

@@ -16,6 +16,7 @@ from jax.sharding import AxisType
 from ncfair_jax.collapse.class_stats import ClassStats, merge
 from ncfair_jax.collapse.stored import StoredGroups, SurveyError
 from ncfair_jax.collapse.survey import HeldOut, survey, survey_nc4
+from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.models.heads import classifier, mlm_transform
 from ncfair_jax.vocabulary import WordBoundaries
 from tests import tiny
@@ -233,3 +234,19 @@ def test_few_groups_and_wrong_calls():
         survey(tiny.MODEL, params, [], tiny.classes())
     with pytest.raises(ValueError, match="model reads 40"):
         survey(tiny.MODEL, params, [np.full(41, 6, np.int32)], tiny.classes())
+
+
+def test_representations_that_are_not_finite_are_refused():
+    """NaN in one position: no figure of the words that stand there, and no nearest class mean, can be told from it."""
+    examples, classes = tiny.examples(8), tiny.classes()
+    params = jax.tree.map(np.array, tiny.params())
+    (groups,) = survey(tiny.MODEL, params, examples, classes, row_tokens=32, groups=1)["hidden"]
+    weight, bias = (np.asarray(x)[classes.token_ids] for x in classifier(params))
+    held = {"lexicon": HeldOut(classes, groups, weight, bias)}
+    survey_nc4(tiny.MODEL, params, examples, held, features="hidden", row_tokens=32, groups=1)
+    params["embeddings"]["position"]["embedding"][2] = np.nan
+    words = "|".join(classes.words)
+    with pytest.raises(NonFiniteError, match=rf'the moments of "({words})" \(hidden features\) is nan'):
+        survey(tiny.MODEL, params, examples, classes, row_tokens=32, groups=1)
+    with pytest.raises(NonFiniteError, match=r"\d+ tokens of the held-out text representations that are not finite"):
+        survey_nc4(tiny.MODEL, params, examples, held, features="hidden", row_tokens=32, groups=1)

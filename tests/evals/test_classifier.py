@@ -2,9 +2,11 @@
 
 import jax
 import numpy as np
+import pytest
 
 from ncfair_jax.data.labelled import Labelled
 from ncfair_jax.evals import classifier
+from ncfair_jax.finite import NonFiniteError
 from tests import tiny, tiny_tasks
 
 HEAD = {"classifier": {"kernel": np.zeros((tiny.MODEL.hidden_size, 3), np.float32), "bias": np.zeros(3, np.float32)}}
@@ -25,6 +27,13 @@ def test_batches_after_the_first_trace_nothing(monkeypatch):
         assert len(classifier.outputs(model, HEAD, examples[:count], 32, 32)) == count
     assert traced == [(8, 32)]
     assert batches.count((8, 32)) == len(batches) >= 2 * 2
+
+
+def test_an_output_that_is_not_finite_is_refused_and_its_text_quoted():
+    head = jax.tree.map(np.copy, HEAD)
+    head["classifier"]["bias"][2] = np.nan
+    with pytest.raises(NonFiniteError, match=r"the classifier's output for \"she sleeps\" is nan"):
+        classifier.outputs(tiny_tasks.pretrained(), head, [Labelled("she sleeps", "", 1)], 32, 32)
 
 
 def test_no_examples_no_outputs():

@@ -2,10 +2,12 @@
 
 import jax
 import numpy as np
+import pytest
 
 from ncfair_jax.data.coref import encode_document, shape_of
 from ncfair_jax.evals import coref_predict
 from ncfair_jax.evals.coref_predict import clusters_of, predict_clusters
+from ncfair_jax.finite import NonFiniteError
 from tests import tiny_coref
 from tests.objectives.test_coref import CONFIG, MODEL, OWN
 
@@ -46,3 +48,19 @@ def test_batches_after_the_first_of_a_shape_trace_nothing(monkeypatch):
         predict_clusters(MODEL, OWN, CONFIG, 16, documents)
     assert len(traced) == len(set(traced)) == len(shapes) > 1
     assert len(batches) == 2 * len(documents)
+
+
+@pytest.mark.parametrize("part", ["encoder", "mention", "coarse", "fine"])
+def test_scores_that_are_not_finite_are_no_clusters(part):
+    """Such a score is no larger than the dummy's 0: a document would have no clusters, or one link less."""
+    params, own = (jax.tree.map(np.array, tree) for tree in (MODEL.params, OWN))
+    if part == "encoder":
+        params["encoder"]["layer_0"]["norm"]["scale"][3] = np.nan
+    else:
+        leaf = own[part] if part == "coarse" else own[part]["output"]
+        leaf["bias"][...] = np.nan
+    documents = tiny_coref.documents(2)
+    with pytest.raises(
+        NonFiniteError, match=f"a score in document {documents[0].name}, part {documents[0].part}, is nan"
+    ):
+        predict_clusters(MODEL._replace(params=params), own, CONFIG, 16, documents)

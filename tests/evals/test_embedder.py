@@ -8,6 +8,7 @@ import pytest
 
 from ncfair_jax.evals import embedder
 from ncfair_jax.evals.embedder import EmbedderError, embed
+from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.models.hf import Pretrained
 from tests import tiny
 from tests.evals import plain
@@ -74,8 +75,17 @@ def test_no_sequences_no_vectors():
     ],
 )
 def test_sequences_that_cannot_be_embedded_are_named(tokens, message):
-    with pytest.raises(EmbedderError, match=f"sequence 1 has.*{message}"):
+    with pytest.raises(EmbedderError, match=f'" has .*{message}'):
         embed(plain.pretrained("bert"), [np.array([5, 6]), tokens.astype(np.int32)])
+
+
+def test_a_vector_that_is_not_finite_is_refused_and_its_text_quoted():
+    model = plain.pretrained("bert")
+    broken = jax.tree.map(np.array, model.params)
+    broken["encoder"]["layer_1"]["norm"]["scale"][7] = np.inf
+    tokens = np.array(model.tokenizer("the nurse said")["input_ids"], np.int32)
+    with pytest.raises(NonFiniteError, match=r'the vector of "the nurse said" is -?(inf|nan)'):
+        embed(model._replace(params=broken), [tokens])
 
 
 def test_an_unknown_pool_is_refused():

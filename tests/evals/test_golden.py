@@ -49,7 +49,8 @@ def test_crows_pairs_scores(golden_set, shared):
         ("shared_more", "shared_more", SENTENCE_SUM),
         ("shared_less", "shared_less", SENTENCE_SUM),
     ):
-        np.testing.assert_allclose(result.scores[column], golden[name][rows], atol=tolerance, rtol=0)
+        ours = np.array(result.scores[column], float)  # NaN where not scored, as the golden file has it
+        np.testing.assert_allclose(ours, golden[name][rows], atol=tolerance, rtol=0)
     assert result.counts["skipped"] == np.isnan(golden["diff_more"] + golden["diff_less"])[rows].sum()
 
 
@@ -60,8 +61,8 @@ def test_crows_pairs_aggregates_of_the_stored_scores(golden_set, shared):
         "index": [pair.index for pair in pairs],
         "bias_type": [pair.bias_type for pair in pairs],
         "direction": [pair.direction for pair in pairs],
-        "score_more": golden["diff_more"].tolist(),
-        "score_less": golden["diff_less"].tolist(),
+        "score_more": [None if np.isnan(score) else score for score in golden["diff_more"].tolist()],
+        "score_less": [None if np.isnan(score) else score for score in golden["diff_less"].tolist()],
         "shared_more": golden["shared_more"].tolist(),
         "shared_less": golden["shared_less"].tolist(),
     }

@@ -18,7 +18,7 @@ def crows_table(**flags):
         "index": [0, 1, 2, 3],
         "bias_type": ["gender", "gender", "gender", "age"],
         "direction": ["stereo"] * 4,
-        "score_more": [-1.0, -2.0, -3.0, np.nan],
+        "score_more": [-1.0, -2.0, -3.0, None],
         "score_less": [-2.0, -2.0, -1.0, -1.0],
         "shared_more": [-1.0] * 4,
         "shared_less": [-2.0] * 4,

@@ -13,7 +13,8 @@ import pytest
 
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.registry import BENCHMARKS, EvaluationError, content_warnings, evaluate, headline, parse
-from ncfair_jax.evals.results import read_table
+from ncfair_jax.evals.results import Score, read_table, write_table
+from ncfair_jax.finite import NonFiniteError
 from tests.evals import plain
 
 ROOT = Path(__file__).parents[2]
@@ -385,11 +386,27 @@ def test_tables_keep_every_digit_and_missing_values(tmp_path):
     (tmp_path / "t.csv").write_text("x,y,z\n0.1,,a\n-2.5e-300,3,b\n")
     table = read_table(tmp_path / "t.csv", {"x": float, "z": str})
     assert table == {"x": [0.1, -2.5e-300], "z": ["a", "b"]}
-    assert str(read_table(tmp_path / "t.csv", {"y": float})["y"]) == "[nan, 3.0]"
+    assert read_table(tmp_path / "t.csv", {"y": Score})["y"] == [None, 3.0]
+    with pytest.raises(DataError, match="could not convert string to float: ''"):  # every example has this score
+        read_table(tmp_path / "t.csv", {"y": float})
     with pytest.raises(DataError, match="written by this package"):
         read_table(tmp_path / "t.csv", {"y": int})
     with pytest.raises(DataError, match="no such file"):
         read_table(tmp_path / "none.csv", {"y": int})
+
+
+def test_tables_hold_no_number_that_is_not_finite(tmp_path):
+    path = tmp_path / "scores.csv"
+    for value in (float("nan"), float("inf"), np.float64("-inf")):
+        with pytest.raises(NonFiniteError, match=r"scores\.csv: x of row 3 is"):
+            write_table(path, {"x": [0.5, value], "y": [1, 2]})
+    assert not path.exists()
+    write_table(path, {"x": [0.5, None], "y": [1, 2]})
+    assert path.read_text() == "x,y\n0.5,1\n,2\n"
+    for text in ("nan", "inf", "-Infinity"):
+        path.write_text(f"x,y\n{text},1\n")
+        with pytest.raises(DataError, match=f"'{text}' is not a finite number"):
+            read_table(path, {"x": Score})
 
 
 def test_the_command_keeps_results_lists_failures_and_exits_1(tmp_path, shared):

@@ -5,16 +5,20 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from transformers import BertTokenizerFast
 
 from ncfair_jax.evals import scorer
 from ncfair_jax.evals.requests import Request, ScorerError, mask_id
 from ncfair_jax.evals.scorer import score, score_with_top1
+from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.models.hf import Pretrained
 from tests import tiny
 from tests.evals import plain
 from tests.tiny import encode
 
-MODEL = Pretrained(tiny.MODEL, tiny.params(), None)
+WORDS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *(f"w{i}" for i in range(5, tiny.VOCAB))]
+TOKENIZER = BertTokenizerFast(vocab={word: i for i, word in enumerate(WORDS)})
+MODEL = Pretrained(tiny.MODEL, tiny.params(), TOKENIZER)
 
 
 def requests(count: int = 50) -> list[Request]:
@@ -124,16 +128,32 @@ def test_a_column_is_projected_once_whatever_the_number_of_its_targets(monkeypat
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (Request(np.ones(41, np.int32), np.array([1]), np.array([1])), "41"),
-        (Request(np.array([1, 2, 3]), np.array([3]), np.array([1])), "position"),
-        (Request(np.array([1, 2, 99]), np.array([1]), np.array([1])), "99"),
-        (Request(np.array([1, 2, 3]), np.array([1, 2]), np.array([1])), "2 positions, but 1 targets"),
-        (Request(np.array([1, 2, 3]), np.array([0]), np.array([1]), np.array([0, 1, 1])), "attend"),
+        (Request(np.arange(5, 46), np.array([1]), np.array([1])), r'"w5 w6 .* …" has 41 tokens'),
+        (Request(np.array([1, 7, 3]), np.array([3]), np.array([1])), r'"w7 \[MASK\]" asks for positions'),
+        (Request(np.array([1, 7, 99]), np.array([1]), np.array([1])), '"w7" has id 99'),
+        (Request(np.array([1, 7, 3]), np.array([1, 2]), np.array([1])), "2 positions, but 1 targets"),
+        (Request(np.array([1, 7, 3]), np.array([0]), np.array([1]), np.array([0, 1, 1])), "attend"),
     ],
 )
-def test_impossible_requests_are_named(request_, message):
+def test_impossible_requests_are_quoted(request_, message):
     with pytest.raises(ScorerError, match=message):
         score(MODEL, [requests(1)[0], request_])
+
+
+def test_a_score_that_is_not_finite_is_refused_and_its_text_quoted():
+    """Position 12 is broken, so only a text of more than 12 tokens is."""
+    params = jax.tree.map(np.array, MODEL.params)
+    params["embeddings"]["position"]["embedding"][12] = np.nan
+    broken = MODEL._replace(params=params)
+    short, long = (Request(np.array([1, *range(7, 7 + n), 2]), np.array([1]), np.array([9])) for n in (5, 30))
+    (found,) = score(broken, [short])
+    np.testing.assert_array_equal(found, score(MODEL, [short])[0])
+    with pytest.raises(NonFiniteError, match=r'a log-probability of "w7 w8 w9 .*" is nan; no figure') as error:
+        score(broken, [long])
+    assert "\n" not in str(error.value)
+    params["mlm"]["bias"][9] = np.inf  # a word that is infinitely likely
+    with pytest.raises(NonFiniteError, match=r'a log-probability of "w7" is -inf \(and 2 more of 3\)'):
+        score(broken, [short._replace(tokens=np.array([1, 7, 2]), targets=np.array([8])), short, short])
 
 
 def test_a_tokenizer_without_a_mask_is_refused():

@@ -34,7 +34,7 @@ def test_scores_are_those_of_plain_passes():
             own = log_probs[inner, tokens[inner]]
             np.testing.assert_allclose(result.scores[f"aul_{side}"][row], own.mean(), atol=1e-5)
             if not span:
-                assert np.isnan(result.scores[f"sss_{side}"][row])
+                assert result.scores[f"sss_{side}"][row] is None
                 continue
             masked = tokens.copy()
             masked[span] = model.tokenizer.mask_token_id
@@ -74,7 +74,8 @@ def test_the_strongest_example_is_the_stereotype_that_is_likelier_as_a_whole(sha
 
 
 def test_a_tie_counts_against_and_a_missing_score_not_at_all():
-    columns = unmasked.outcome_columns(np.array([1.0, 0.0, -1.0, np.nan, 2.0]))
+    is_scored = np.array([True, True, True, False, True])
+    columns = unmasked.outcome_columns(np.array([1.0, 0.0, -1.0, 3.0, 2.0]), is_scored)
     assert columns.tolist() == [[1, 1], [0, 1], [0, 1], [0, 0], [1, 1]]
     sums = np.append(columns.sum(0), [3, 10])
     assert unmasked.unmasked_figures(sums) == {"bias_score": 50, "accuracy": 30}
@@ -109,7 +110,8 @@ def test_golden_scores(folder, shared):
             (square, edges, "sss", "sss_kxk"),
         ):
             theirs = golden[f"{stored}_{side}"][index]
-            np.testing.assert_allclose(result.scores[f"{column}_{side}"], theirs, atol=2e-4, rtol=0, err_msg=stored)
+            ours = np.array(result.scores[f"{column}_{side}"], float)  # NaN where not scored, as the golden file has it
+            np.testing.assert_allclose(ours, theirs, atol=2e-4, rtol=0, err_msg=stored)
 
 
 @pytest.mark.parametrize("folder", GOLDEN)
@@ -122,7 +124,9 @@ def test_golden_aggregates_of_the_stored_scores(folder, shared):
         table |= {name: [0.0] * len(cases) for name in ("top1", "tokens")}
         for side in ("more", "less"):
             stored = {"aul": f"aul_{side}", "aula": f"aula_{side}", "sss": f"sss_{index}_{side}"}
-            table |= {f"{measure}_{side}": golden[name].tolist() for measure, name in stored.items()}
+            for measure, name in stored.items():
+                scores = golden[name].tolist()
+                table[f"{measure}_{side}"] = [None if np.isnan(score) else score for score in scores]
         samples = unmasked.samples(table)
         for domain in samples["aul"]:
             theirs = aggregates[domain]

@@ -59,7 +59,9 @@ def test_a_contraction_keeps_its_end(tmp_path):
         (dict.fromkeys(("nurse.male", "nurse.female", "nurse.neutral"), "He"), STATISTICS, "expected an id"),
         ({"nurse.man.0.female": "A nurse said that she was tired."}, STATISTICS, "one pronoun"),
         ({}, STATISTICS[1:], "no row of 'nurse'"),
-        ({}, ["nurse\tmany\t90\t2015"], "percentages"),
+        ({}, ["nurse\tmany\t90\t2015"], "'many'.*expected percentages"),
+        ({}, ["nurse\tnan\t90\t2015"], "'nan'.*expected percentages"),
+        ({}, ["nurse\t120\t90\t2015"], "'120'.*expected percentages"),
     ],
 )
 def test_other_files_are_refused(tmp_path, change, statistics, message):
@@ -133,7 +135,7 @@ def test_forms_are_scored_at_the_mask_and_counted(tmp_path):
     expected = plain.log_probs(model, tokens)[place, model.tokenizer.convert_tokens_to_ids(["he", "she"])]
     ours = [result.scores[f"log_prob_{form}"][0] for form in ("male", "female")]
     np.testing.assert_allclose(ours, expected, atol=1e-5)
-    assert np.isnan(result.scores["log_prob_neutral"][0])
+    assert result.scores["log_prob_neutral"] == [None]
     assert result.counts == {
         "skipped_form_of_several_pieces": 1,
         "neutral_form_of_several_pieces": 1,

@@ -1,0 +1,24 @@
+"""How errors name what a user gave: by its text, since a request's number means nothing to anyone but the engine."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+MOST_CHARACTERS = 100
+
+
+def quoted(text: str) -> str:
+    """A text in quotes, cut to its beginning if it is long."""
+    kept = text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS].rstrip() + " …"
+    return f'"{kept}"'
+
+
+def text_of(tokens: Sequence[int] | np.ndarray, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text of a token sequence in quotes, without the special tokens at its ends; masks inside are shown."""
+    ids = [int(token) for token in tokens if 0 <= token < len(tokenizer)]
+    while ids and ids[0] in (tokenizer.cls_token_id, tokenizer.bos_token_id):
+        ids = ids[1:]
+    while ids and ids[-1] in (tokenizer.sep_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
+        ids = ids[:-1]
+    return quoted(str(tokenizer.decode(ids)).strip())
