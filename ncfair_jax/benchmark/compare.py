@@ -22,6 +22,7 @@ from ncfair_jax.benchmark.contestants import BenchmarkError, Result, Worker, spr
 from ncfair_jax.benchmark.flops import score_flops, train_flops
 from ncfair_jax.benchmark.padded import RELEASED_LENGTH, Scored, Sentence, save_ragged, unpack
 from ncfair_jax.config import to_dict
+from ncfair_jax.data.encoding import encode_texts
 from ncfair_jax.evals import crows_pairs
 from ncfair_jax.evals.requests import Request, mask_id
 from ncfair_jax.models.encoder import ModelConfig
@@ -319,8 +320,8 @@ def crows_requests(pretrained: Pretrained, settings: Settings) -> list[list[Scor
     return [
         [
             Scored(*(np.asarray(part, np.int64) for part in request[:3]))
-            for text in crows_pairs.ordered(pair)
-            for request in crows_pairs.one_mask_each(np.array(pretrained.tokenizer(text)["input_ids"], np.int32), mask)
+            for tokens in encode_texts(crows_pairs.ordered(pair), pretrained.tokenizer)
+            for request in crows_pairs.one_mask_each(tokens, mask)
         ]
         for pair in pairs
     ]

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.config import AdeptConfig, ConfigError, RunConfig
 from ncfair_jax.data.corpus import load_sentences
-from ncfair_jax.data.encoding import note_cut
+from ncfair_jax.data.encoding import note_cut, tokenized
 from ncfair_jax.data.files import read_lines
 from ncfair_jax.data.masking import SHUFFLE_STREAM
 from ncfair_jax.data.matching import compose, whole_words
@@ -136,11 +136,11 @@ def _encoded(
     if not found:
         return
     sentences = [sentence for sentence, _ in found]
-    encoded = tokenizer(sentences, truncation=True, max_length=max_tokens, return_offsets_mapping=True)
+    encoded = tokenized(tokenizer, sentences, truncation=True, max_length=max_tokens, return_offsets_mapping=True)
     note_cut(
         [len(ids) for ids in encoded["input_ids"]],
         max_tokens,
-        lambda chosen: tokenizer([sentences[i] for i in chosen], verbose=False)["input_ids"],
+        lambda chosen: tokenized(tokenizer, [sentences[i] for i in chosen], verbose=False)["input_ids"],
     )
     for (_, hits), ids, offsets in zip(found, encoded["input_ids"], encoded["offset_mapping"], strict=True):
         tokens, places = np.array(ids, np.int32), np.array(offsets)

@@ -20,6 +20,7 @@ from ncfair_jax.config import ConfigError, RunConfig
 from ncfair_jax.data import notes
 from ncfair_jax.data.cda import swap_words
 from ncfair_jax.data.corpus import DEV_STREAM, GAP_FILE
+from ncfair_jax.data.encoding import MASK, tokenized
 from ncfair_jax.data.files import DataError, Place, RowError, accepted, comma_separated, read_lines, table_rows
 from ncfair_jax.data.gap import read_gap
 from ncfair_jax.data.matching import compose, whole_words
@@ -34,7 +35,6 @@ COLUMNS = ["text", "pronouns"]
 ORIGINAL_FILE, FLIPPED_FILE = "original_data.csv", "flipped_data.csv"
 WINOBIAS_FILE = "{side}_stereotyped_type{kind}.txt.dev"  # the test files judge; nothing here opens them
 PRONOUN = whole_words(("he", "she", "his", "hers", "her", "him"))
-MASK = "[MASK]"
 # A blank before a marker goes with it, so that a vocabulary whose words begin with their blank makes no piece of it.
 MARKER = re.compile(r"\s*\[(CLS|SEP|MASK)\]")
 
@@ -272,7 +272,7 @@ def encode_rows(
     listed = whole_words((word.lower() for word in several_strings("stereotypes", stereotypes)), re.IGNORECASE)
     split = [MARKER.split(row.text) for row in rows]  # text between markers at even places, the markers at odd ones
     between = [text for parts in split for text in parts[::2]]
-    encoded = tokenizer(between, add_special_tokens=False, return_offsets_mapping=True)
+    encoded = tokenized(tokenizer, between, add_special_tokens=False, return_offsets_mapping=True)
     texts = iter(zip(between, encoded["input_ids"], encoded["offset_mapping"], strict=True))
     found = EncodedRows([], [], [])
     lengths: list[int] = []
@@ -310,7 +310,8 @@ def encode_rows(
 def _label_ids(pronouns: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     label_ids = {}
     for pronoun in sorted(pronouns):
-        ids = tokenizer(" " + pronoun, add_special_tokens=False)["input_ids"]  # the form inside a sentence
+        # With a blank before it: the form inside a sentence.
+        (ids,) = tokenized(tokenizer, [" " + pronoun], add_special_tokens=False)["input_ids"]
         if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
             raise DataError(
                 f"pronoun {pronoun!r} is not one token of this vocabulary; remove its rows or take another model"
@@ -385,7 +386,9 @@ def direction_rows(lexicon: Lexicon, tokenizer: PreTrainedTokenizerBase, mode: s
     sides = [list(words) for words in zip(*oriented, strict=True)]
     if mode == "joined":
         sides = [[" ".join(words)] for words in sides]
-    pieces = [tokenizer([" " + text for text in side], add_special_tokens=False)["input_ids"] for side in sides]
+    pieces = [
+        tokenized(tokenizer, [" " + text for text in side], add_special_tokens=False)["input_ids"] for side in sides
+    ]
     sequences = [
         np.array([tokenizer.cls_token_id, *ids, tokenizer.sep_token_id], np.int32) for side in pieces for ids in side
     ]

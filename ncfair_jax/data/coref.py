@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from ncfair_jax.config import ConfigError, RunConfig
 from ncfair_jax.data.conll import Document, read_conll
 from ncfair_jax.data.corpus import set_aside
+from ncfair_jax.data.encoding import tokenized
 from ncfair_jax.data.files import DataError
 from ncfair_jax.data.packing import round_up
 from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, PipelineConfig, split_rows
@@ -111,7 +112,7 @@ def encode_document(document: Document, tokenizer: PreTrainedTokenizerBase, segm
     """
     room = segment_tokens - 2
     words = [word for sentence in document.sentences for word in sentence]
-    pieces = tokenizer([" " + word for word in words], add_special_tokens=False)["input_ids"]
+    pieces = tokenized(tokenizer, [" " + word for word in words], add_special_tokens=False)["input_ids"]
     pieces = [ids or [tokenizer.unk_token_id] for ids in pieces]  # a word of control characters leaves nothing
     if (longest := max(map(len, pieces))) > room:
         raise DataError(f"{document.key}: a word has {longest} pieces; a segment has room for {room}")

@@ -1,14 +1,71 @@
-"""Sentences to token ids."""
+"""Texts to token ids.
+
+A text is text: what looks like a control token in it ("[MASK]", "</s>") is read as the characters it consists of. Control
+tokens stand only where they are put by place, around a sequence and in its gaps.
+"""
 
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from ncfair_jax.data import notes
 from ncfair_jax.strings import several_strings
+
+MASK = "[MASK]"  # how sentences and benchmark files mark a gap, whatever the model's own mask token
+
+
+def tokenized(tokenizer: PreTrainedTokenizerBase, *texts: list[str], **options: Any) -> BatchEncoding:
+    """`tokenizer(*texts, **options)`, with control tokens only where the tokenizer puts them itself."""
+    return tokenizer(*texts, split_special_tokens=True, **options)
+
+
+def encode_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[np.ndarray]:
+    """Encodes each text as [CLS] s [SEP] (i32[L], 2 <= L), nothing cut.
+
+    Raises:
+        TypeError: `texts` is a single string.
+    """
+    texts = several_strings("texts", texts)
+    return [np.array(ids, np.int32) for ids in tokenized(tokenizer, texts)["input_ids"]] if texts else []
+
+
+def encode_gaps(
+    texts: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Encodes texts with gaps as [CLS] … [SEP], a mask token in each gap.
+
+    Args:
+        texts: each as its parts, left of the first gap, between two gaps, and right of the last one.
+    Returns:
+        For each text its tokens, i32[L], and the places of its gaps, i64[parts − 1]. They are those of the text with the mask
+        token written into its gaps: blanks that the mask token takes to itself (RoBERTa: those before it) are gone.
+    Raises:
+        ValueError: if the tokenizer has no mask token.
+    """
+    if tokenizer.mask_token_id is None:
+        raise ValueError("the tokenizer has no mask token; use the tokenizer of a BERT or RoBERTa model")
+    mask = tokenizer.added_tokens_decoder[tokenizer.mask_token_id]
+    trimmed = []
+    for parts in texts:
+        for place, part in enumerate(parts):
+            part = part.rstrip() if mask.lstrip and place < len(parts) - 1 else part
+            trimmed.append(part.lstrip() if mask.rstrip and place else part)
+    distinct = list(dict.fromkeys(trimmed))  # templates repeat: 10,800 parts of BEC-Pro are 303 distinct ones
+    encoded_parts = tokenized(tokenizer, distinct, add_special_tokens=False)["input_ids"] if distinct else []
+    of_part = dict(zip(distinct, encoded_parts, strict=True))
+    pieces = iter([of_part[part] for part in trimmed])
+    encoded = []
+    for parts in texts:
+        ids, gaps = [tokenizer.cls_token_id, *next(pieces)], []
+        for _ in parts[1:]:
+            gaps.append(len(ids))
+            ids += [tokenizer.mask_token_id, *next(pieces)]
+        encoded.append((np.array([*ids, tokenizer.sep_token_id], np.int32), np.array(gaps, np.int64)))
+    return encoded
 
 
 def encode_sentences(sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[np.ndarray]:
@@ -26,14 +83,14 @@ def encode_sentences(sentences: Sequence[str], tokenizer: PreTrainedTokenizerBas
         raise ValueError(f"max_tokens={max_tokens}; at least {specials + 1} are needed for one token a sentence")
     if not sentences:
         return []
-    encoded = tokenizer(sentences, truncation=True, max_length=max_tokens)["input_ids"]
+    encoded = tokenized(tokenizer, sentences, truncation=True, max_length=max_tokens)["input_ids"]
     for number, (sentence, ids) in enumerate(zip(sentences, encoded, strict=True), start=1):
         if len(ids) <= specials:
             raise ValueError(f"sentence {number} ({sentence!r}) has no tokens; remove it from the corpus")
     note_cut(
         [len(ids) for ids in encoded],
         max_tokens,
-        lambda chosen: tokenizer([sentences[i] for i in chosen], verbose=False)["input_ids"],
+        lambda chosen: tokenized(tokenizer, [sentences[i] for i in chosen], verbose=False)["input_ids"],
     )
     return [np.array(ids, np.int32) for ids in encoded]
 

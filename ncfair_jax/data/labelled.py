@@ -4,13 +4,13 @@ import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.config import ConfigError, RunConfig
-from ncfair_jax.data.encoding import note_cut
+from ncfair_jax.data.encoding import note_cut, tokenized
 from ncfair_jax.data.packing import FlatIndex, scatter_rows
 from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, PipelineConfig, Sequences
 from ncfair_jax.models.hf import Pretrained
@@ -66,13 +66,14 @@ def encode_labelled(examples: Sequence[Labelled], tokenizer: PreTrainedTokenizer
     texts: list[list[str]] = [[example.first for example in examples]]
     if examples[0].second is not None:
         texts.append([example.second or "" for example in examples])
-    encoded = tokenizer(*texts, truncation="longest_first", max_length=max_tokens, return_token_type_ids=True)
+    options: dict[str, Any] = {"truncation": "longest_first", "max_length": max_tokens}
+    encoded = tokenized(tokenizer, *texts, return_token_type_ids=True, **options)
     for ids, of_types in zip(encoded["input_ids"], encoded["token_type_ids"], strict=True):
         tokens.append(np.array(ids, np.int32))
         types.append(np.array(of_types, np.int32))
 
     def uncut(chosen: list[int]) -> list[list[int]]:
-        return list(tokenizer(*([text[i] for i in chosen] for text in texts), verbose=False)["input_ids"])
+        return list(tokenized(tokenizer, *([text[i] for i in chosen] for text in texts), verbose=False)["input_ids"])
 
     note_cut([len(ids) for ids in tokens], max_tokens, uncut)
     return Encoded(tokens, types)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
+from ncfair_jax.data.encoding import MASK, encode_gaps, encode_texts
 from ncfair_jax.data.files import Place, RowError, accepted, tab_separated, table_rows
 from ncfair_jax.evals.bec_pro_statistics import (
     GENDERS,
@@ -30,7 +31,7 @@ from ncfair_jax.evals.bec_pro_statistics import (
 )
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
-from ncfair_jax.evals.quality import TEXT_FLAGS, repeats
+from ncfair_jax.evals.quality import TEXT_FLAGS, holds_control_token, repeats
 from ncfair_jax.evals.requests import Request, mask_id, named
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score
@@ -61,7 +62,6 @@ SOURCES = {  # name in tables, licence
 }
 # Means of absolute values lie above 0 for any model: only their differences between two models have an interval.
 SCALES = {"mean_abs_association": ABSOLUTE, "sd": NONE}
-MASK = "[MASK]"  # as the files write it, whatever the model's own mask token
 PADDINGS = ("clean", "reference")
 _GLUED_MASK = re.compile(r"\w\[MASK\]|\[MASK\]\w")
 
@@ -157,19 +157,17 @@ def repaired(sentence: str, person: str, profession: str) -> tuple[str, str]:
 def make_items(pretrained: Pretrained, rows: Sequence[Row]) -> list[Item | None]:
     """Encodes the rows; None where the person word is not one piece of this vocabulary, as in most German rows of an
     English model."""
-    mask, text = mask_id(pretrained), str(pretrained.tokenizer.mask_token)
-
-    def encode_all(sentences: list[str]) -> list[np.ndarray]:
-        return [np.array(ids, np.int32) for ids in pretrained.tokenizer(sentences)["input_ids"]]
-
-    full = encode_all([row.sentence for row in rows])
-    target = encode_all([row.target_masked.replace(MASK, text) for row in rows])
-    both = encode_all([row.both_masked.replace(MASK, text) for row in rows])
-    return [_item(*encoded, mask) for encoded in zip(full, target, both, strict=True)]
+    full = encode_texts([row.sentence for row in rows], pretrained.tokenizer)
+    target = encode_gaps([row.target_masked.split(MASK) for row in rows], pretrained.tokenizer)
+    both = encode_gaps([row.both_masked.split(MASK) for row in rows], pretrained.tokenizer)
+    return [_item(*encoded) for encoded in zip(full, target, both, strict=True)]
 
 
-def _item(full: np.ndarray, target: np.ndarray, both: np.ndarray, mask: int) -> Item | None:
-    place, prior = int(np.flatnonzero(target == mask)[0]), int(np.flatnonzero(both == mask)[0])
+def _item(
+    full: np.ndarray, masked: tuple[np.ndarray, np.ndarray], both_masked: tuple[np.ndarray, np.ndarray]
+) -> Item | None:
+    (target, gaps), (both, both_gaps) = masked, both_masked
+    place, prior = int(gaps[0]), int(both_gaps[0])  # the person comes before the profession
     # One piece: what follows the person in the sentence follows the mask at the same place.
     one_piece = place == prior and len(full) > place + 1 and full[place + 1] == target[place + 1]
     return Item(target, place, both, prior, int(full[place])) if one_piece else None
@@ -242,10 +240,14 @@ def evaluate(
         "association": (target - prior).tolist(),
     }
     unk = pretrained.tokenizer.unk_token_id
+    sentences = [row.sentence for row, _ in kept]
     table |= {
         "unknown": [int(item.token == unk or (item.target_masked == unk).any()) for _, item in kept],
         "duplicate": repeats([row.sentence.lower() for row, _ in kept]),
-        "malformed": [int(row.damaged) for row, _ in kept],
+        "malformed": [
+            int(row.damaged or spelled)
+            for (row, _), spelled in zip(kept, holds_control_token(sentences, pretrained.tokenizer), strict=True)
+        ],
     }
     names = ("index", "person", "gender", "profession", "group", "pair")
     examples: Table = {

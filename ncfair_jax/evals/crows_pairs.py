@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
+from ncfair_jax.data.encoding import encode_texts
 from ncfair_jax.data.files import Place, RowError, accepted, comma_separated, table_rows
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
-from ncfair_jax.evals.quality import TEXT_FLAGS, holds_unknown, irregular, repeats, stored_flags
+from ncfair_jax.evals.quality import TEXT_FLAGS, holds_control_token, holds_unknown, irregular, repeats, stored_flags
 from ncfair_jax.evals.requests import Request, mask_id, named
 from ncfair_jax.evals.results import Result, Score, Table, numbers, scored
 from ncfair_jax.evals.scorer import score
@@ -135,7 +136,7 @@ def evaluate(
     """
     tokenizer, mask = pretrained.tokenizer, mask_id(pretrained)
     texts = [text for pair in pairs for text in ordered(pair)]
-    encoded = [np.array(ids, np.int32) for ids in tokenizer(texts)["input_ids"]]
+    encoded = encode_texts(texts, tokenizer)
     names = [named(f"pair {pair.index}", text) for pair in pairs for text in ordered(pair)]
     requests = [r for tokens, name in zip(encoded, names, strict=True) for r in one_mask_each(tokens, mask, name)]
     log_probs = np.array(
@@ -157,10 +158,14 @@ def evaluate(
             table[name].append(value)
     metrics, intervals = summarise(samples(table))
     unknown = np.array(holds_unknown(encoded, tokenizer))
+    control = holds_control_token([f"{pair.more} {pair.less}" for pair in pairs], tokenizer)
     table |= {
         "unknown": unknown.reshape(-1, 2).any(1).astype(int).tolist(),
         "duplicate": repeats([frozenset((pair.more.lower(), pair.less.lower())) for pair in pairs]),
-        "malformed": [int(irregular(pair.more) or irregular(pair.less)) for pair in pairs],
+        "malformed": [
+            int(irregular(pair.more) or irregular(pair.less) or spelled)
+            for pair, spelled in zip(pairs, control, strict=True)
+        ],
         "doubtful": [int(changed_stretches(pair) != 1) for pair in pairs],
     }
     counts = {
@@ -258,8 +263,9 @@ def counts(sums: np.ndarray) -> dict[str, int]:
 
 
 def flags(table: Table) -> dict[str, np.ndarray]:
-    """Rows with an unknown token, an earlier pair's sentences, irregular blanks, or sentences that differ in no or several
-    places ("doubtful": a minimal pair changes one thing, Blodgett et al. 2021); pairs tied or skipped by modified_mean."""
+    """Rows with an unknown token, an earlier pair's sentences, irregular blanks or a control token ("malformed"), or
+    sentences that differ in no or several places ("doubtful": a minimal pair changes one thing, Blodgett et al. 2021);
+    pairs tied or skipped by modified_mean."""
     outcome = outcome_columns(table["direction"], table["score_more"], table["score_less"])
     return stored_flags(table, list(FLAG_COLUMNS)) | {"tied": outcome[:, 1] > 0, "skipped": outcome[:, 0] == 0}
 

@@ -19,7 +19,7 @@ from ncfair_jax.data.wikitext import heldout_text
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.crows_pairs import one_mask_each
 from ncfair_jax.evals.files import DataFolder
-from ncfair_jax.evals.quality import TEXT_FLAGS, holds_unknown, repeats, stored_flags
+from ncfair_jax.evals.quality import TEXT_FLAGS, holds_control_token, holds_unknown, repeats, stored_flags
 from ncfair_jax.evals.requests import Request, mask_id
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score_with_top1
@@ -95,7 +95,10 @@ def evaluate(
     table |= {
         "unknown": holds_unknown(encoded, pretrained.tokenizer),
         "duplicate": repeats(sentences),
-        "malformed": [int(WIKITEXT_GAP in sentence) for sentence in sentences],
+        "malformed": [
+            int(WIKITEXT_GAP in sentence or spelled)
+            for sentence, spelled in zip(sentences, holds_control_token(sentences, pretrained.tokenizer), strict=True)
+        ],
     }
     metrics, intervals = summarise_sample(samples(table)[""])
     settings = {
@@ -155,7 +158,7 @@ def counts(sums: np.ndarray) -> dict[str, int]:
 
 def flags(table: Table) -> dict[str, np.ndarray]:
     """Sentences with a token unknown to the vocabulary, those that were there before, and those with a word that WikiText
-    left out ("malformed")."""
+    left out or with a control token ("malformed")."""
     return stored_flags(table, list(TEXT_FLAGS))
 
 

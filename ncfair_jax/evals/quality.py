@@ -1,7 +1,8 @@
 """How much a benchmark's figures owe to examples one may doubt: the same figures without them.
 
 A benchmark flags rows of its table (`Benchmark.flags`): words unknown to the vocabulary, ties, repetitions, malformed or
-doubtful items. The figures without them come from the same scores by the same function, so they differ by the rows only.
+doubtful items (also those whose text spells out a control token, such as [MASK]). The figures without them come from the
+same scores by the same function, so they differ by the rows only.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ncfair_jax.data.encoding import MASK
 from ncfair_jax.evals.benchmark import Benchmark, Headline, defined_path, lookup, n_path
 from ncfair_jax.evals.results import Table
 from ncfair_jax.statistics.samples import point_figures
@@ -76,6 +78,12 @@ def stored_flags(table: Table, names: Sequence[str]) -> dict[str, np.ndarray]:
 def holds_unknown(sequences: Iterable[np.ndarray], tokenizer: Any) -> list[int]:
     """1 where a sequence of token ids has one that stands for words unknown to the vocabulary, else 0."""
     return [int((tokens == tokenizer.unk_token_id).any()) for tokens in sequences]
+
+
+def holds_control_token(texts: Iterable[str], tokenizer: Any) -> list[int]:
+    """1 where a text spells out a control token of the tokenizer, or [MASK], else 0. They are scored as text."""
+    control = {MASK, *tokenizer.all_special_tokens}
+    return [int(any(token in text for token in control)) for text in texts]
 
 
 def repeats(keys: Sequence[Hashable]) -> list[int]:

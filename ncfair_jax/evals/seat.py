@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
+from ncfair_jax.data.encoding import encode_texts
 from ncfair_jax.data.files import read_json
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.embedder import embed
 from ncfair_jax.evals.files import DataError, DataFolder
-from ncfair_jax.evals.quality import holds_unknown, irregular, repeats, stored_flags
+from ncfair_jax.evals.quality import holds_control_token, holds_unknown, irregular, repeats, stored_flags
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.seat_tests import GROUPS, SHA256
 from ncfair_jax.evals.splits import MOST_SPLITS, split_tests
@@ -32,7 +33,7 @@ from ncfair_jax.strings import several_strings
 
 COLUMNS: dict[str, type] = {"test": str, "side": str, "item": int, "association": float}
 EXAMPLE_COLUMNS: dict[str, type] = {"text": str, "term": str}
-FLAG_COLUMNS: dict[str, type] = {"unknown": int}
+FLAG_COLUMNS: dict[str, type] = {"unknown": int, "malformed": int}
 SIDES = ("X", "Y")
 KEYS = ("targ1", "targ2", "attr1", "attr2")
 # Of the sentence templates of May et al.; what is left of "The technologies are here." is the term.
@@ -137,7 +138,7 @@ def evaluate(
     if not tests or len({test.name for test in tests}) < len(tests):
         raise ValueError(f"tests {[test.name for test in tests]}: give at least one, each of another name")
     texts = [text for test in tests for part in test[1:5] for text in part]
-    encoded = [np.array(ids, np.int32) for ids in pretrained.tokenizer(texts)["input_ids"]]
+    encoded = encode_texts(texts, pretrained.tokenizer)
     names = [f"{test.name}: {text!r}" for test in tests for part in test[1:5] for text in part]
     vectors = embed(pretrained, encoded, pool=pool, mesh=mesh, progress=progress, names=names).astype(float)
     associations = association_table(texts, vectors, tests)
@@ -154,6 +155,10 @@ def evaluate(
             examples["text"] += part
             examples["term"] += terms(part)
     table["unknown"] = [unknown[text] for text in examples["text"]]
+    control = holds_control_token(examples["text"], pretrained.tokenizer)
+    table["malformed"] = [
+        int(irregular(text) or spelled) for text, spelled in zip(examples["text"], control, strict=True)
+    ]
     metrics, intervals = summarise(samples(table | examples))
     for name, tested in p_values(table | examples).items():
         metrics["tests"][name] |= tested
@@ -269,11 +274,10 @@ def counts(sums: np.ndarray) -> dict[str, int]:
 
 
 def flags(table: Table) -> dict[str, np.ndarray]:
-    """Targets with an unknown token, those that the test's other side has too, and those with irregular blanks; attributes
-    are not looked at."""
+    """Targets with an unknown token, those that the test's other side has too, and those with irregular blanks or a control
+    token; attributes are not looked at."""
     return stored_flags(table, list(FLAG_COLUMNS)) | {
         "duplicate": np.array(repeats(list(zip(table["test"], table["text"], strict=True))), bool),
-        "malformed": np.array([irregular(text) for text in table["text"]]),
     }
 
 

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from ncfair_jax.data.encoding import MASK, encode_gaps, encode_texts
 from ncfair_jax.evals.crows_pairs import one_mask_each
 from ncfair_jax.evals.requests import Request, ScorerError, mask_id, named
 from ncfair_jax.evals.results import Table
 from ncfair_jax.evals.scorer import score
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.strings import several_strings
-
-MASK = "[MASK]"  # stands for the model's own mask token
 
 
 def word_log_probs(
@@ -32,8 +31,8 @@ def word_log_probs(
     """
     sentences, words = several_strings("sentences", sentences), several_strings("words", words)
     requests = []
-    for number, sentence in enumerate(sentences, start=1):
-        tokens, place = with_gap(pretrained, sentence)
+    gaps = with_gaps(pretrained, sentences)
+    for number, (sentence, (tokens, place)) in enumerate(zip(sentences, gaps, strict=True), start=1):
         targets = [gap_token(pretrained, sentence, word) for word in words]
         for word, target in zip(words, targets, strict=True):
             if target is None:
@@ -45,18 +44,18 @@ def word_log_probs(
     return [values.tolist() for values in score(pretrained, requests, mesh=mesh)]
 
 
-def with_gap(pretrained: Pretrained, sentence: str) -> tuple[np.ndarray, int]:
-    """Token ids of a sentence with one [MASK], i32[L], and the position of the model's own mask token there.
+def with_gaps(pretrained: Pretrained, sentences: Sequence[str]) -> list[tuple[np.ndarray, int]]:
+    """Token ids of sentences with one [MASK] each, i32[L], and the position of the model's own mask token in its place.
 
     Raises:
-        ScorerError: if the sentence has not exactly one [MASK].
+        ScorerError: if a sentence has not exactly one [MASK].
     """
-    if sentence.count(MASK) != 1:
-        raise ScorerError(f"{sentence!r} has {sentence.count(MASK)} {MASK}; write exactly one")
-    mask = mask_id(pretrained)
-    text = sentence.replace(MASK, str(pretrained.tokenizer.mask_token))
-    tokens = np.array(pretrained.tokenizer(text)["input_ids"], np.int32)
-    return tokens, int(np.flatnonzero(tokens == mask)[0])
+    mask_id(pretrained)  # refuses a tokenizer without one
+    for sentence in sentences:
+        if sentence.count(MASK) != 1:
+            raise ScorerError(f"{sentence!r} has {sentence.count(MASK)} {MASK}; write exactly one")
+    encoded = encode_gaps([sentence.split(MASK) for sentence in sentences], pretrained.tokenizer)
+    return [(tokens, int(gaps[0])) for tokens, gaps in encoded]
 
 
 def gap_token(pretrained: Pretrained, sentence: str, word: str) -> int | None:
@@ -69,7 +68,7 @@ def _pieces(pretrained: Pretrained, sentence: str, word: str) -> list[str]:
     # A byte-level BPE has two tokens for most words: with the blank before it, and without, as at a sentence's start.
     after_blank = sentence.partition(MASK)[0][-1:].isspace()
     blank = " " if pretrained.config.model_type == "roberta" and after_blank else ""
-    return list(pretrained.tokenizer.tokenize(blank + word))
+    return list(pretrained.tokenizer.tokenize(blank + word, split_special_tokens=True))
 
 
 def filled(table: Table, forms: Sequence[tuple[str, str]]) -> Table:
@@ -95,7 +94,7 @@ def pseudo_log_likelihoods(
         TypeError: `sentences` is a single string.
     """
     sentences = several_strings("sentences", sentences)
-    encoded = [np.array(pretrained.tokenizer(sentence)["input_ids"], np.int32) for sentence in sentences]
+    encoded = encode_texts(sentences, pretrained.tokenizer)
     mask = mask_id(pretrained)
     names = [named(f"sentence {number}", sentence) for number, sentence in enumerate(sentences, start=1)]
     requests = [r for tokens, name in zip(encoded, names, strict=True) for r in one_mask_each(tokens, mask, name)]

@@ -17,10 +17,11 @@ import numpy as np
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
+from ncfair_jax.data.encoding import encode_gaps, tokenized
 from ncfair_jax.data.files import DataError, Place, RowError, accepted, read_json
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataFolder
-from ncfair_jax.evals.quality import TEXT_FLAGS, irregular, repeats, stored_flags
+from ncfair_jax.evals.quality import TEXT_FLAGS, holds_control_token, irregular, repeats, stored_flags
 from ncfair_jax.evals.requests import Request, mask_id, named
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score
@@ -210,7 +211,7 @@ def filler_rows(context: str, word: str, pretrained: Pretrained, roberta_rows: s
         return _rows_from_ids(context, word, pretrained.tokenizer, mask_id(pretrained), strip=False)
     if roberta_rows == "clean":
         return _rows_from_ids(context, " " + word, pretrained.tokenizer, mask_id(pretrained), strip=True)
-    return _rows_from_text(context, " " + word, pretrained.tokenizer, mask_id(pretrained))
+    return _rows_from_text(context, " " + word, pretrained.tokenizer)
 
 
 def _rows_from_ids(
@@ -228,18 +229,17 @@ def _rows_from_ids(
     return rows
 
 
-def _rows_from_text(context: str, word: str, tokenizer: PreTrainedTokenizerBase, mask: int) -> list[Piece]:
+def _rows_from_text(context: str, word: str, tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
     """The decoded pieces bring their blank, which stands beside the context's own: the published rows have it so."""
-    rows, pieces = [], _ids(word, tokenizer)
-    for k, piece in enumerate(pieces):
-        prefix = str(tokenizer.decode(pieces[:k], clean_up_tokenization_spaces=False)) if k else ""
-        tokens = np.array(tokenizer(context.replace(BLANK, prefix + str(tokenizer.mask_token)))["input_ids"], np.int32)
-        rows.append(Piece(tokens, int(np.flatnonzero(tokens == mask)[0]), piece))
-    return rows
+    pieces = _ids(word, tokenizer)
+    *before, last = context.split(BLANK)
+    prefixes = [str(tokenizer.decode(pieces[:k], clean_up_tokenization_spaces=False)) for k in range(len(pieces))]
+    rows = encode_gaps([[*(text + prefix for text in before), last] for prefix in prefixes], tokenizer)
+    return [Piece(tokens, int(gaps[0]), piece) for (tokens, gaps), piece in zip(rows, pieces, strict=True)]
 
 
 def _ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return list(tokenized(tokenizer, [text], add_special_tokens=False)["input_ids"][0])
 
 
 def evaluate(
@@ -280,6 +280,7 @@ def evaluate(
     table, splits = tables(examples, scores)
     unk = pretrained.tokenizer.unk_token_id
     known = [all(piece.target != unk for piece in rows) for rows in fillers]
+    control = holds_control_token([" ".join((e.context, *e.sentences)) for e in examples], pretrained.tokenizer)
     table |= {
         "unknown": [int(not all(known[3 * i : 3 * i + 3])) for i in range(len(examples))],
         "duplicate": repeats([(e.context.lower(), *(word.lower() for word in e.fillers)) for e in examples]),
@@ -289,8 +290,9 @@ def evaluate(
                 or not e.faithful
                 or irregular(e.context)
                 or len({word.lower() for word in e.fillers}) < 3
+                or spelled
             )
-            for e in examples
+            for e, spelled in zip(examples, control, strict=True)
         ],
     }
     metrics, intervals = summarise(samples(table | splits))
@@ -376,7 +378,8 @@ def counts(sums: np.ndarray) -> dict[str, int]:
 
 def flags(table: Table) -> dict[str, np.ndarray]:
     """Examples with a filler unknown to the vocabulary, those of an earlier example's text, with irregular blanks, several
-    BLANKs, sentences other than their context or two equal fillers, and with equal scores of stereotype and anti-stereotype."""
+    BLANKs, a control token, sentences other than their context or two equal fillers, and with equal scores of stereotype and
+    anti-stereotype."""
     tied = np.equal(table["stereotype"], table["anti_stereotype"])
     return stored_flags(table, list(TEXT_FLAGS)) | {"tied": tied}
 

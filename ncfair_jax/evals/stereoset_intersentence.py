@@ -12,10 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 from jax.sharding import Mesh
 
+from ncfair_jax.data.encoding import tokenized
 from ncfair_jax.evals import stereoset
 from ncfair_jax.evals.benchmark import Benchmark, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
-from ncfair_jax.evals.quality import TEXT_FLAGS, holds_unknown, irregular, repeats
+from ncfair_jax.evals.quality import TEXT_FLAGS, holds_control_token, holds_unknown, irregular, repeats
 from ncfair_jax.evals.requests import Request, ScorerError, named
 from ncfair_jax.evals.results import Result
 from ncfair_jax.evals.scorer import score_with_top1
@@ -82,7 +83,8 @@ def evaluate(
     """
     check_next_sentence_head(pretrained)
     pairs = [(example.context, sentence) for example in examples for sentence in example.sentences]
-    encoded = pretrained.tokenizer([a for a, _ in pairs], [b for _, b in pairs], return_token_type_ids=True)
+    first, second = [a for a, _ in pairs], [b for _, b in pairs]
+    encoded = tokenized(pretrained.tokenizer, first, second, return_token_type_ids=True)
     names = [named(f"example {example.id}", text) for example in examples for text in example.sentences]
     requests = [
         Request(np.array(ids, np.int32), np.array([0]), np.array([NEXT]), None, np.array(types, np.int32), name)
@@ -92,11 +94,13 @@ def evaluate(
     scores = np.exp(np.array(log_probs, np.float64)).reshape(-1, 3)
     table, splits = stereoset.tables(examples, scores)
     unknown = holds_unknown((request.tokens for request in requests), pretrained.tokenizer)
+    control = holds_control_token([" ".join((e.context, *e.sentences)) for e in examples], pretrained.tokenizer)
     table |= {
         "unknown": np.reshape(unknown, (-1, 3)).any(1).astype(int).tolist(),
         "duplicate": repeats([(e.context.lower(), *(text.lower() for text in e.sentences)) for e in examples]),
         "malformed": [
-            int(any(map(irregular, (e.context, *e.sentences))) or len(set(e.sentences)) < 3) for e in examples
+            int(any(map(irregular, (e.context, *e.sentences))) or len(set(e.sentences)) < 3 or spelled)
+            for e, spelled in zip(examples, control, strict=True)
         ],
     }
     metrics, intervals = summarise(stereoset.samples(table | splits))

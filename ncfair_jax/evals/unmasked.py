@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
+from ncfair_jax.data.encoding import encode_texts
 from ncfair_jax.evals import crows_pairs, stereoset
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataFolder
-from ncfair_jax.evals.quality import TEXT_FLAGS, holds_unknown, irregular, repeats, stored_flags
+from ncfair_jax.evals.quality import TEXT_FLAGS, holds_control_token, holds_unknown, irregular, repeats, stored_flags
 from ncfair_jax.evals.requests import Request, mask_id, named
 from ncfair_jax.evals.results import Result, Score, Table, numbers, scored
 from ncfair_jax.evals.scorer import score, score_with_top1
@@ -87,7 +88,7 @@ def evaluate(
         raise ValueError(f"sss_index={sss_index!r}; choose from {SSS_INDICES}")
     mask = mask_id(pretrained)
     texts = [text for case in cases for text in (case.more, case.less)]
-    encoded = [np.array(ids, np.int32) for ids in pretrained.tokenizer(texts)["input_ids"]]
+    encoded = encode_texts(texts, pretrained.tokenizer)
     inner = [np.arange(1, len(tokens) - 1) for tokens in encoded]
     names = [named(f"example {case.id}", text) for case in cases for text in (case.more, case.less)]
     whole = [Request(t, at, t[at], name=name) for t, at, name in zip(encoded, inner, names, strict=True)]
@@ -109,10 +110,14 @@ def evaluate(
     table["top1"] = [float(a.sum() + b.sum()) for a, b in zip(scores.top1[::2], scores.top1[1::2], strict=True)]
     table["tokens"] = [float(len(a) + len(b)) for a, b in zip(inner[::2], inner[1::2], strict=True)]
     unknown = holds_unknown(encoded, pretrained.tokenizer)
+    control = holds_control_token([f"{case.more} {case.less}" for case in cases], pretrained.tokenizer)
     table |= {
         "unknown": [int(a or b) for a, b in zip(unknown[::2], unknown[1::2], strict=True)],
         "duplicate": repeats([frozenset((case.more.lower(), case.less.lower())) for case in cases]),
-        "malformed": [int(irregular(case.more) or irregular(case.less)) for case in cases],
+        "malformed": [
+            int(irregular(case.more) or irregular(case.less) or spelled)
+            for case, spelled in zip(cases, control, strict=True)
+        ],
     }
     examples: Table = {name: [getattr(case, name) for case in cases] for name in EXAMPLE_COLUMNS}
     metrics, intervals = summarise(samples(table | examples))
@@ -205,8 +210,8 @@ def counts(sums: np.ndarray) -> dict[str, int]:
 
 
 def flags(table: Table) -> dict[str, np.ndarray]:
-    """Pairs with an unknown token, an earlier pair's sentences or irregular blanks; those tied in or left out of
-    some measure."""
+    """Pairs with an unknown token, an earlier pair's sentences, irregular blanks or a control token; those tied in or left
+    out of some measure."""
     return stored_flags(table, list(TEXT_FLAGS)) | {
         "tied": np.any([_tied(table, measure) for measure in MEASURES], axis=0),
         "skipped": ~np.all([_scored(table, measure) for measure in MEASURES], axis=0),

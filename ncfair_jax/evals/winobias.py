@@ -24,15 +24,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
+from ncfair_jax.data.encoding import MASK
 from ncfair_jax.data.files import DataError, accepted
 from ncfair_jax.data.winobias import parallel_lines
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataFolder
-from ncfair_jax.evals.quality import holds_unknown, repeats, stored_flags
+from ncfair_jax.evals.quality import TEXT_FLAGS, holds_control_token, holds_unknown, repeats, stored_flags
 from ncfair_jax.evals.requests import Request, named
 from ncfair_jax.evals.results import Result, Table
 from ncfair_jax.evals.scorer import score
-from ncfair_jax.evals.sentences import MASK, filled, gap_token, with_gap
+from ncfair_jax.evals.sentences import filled, gap_token, with_gaps
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise
 from ncfair_jax.statistics.samples import Sample, cluster_sums, ratio
@@ -43,7 +44,6 @@ TYPES = ("type1", "type2")
 FILES = {(s, t): tuple(f"winobias/{k}_stereotyped_{t}.txt.{s}" for k in ("pro", "anti")) for s in SPLITS for t in TYPES}
 COLUMNS: dict[str, type] = {"split": str, "type": str, "line": int, "log_prob_male": float, "log_prob_female": float}
 EXAMPLE_COLUMNS: dict[str, type] = {"label": str, "template": str, "text": str, "male": str, "female": str}
-FLAG_COLUMNS: dict[str, type] = {"unknown": int, "duplicate": int}
 # The published figures are means of absolute values: without any bias they lie above 0, and so would their intervals.
 SCALES = {
     **dict.fromkeys(("pro_minus_anti", "male_minus_female"), POINTS),
@@ -146,13 +146,12 @@ def evaluate(
     """
     if last_char not in LAST_CHARS:
         raise ValueError(f"last_char={last_char!r}; choose from {LAST_CHARS}")
+    used = [line if last_char == "kept" else line._replace(text=line.text[:-1] + " . ") for line in lines.used]
     kept, requests = [], []
-    for line in lines.used:
-        line = line if last_char == "kept" else line._replace(text=line.text[:-1] + " . ")
+    for line, (tokens, position) in zip(used, with_gaps(pretrained, [line.text for line in used]), strict=True):
         targets = [gap_token(pretrained, line.text, word) for word in (line.male, line.female)]
         if None in targets:
             continue
-        tokens, position = with_gap(pretrained, line.text)
         kept.append(line)
         name = named(f"line {line.number} of {line.split}, {line.type}", line.text)
         requests.append(Request(tokens, np.full(2, position), np.array(targets), name=name))
@@ -171,6 +170,7 @@ def evaluate(
         "log_prob_female": scores[:, 1].tolist(),
         "unknown": holds_unknown((request.tokens for request in requests), pretrained.tokenizer),
         "duplicate": repeats([line.text.lower() for line in kept]),
+        "malformed": holds_control_token([line.text.replace(MASK, "") for line in kept], pretrained.tokenizer),
     }
     examples: Table = {name: [getattr(line, name) for line in kept] for name in EXAMPLE_COLUMNS}
     metrics, intervals = summarise(samples(table | examples))
@@ -255,9 +255,10 @@ def counts(sums: np.ndarray) -> dict[str, int]:
 
 
 def flags(table: Table) -> dict[str, np.ndarray]:
-    """Lines with a token unknown to the vocabulary, those of an earlier line's text, and ties."""
+    """Lines with a token unknown to the vocabulary, those of an earlier line's text, those with a control token
+    ("malformed"), and ties."""
     tied = np.equal(table["log_prob_male"], table["log_prob_female"])
-    return stored_flags(table, list(FLAG_COLUMNS)) | {"tied": tied}
+    return stored_flags(table, list(TEXT_FLAGS)) | {"tied": tied}
 
 
 def strength(table: Table) -> np.ndarray:
@@ -296,7 +297,7 @@ BENCHMARK = Benchmark(
     "MIT (Zhao et al. 2018, uclanlp/corefBias)",
     drill=Drill("WinoBias", "log-probability of the pronoun, nats", strength, texts),
     flags=flags,
-    flag_columns=FLAG_COLUMNS,
+    flag_columns=TEXT_FLAGS,
     version=2,
     files=lambda selector: tuple(name for pair in FILES.values() for name in pair),
 )

@@ -16,14 +16,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
+from ncfair_jax.data.encoding import MASK
 from ncfair_jax.data.files import Place, Records, RowError, accepted, tab_separated, table_rows
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
-from ncfair_jax.evals.quality import holds_unknown, repeats, stored_flags
+from ncfair_jax.evals.quality import TEXT_FLAGS, holds_control_token, holds_unknown, repeats, stored_flags
 from ncfair_jax.evals.requests import Request, named
 from ncfair_jax.evals.results import Result, Score, Table
 from ncfair_jax.evals.scorer import score
-from ncfair_jax.evals.sentences import MASK, filled, gap_token, with_gap
+from ncfair_jax.evals.sentences import filled, gap_token, with_gaps
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise_sample
 from ncfair_jax.statistics.samples import Figures, Sample, cluster_sums, ratio
@@ -50,7 +51,6 @@ EXAMPLE_COLUMNS: dict[str, type] = {
     "bls": float,
     "bergsma": float,
 }
-FLAG_COLUMNS: dict[str, type] = {"unknown": int, "duplicate": int}
 _PRONOUN = re.compile(r"(\W*)(\w+)(.*)")  # as "he" in "he's," and in "(he"
 
 
@@ -165,11 +165,10 @@ def evaluate(
         DataError: if no item has a male and a female form that are one token each.
     """
     kept, requests = [], []
-    for item in items:
+    for item, (tokens, position) in zip(items, with_gaps(pretrained, [item.text for item in items]), strict=True):
         targets = [gap_token(pretrained, item.text, getattr(item, form)) for form in FORMS]
         if None in targets[:2]:
             continue
-        tokens, position = with_gap(pretrained, item.text)
         scored = [target for target in targets if target is not None]
         kept.append(item)
         name = named(f"item {item.id}", item.text)
@@ -186,6 +185,7 @@ def evaluate(
         table[f"log_prob_{form}"] = [float(values[i]) if i < len(values) else None for values in log_probs]
     table["unknown"] = holds_unknown((request.tokens for request in requests), pretrained.tokenizer)
     table["duplicate"] = repeats([item.text.lower() for item in kept])
+    table["malformed"] = holds_control_token([item.text.replace(MASK, "") for item in kept], pretrained.tokenizer)
     examples: Table = {name: [getattr(item, name) for item in kept] for name in EXAMPLE_COLUMNS}
     metrics, intervals = summarise_sample(samples(table | examples)[""])
     counts = {
@@ -281,9 +281,10 @@ def weighted_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def flags(table: Table) -> dict[str, np.ndarray]:
-    """Items with a token unknown to the vocabulary, those of an earlier item's text, and ties of male and female form."""
+    """Items with a token unknown to the vocabulary, those of an earlier item's text, those with a control token
+    ("malformed"), and ties of male and female form."""
     tied = np.equal(table["log_prob_male"], table["log_prob_female"])
-    return stored_flags(table, list(FLAG_COLUMNS)) | {"tied": tied}
+    return stored_flags(table, list(TEXT_FLAGS)) | {"tied": tied}
 
 
 def _usual(table: Table) -> np.ndarray:
@@ -325,7 +326,7 @@ BENCHMARK = Benchmark(
     "MIT (Rudinger et al. 2018, rudinger/winogender-schemas)",
     drill=Drill("Winogender", "log-probability of the pronoun, nats", strength, texts),
     flags=flags,
-    flag_columns=FLAG_COLUMNS,
+    flag_columns=TEXT_FLAGS,
     version=2,
     files=lambda selector: FILES,
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ncfair_jax.evals import bec_pro, crows_pairs, masked_lm, seat, stereoset, unmasked, winobias, winogender
-from ncfair_jax.evals.quality import irregular, quality_report, repeats
+from ncfair_jax.evals.quality import holds_control_token, irregular, quality_report, repeats
 from ncfair_jax.evals.registry import BENCHMARKS, evaluate, headlines_of
 from ncfair_jax.evals.results import read_table
 from tests.evals import plain
@@ -139,15 +139,38 @@ def test_flags_of_masked_pronouns():
     texts = ["the nurse said [MASK] was tired", "The nurse said [MASK] was tired", "the doctor said [MASK] was tired"]
     lines = [winobias.Line("test", "type1", i, text, "he", "she", "female") for i, text in enumerate(texts)]
     result = winobias.evaluate(plain.pretrained("bert"), winobias.Lines(lines, 0, 0))
-    assert flagged(winobias.BENCHMARK, result) == {"unknown": [2], "duplicate": [1], "tied": []}
+    assert flagged(winobias.BENCHMARK, result) == {"unknown": [2], "duplicate": [1], "malformed": [], "tied": []}
     items = [
         winogender.Item(str(i), name, "occupation", text, "he", "she", "they", 90.0, 10.0)
         for i, (name, text) in enumerate(zip(("nurse", "nurse", "doctor"), texts, strict=True))
     ]
     result = winogender.evaluate(plain.pretrained("bert"), items)
-    assert flagged(winogender.BENCHMARK, result) == {"unknown": [2], "duplicate": [1], "tied": []}
+    assert flagged(winogender.BENCHMARK, result) == {"unknown": [2], "duplicate": [1], "malformed": [], "tied": []}
     report = quality_report(winogender.BENCHMARK, winogender.BENCHMARK.headlines, result.scores | result.examples)
     assert report["unknown"]["headlines"]["Winogender female − male, nats"]["n_without"] == 2
+
+
+def test_texts_that_spell_out_a_control_token_are_malformed():
+    model = plain.pretrained("bert")
+    assert holds_control_token(["a [SEP] b", "a [MASK]", "[sep]", "<s>", "a"], model.tokenizer) == [1, 1, 0, 0, 0]
+    assert holds_control_token(["a </s> b", "a [MASK]", "[SEP]"], plain.pretrained("roberta").tokenizer) == [1, 1, 0]
+    more, less = "the nurse said [MASK] she was tired", "the nurse said [MASK] he was tired"
+    text = ["the man was BLANK [SEP]", *(f"the man was {word} [SEP]" for word in ("tired", "nurse", "the"))]
+    context, *sentences = text
+    example = stereoset.Example("e", "man", "gender", context, tuple(sentences))
+    line = winobias.Line("test", "type1", 0, "he [PAD] said [MASK]", "he", "she", "female")
+    item = winogender.Item("0", "nurse", "occupation", line.text, "he", "she", "they", 90.0, 10.0)
+    results = [
+        (crows_pairs.BENCHMARK, crows_pairs.evaluate(model, [crows_pairs.Pair(0, more, less, "stereo", "gender")])),
+        (unmasked.CROWS_PAIRS, unmasked.evaluate(model, [unmasked.Case("0", "gender", "", "a", more, less)])),
+        (stereoset.BENCHMARK, stereoset.evaluate(model, [example])),
+        (masked_lm.BENCHMARK, masked_lm.evaluate(model, [[more, "he was tired"]])),
+        (seat.BENCHMARK, seat.evaluate(model, [seat.SeatTest("x", ("he [SEP]",), ("she",), ("tired",), ("nurse",))])),
+        (winobias.BENCHMARK, winobias.evaluate(model, winobias.Lines([line], 0, 0))),
+        (winogender.BENCHMARK, winogender.evaluate(model, [item])),
+    ]
+    for benchmark, result in results:
+        assert flagged(benchmark, result)["malformed"] == [0]
 
 
 def test_a_run_writes_reports_that_come_back_from_its_tables(tmp_path):

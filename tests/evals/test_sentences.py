@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ncfair_jax.evals.requests import ScorerError
-from ncfair_jax.evals.sentences import pseudo_log_likelihoods, word_log_probs
+from ncfair_jax.evals.sentences import pseudo_log_likelihoods, with_gaps, word_log_probs
+from ncfair_jax.models.hf import load_pretrained
 from tests import tiny_hub
 from tests.evals import plain
 
@@ -59,6 +60,31 @@ def test_a_word_at_the_start_of_a_sentence_carries_no_blank():
 def test_impossible_questions_are_refused(sentence, word, message):
     with pytest.raises(ScorerError, match=message):
         word_log_probs(plain.pretrained("bert"), [sentence], [word])
+
+
+@pytest.mark.parametrize("kind", tiny_hub.KINDS)
+def test_control_tokens_of_the_user_are_text(kind):
+    model = plain.pretrained(kind)
+    ids, mask = model.tokenizer.all_special_ids, model.tokenizer.mask_token_id
+    others = " ".join(token for token in model.tokenizer.all_special_tokens if token != "[MASK]")
+    ((tokens, place),) = with_gaps(model, [f"he {others} said {others} [MASK] {others}"])
+    unknown = model.tokenizer.unk_token_id  # characters that the tiny vocabularies do not know
+    assert [int(token) for token in tokens if token in ids and token != unknown] == [tokens[0], mask, tokens[-1]]
+    assert tokens[place] == mask
+    with pytest.raises(ScorerError, match=r"'<mask>' is \[|'\[SEP\]' is \["):
+        word_log_probs(model, ["[MASK] said"], ["<mask>" if kind == "roberta" else "[SEP]"])
+    (values,) = pseudo_log_likelihoods(model, [model.tokenizer.mask_token])
+    assert len(values) > 1
+
+
+def test_the_gap_is_where_it_was_marked(shared):
+    """PyTorch's log-probability in "I typed <mask> and then [MASK] left.", "<mask>" encoded with split_special_tokens.
+
+    At "<mask>" read as a mask it would be -14.086, and beside it -13.947.
+    """
+    model = load_pretrained(shared("models/roberta-tiny-random"))
+    ((value,),) = word_log_probs(model, ["I typed <mask> and then [MASK] left."], ["he"])
+    assert value == pytest.approx(-14.4126, abs=1e-4)
 
 
 def test_pseudo_log_likelihoods_mask_one_token_at_a_time(model):
