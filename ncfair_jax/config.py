@@ -16,6 +16,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from ncfair_jax.unread import MASKING, unread
+
 SWEEP_FIELDS = ("arms", "run_arms", "seeds")
 WORD_EMBEDDING = "embeddings/word/embedding"
 
@@ -458,6 +460,7 @@ POSITIVE: tuple[str, ...] = (
     "train.keep",
 )
 NOT_NEGATIVE: tuple[str, ...] = (
+    "seed",
     "mabel.mlm_weight",
     "nc3.weight",
     "ase.sn_weight",
@@ -621,6 +624,19 @@ def validate(config: RunConfig) -> None:
         "mabel.mlm_weight",
         "with neither mabel.contrastive nor mabel.align_loss there is nothing to minimise",
     )
+    _require(
+        config.objective.name not in MASKING or config.objective.mask_prob > 0,
+        config,
+        "objective.mask_prob",
+        f"with objective.name={config.objective.name!r} there is nothing to predict; give a share above 0",
+    )
+    adept = config.adept
+    _require(
+        config.objective.name != "adept" or adept.alpha > 0 or adept.beta > 0 or config.nc3.weight > 0,
+        config,
+        "adept.alpha",
+        "with adept.beta=0 and nc3.weight=0 there is nothing to minimise",
+    )
     train = config.train
     _require(
         train.batch_size % train.accumulation == 0,
@@ -645,7 +661,15 @@ def validate(config: RunConfig) -> None:
             "train.save_every",
             f"must be a multiple of train.dev_every={train.dev_every}, so that a checkpoint has its own figure",
         )
+    _require(
+        train.steps == 0 or config.optimizer.warmup_steps < train.steps,
+        config,
+        "optimizer.warmup_steps",
+        f"the run ends within the warm-up, train.steps={train.steps}; shorten it",
+    )
     _validate_freeze(config)
+    if line := unread(config, RunConfig()):
+        raise ConfigError(line)
 
 
 def _validate_freeze(config: RunConfig) -> None:

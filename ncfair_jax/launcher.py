@@ -77,4 +77,7 @@ def run(config: ConfigDict, workdir: Path | None) -> str:
     workdir = workdir or Path("runs") / f"{frozen.name}-{short_hash(frozen)}"
     if config.run_arms:
         return run_arms(config, workdir)
+    for field, value in (("world.sentences", frozen.world.sentences), ("seeds", config.seeds)):
+        if value:
+            raise ConfigError(f"config.{field}={value!r} has no effect without arms; name them in config.run_arms")
     return str(train_and_evaluate(frozen, workdir)["table"])

@@ -7,14 +7,90 @@ from typing import Any
 import jax
 import optax
 
-from ncfair_jax.config import OptimizerConfig
+from ncfair_jax.config import ConfigError, OptimizerConfig
 
+METHOD = "method/"  # where the parameters that only the method has begin
 NO_DECAY = re.compile(r"(bias|norm/scale)$")
 
 
 def path_string(path: tuple[Any, ...]) -> str:
     """`encoder/layer_3/attention/query/kernel` from a key path of a pytree; sequence indices are numbers."""
     return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
+
+
+def refuse_without_effect(config: OptimizerConfig, params: Any, total_steps: int) -> None:
+    """Refuses settings that would change nothing for these parameters, or leave nothing to train.
+
+    Args:
+        params: all that could train, the method's own parameters included; only paths are looked at.
+        total_steps: updates of the whole run.
+    Raises:
+        ConfigError: a warm-up that outlasts the run; a pattern to freeze of which an alternative matches no parameter, or
+            which matches all; a learning rate for the method's own parameters where it has none.
+    """
+    if config.warmup_steps >= total_steps:
+        raise ConfigError(
+            f"config.optimizer.warmup_steps={config.warmup_steps}: the run ends within the warm-up, it has {total_steps} "
+            "updates; shorten the warm-up or train longer"
+        )
+    paths = [path_string(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    if config.freeze:
+        for part in alternatives(config.freeze):
+            if not any(re.search(part, path) for path in paths):
+                which = "" if part == config.freeze else f", in its part {part!r},"
+                examples = ", ".join(dict.fromkeys(path.split("/")[0] + "/" for path in paths))
+                raise ConfigError(
+                    f"config.optimizer.freeze={config.freeze!r}{which} matches no parameter; their paths begin with {examples}"
+                )
+        if all(re.search(config.freeze, path) for path in paths):
+            raise ConfigError(
+                f"config.optimizer.freeze={config.freeze!r} matches every parameter: nothing is left to train"
+            )
+    if config.method_learning_rate and not any(path.startswith(METHOD) for path in paths):
+        raise ConfigError(
+            f"config.optimizer.method_learning_rate={config.method_learning_rate:g} has no effect: the method has no "
+            "parameters of its own; set it to 0"
+        )
+
+
+def alternatives(pattern: str, before: str = "", after: str = "") -> list[str]:
+    """A pattern for each of its alternatives, the others left out: for "^(a|b)/" "^(?:a)/" and "^(?:b)/".
+
+    Those in a group that is repeated, or that begins with "(?" and not with "(?:", stay together, as do all of a pattern with
+    flags or with references to its groups.
+
+    Args:
+        before, after: what stands around the pattern, and is kept.
+    """
+    if re.search(r"\\[1-9]|\(\?[a-zA-Z(]", pattern):
+        return [before + pattern + after]
+    bars, groups = _structure(pattern)
+    if bars:
+        parts = zip([0, *(bar + 1 for bar in bars)], [*bars, len(pattern)], strict=True)
+        return [each for start, end in parts for each in alternatives(pattern[start:end], before, after)]
+    found = [before + pattern + after]
+    for opening, closing in groups:
+        inside = pattern[opening + 1 : closing].removeprefix("?:")
+        if not inside.startswith("?") and pattern[closing + 1 : closing + 2] not in ("*", "+", "?", "{"):
+            around = f"{before}{pattern[:opening]}(?:", f"){pattern[closing + 1 :]}{after}"
+            found += alternatives(inside, *around)
+    return found
+
+
+def _structure(pattern: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """Places of the bars outside all groups, and of the brackets of the outermost groups."""
+    bars, groups, open_groups = [], [], []
+    for match in re.finditer(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|[()|]", pattern):
+        place, symbol = match.start(), match.group()
+        if symbol == "(":
+            open_groups.append(place)
+        elif symbol == ")":
+            opening = open_groups.pop()
+            if not open_groups:
+                groups.append((opening, place))
+        elif symbol == "|" and not open_groups:
+            bars.append(place)
+    return bars, groups
 
 
 def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
@@ -67,7 +143,7 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> tuple[optax.Gra
         name = path_string(path)
         if config.freeze and re.search(config.freeze, name):
             return "frozen"
-        return "method" if config.method_learning_rate and name.startswith("method/") else "moving"
+        return "method" if config.method_learning_rate and name.startswith(METHOD) else "moving"
 
     if len(parts) > 1:
         tx = optax.multi_transform(parts, lambda params: jax.tree_util.tree_map_with_path(label, params))

@@ -45,11 +45,12 @@ def run_arms(config: ConfigDict, workdir: Path, jobs: int = 0, cache: str = "") 
         cache: folder of compiled programs for those processes; "" = none.
     Raises:
         SweepError: if a process failed, when all that can run has run.
-        ConfigError: for a field that an arm changes but the config lacks, or an "@NAME" that no earlier arm has. Every
-            arm is checked before the first one starts.
+        ConfigError: for a field that an arm changes but the config lacks, an "@NAME" that no earlier arm has, no arm to run, or
+            an arm or a seed that is named twice. Every arm is checked before the first one starts.
     """
-    seeds = [int(seed) for seed in str(config.seeds).split(",") if seed.strip()] or [config.seed]
-    names = arm_names(config)
+    seeds, names = run_seeds(config), arm_names(config)
+    if not names:
+        raise ConfigError(f"config.run_arms={config.run_arms!r} names no arm; choose from {', '.join(config.arms)}")
     runs: Runs = {}
     for seed in seeds:
         for name in names:
@@ -148,7 +149,33 @@ def arm_names(config: ConfigDict) -> list[str]:
     for name in names:
         if name not in config.arms:
             raise ConfigError(f"config.run_arms names {name!r}; choose from {', '.join(config.arms)}")
+        if (other := config.arms[name].get(AGAINST, "")) and other not in config.arms:
+            raise ConfigError(
+                f"arm {name!r} is compared against {other!r}, which is no arm; choose from {', '.join(config.arms)}"
+            )
+        if other == name:
+            raise ConfigError(f"arm {name!r} is compared against itself; name another arm")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"config.run_arms={config.run_arms!r} names an arm twice; name each once")
     return names
+
+
+def run_seeds(config: ConfigDict) -> list[int]:
+    """The seeds to run every arm for, in order; `config.seed` where none are listed.
+
+    Raises:
+        ConfigError: for a seed that is not a whole number from 0, or is there twice.
+    """
+    listed = [seed.strip() for seed in config.seeds.split(",") if seed.strip()]
+    for seed in listed:
+        if not seed.isdecimal():
+            raise ConfigError(
+                f"config.seeds={config.seeds!r}: {seed!r} is not a whole number from 0; list them as 0,1,2"
+            )
+    seeds = [int(seed) for seed in listed] or [config.seed]
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"config.seeds={config.seeds!r} names a seed twice; name each once")
+    return seeds
 
 
 def before_folder(run: RunConfig, workdir: Path) -> Path:

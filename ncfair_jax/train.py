@@ -41,7 +41,7 @@ from ncfair_jax.models.encoder import PREFIX, Params
 from ncfair_jax.models.hf import Pretrained, load_head, load_pretrained, save_pretrained
 from ncfair_jax.objectives import METHODS, Objective, with_nc3
 from ncfair_jax.objectives.base import EXTRA, Metrics
-from ncfair_jax.optimizer import make_optimizer, path_string
+from ncfair_jax.optimizer import make_optimizer, path_string, refuse_without_effect
 from ncfair_jax.report.collapse_figures import draw_training
 from ncfair_jax.report.html import page
 from ncfair_jax.report.model_card import model_card
@@ -192,6 +192,7 @@ def prepare(config: RunConfig, mesh: Mesh) -> Run:
         model = model._replace(params=model.params | {EXTRA: jax.tree.map(np.asarray, extra)})
     if classes is not None:
         objective = with_nc3(objective, config.nc3, classes, model.config, pipeline.steps_per_epoch)
+    refuse_without_effect(config.optimizer, model.params, total_steps)
     tx, schedule = make_optimizer(config.optimizer, total_steps)
     fingerprints = {
         "config": identity(to_dict(config)),

@@ -67,6 +67,7 @@ def test_an_integer_serves_as_a_float():
         ("optimizer.freeze", "(", "no regular expression"),
         ("optimizer.learning_rate", float("nan"), r"config\.optimizer\.learning_rate=nan; expected a finite number"),
         ("nc3.weight", float("inf"), r"config\.nc3\.weight=inf; expected a finite number"),
+        ("objective.mask_prob", 0.0, "there is nothing to predict"),
     ],
 )
 def test_impossible_values_are_refused_by_name(path, value, message):
@@ -117,3 +118,27 @@ def test_hash_and_differences_follow_every_field():
     a, b = RunConfig(), dataclasses.replace(RunConfig(), seed=7)
     assert short_hash(a) != short_hash(b)
     assert differences(to_dict(a), to_dict(b)) == ["config.seed: 42 here, 7 there"]
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(ConfigError, match=r"config\.seed=-1: must not be negative"):
+        validate(dataclasses.replace(RunConfig(), seed=-1))
+
+
+def test_a_warm_up_as_long_as_the_run_is_refused():
+    config = base_config()
+    config.train.steps, config.optimizer.warmup_steps = 3, 3
+    with pytest.raises(ConfigError, match=r"warmup_steps=3: the run ends within the warm-up, train\.steps=3"):
+        validate(freeze(config))
+    config.optimizer.warmup_steps = 2
+    validate(freeze(config))
+
+
+def test_nothing_to_minimise_is_refused():
+    config = base_config()
+    config.objective.name = "adept"
+    config.adept.alpha = config.adept.beta = 0.0
+    with pytest.raises(ConfigError, match="nothing to minimise"):
+        validate(freeze(config))
+    config.nc3.weight = 1.0
+    validate(freeze(config))

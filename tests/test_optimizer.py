@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ncfair_jax.config import OptimizerConfig
-from ncfair_jax.optimizer import make_optimizer, make_schedule
+from ncfair_jax.config import ConfigError, OptimizerConfig
+from ncfair_jax.optimizer import alternatives, make_optimizer, make_schedule, refuse_without_effect
+from tests import tiny
 
 
 @pytest.mark.parametrize(
@@ -81,3 +82,54 @@ def test_the_method_has_its_own_rate_and_clip():
     frozen, _ = make_optimizer(dataclasses.replace(config, freeze="^encoder/"), 100)
     updates, _ = frozen.update(grads, frozen.init(params), params)
     assert not np.any(updates["encoder"]["kernel"]) and np.all(updates["method"]["kernel"] < 0)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "each"),
+    [
+        ("encoder", ["encoder"]),
+        ("embeddings|encoder", ["embeddings", "encoder"]),
+        ("^(a|b)/", ["^(a|b)/", "^(?:a)/", "^(?:b)/"]),
+        ("(a|b)(c|d)", ["(a|b)(c|d)", "(?:a)(c|d)", "(?:b)(c|d)", "(a|b)(?:c)", "(a|b)(?:d)"]),
+        ("a(?:b|c(d|e))", ["a(?:b|c(d|e))", "a(?:b)", "a(?:c(d|e))", "a(?:c(?:d))", "a(?:c(?:e))"]),
+        (r"[a|b]c|d\|e", ["[a|b]c", r"d\|e"]),
+        ("(a|b)+|(?!c|d)e", ["(a|b)+", "(?!c|d)e"]),
+        (r"(a|b)\1", [r"(a|b)\1"]),
+        ("(?i)a|b", ["(?i)a|b"]),
+    ],
+)
+def test_alternatives_of_a_pattern(pattern, each):
+    assert alternatives(pattern) == each
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"freeze": "emebddings"},
+            "freeze='emebddings' matches no parameter; their paths begin with embeddings/, encoder/, mlm/",
+        ),
+        (
+            {"freeze": "encoder|emebddings"},
+            "freeze='encoder|emebddings', in its part 'emebddings', matches no parameter",
+        ),
+        ({"freeze": "^(encodr|embeddings)/"}, r"in its part '\^\(\?:encodr\)/', matches no parameter"),
+        ({"freeze": "embeddings|encoder|mlm"}, "matches every parameter: nothing is left to train"),
+        ({"warmup_steps": 30}, "warmup_steps=30: the run ends within the warm-up, it has 30 updates"),
+        ({"warmup_steps": 500}, "warmup_steps=500: the run ends within the warm-up"),
+        ({"method_learning_rate": 1e-3}, "method_learning_rate=0.001 has no effect: the method has no parameters"),
+    ],
+)
+def test_settings_that_change_nothing_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message.replace("|emb", r"\|emb")):
+        refuse_without_effect(OptimizerConfig(**settings), tiny.params(), 30)
+
+
+def test_settings_with_an_effect_are_taken():
+    params = tiny.params() | {"method": {"w": jnp.ones(2)}}
+    for settings in (
+        {"freeze": "^(embeddings|encoder|mlm)/", "method_learning_rate": 1e-3},
+        {"freeze": "(embeddings|mlm)/(word|bias)", "warmup_steps": 29},
+        {"freeze": "encoder/layer_[01]/"},
+    ):
+        refuse_without_effect(OptimizerConfig(**settings), params, 30)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
+from ncfair_jax import launcher
 from ncfair_jax.config import ConfigError, base_config
 from ncfair_jax.judge import arms_table, comparison_table, flat, mean_sd
-from ncfair_jax.sweep import arm_config, before_folder
+from ncfair_jax.sweep import arm_config, before_folder, run_arms
 from tests import tiny_text
 from tests.evals.test_compare import write_masked_lm
 
@@ -64,6 +65,39 @@ def test_mistakes_are_named():
     config.run_arms = "zero,cad"
     with pytest.raises(ConfigError, match="names 'cad'; choose from"):
         arm_config(config, "zero", 0, WORK)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"run_arms": ""}, "names no arm; choose from"),
+        ({"run_arms": "zero,zero"}, "names an arm twice"),
+        ({"seeds": "0,1,0"}, "names a seed twice"),
+        ({"seeds": "0,one"}, "'one' is not a whole number from 0"),
+        ({"seeds": "-1"}, "'-1' is not a whole number from 0"),
+        ({"arms.nc.against": "control"}, "arm 'nc' is compared against 'control', which is no arm"),
+        ({"arms.nc.against": "nc"}, "arm 'nc' is compared against itself"),
+    ],
+)
+def test_arms_and_seeds_that_cannot_be_meant_are_refused(changes, message, tmp_path):
+    config = sweep_config()
+    for name, value in changes.items():
+        *path, field = name.split(".")
+        target = config
+        for part in path:
+            target = target[part]
+        target[field] = value
+    with pytest.raises(ConfigError, match=message):
+        run_arms(config, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_seeds_and_worlds_need_arms(tmp_path):
+    for changes in ({"seeds": "0,1"}, {"world": {"sentences": 10}}):
+        config = base_config()
+        config.update(changes)
+        with pytest.raises(ConfigError, match=r"has no effect without arms; name them in config\.run_arms"):
+            launcher.run(config, tmp_path)
 
 
 def test_mean_and_sd_over_seeds():

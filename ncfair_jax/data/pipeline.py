@@ -107,7 +107,8 @@ class Pipeline:
         boundaries: a token counts as its class only where the original token is a whole word by them; None: everywhere.
         views: sequences of an example.
     Raises:
-        ValueError: no examples, an example longer than a row, or a token id outside the vocabulary.
+        ValueError: no examples, none with a token that is not special, an example longer than a row, or a token id outside
+            the vocabulary.
     """
 
     def __init__(
@@ -142,6 +143,11 @@ class Pipeline:
         self.steps_per_epoch = -(-self.num_examples // config.batch_size)
         self._special = np.zeros(vocab_size, bool)
         self._special[list(special_ids)] = True
+        if self._special[self._tokens].all():
+            raise ValueError(
+                "the corpus holds only special tokens, such as that for unknown words: no token of it can be predicted; check "
+                "the corpus file and the language and case of the model"
+            )
         self._mask_token_id = mask_token_id
         self._slot_of_token = np.zeros(vocab_size, np.int32) if slot_of_token is None else slot_of_token
         if len(self._slot_of_token) < vocab_size:

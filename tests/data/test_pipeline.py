@@ -307,6 +307,13 @@ def gap_pipeline(shared):
     return build
 
 
+def test_a_corpus_of_special_tokens_only_is_refused():
+    message = "the corpus holds only special tokens, such as that for unknown words"
+    with pytest.raises(ValueError, match=message):
+        make([np.array([CLS, MASK, SEP], np.int32), np.array([CLS, SEP], np.int32)])
+    make([np.array([CLS, MASK, SEP], np.int32), np.array([CLS, 5, SEP], np.int32)])
+
+
 def test_gap_epoch_wastes_below_ten_percent_in_a_handful_of_shapes(gap_pipeline):
     pipeline = gap_pipeline()
     start = time.perf_counter()
