@@ -12,6 +12,9 @@ from ncfair_jax.optimizer import make_optimizer
 from ncfair_jax.sharding import batch_shards, fit, make_mesh, put_batch, put_tree, state_shardings, to_host
 from ncfair_jax.state import init_state, make_train_step
 from tests import tiny
+from tests.rounding import encoder_operations, rounding
+
+pytestmark = pytest.mark.usefixtures("eight_devices")
 
 
 def test_mesh_fills_the_rest_and_refuses_what_does_not_divide():
@@ -73,4 +76,6 @@ def test_eight_devices_do_what_one_does(mesh_config):
     expected_losses, expected = three_steps(MeshConfig(), 1)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
+        # Three updates by gradients of norm 1, which the rate over Adam's eps lets through whole: the way there and back
+        # through the encoder, and sums over the tokens of the batch.
+        np.testing.assert_allclose(a, b, atol=3 * rounding(2 * encoder_operations(tiny.MODEL) + 256))

@@ -185,6 +185,7 @@ def get_config(arg=None):
 """
 
 
+@pytest.mark.slow
 def test_one_process_a_run_and_a_failure_leaves_the_others_alone(tmp_path):
     model, text = tiny_text.write(tmp_path)
     (tmp_path / "config.py").write_text(CONFIG.format(model=str(model), text=str(text)))

@@ -82,6 +82,15 @@ def succeed(*args, **kwargs) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def run_here(setting: Path, workdir: Path, changes: dict) -> None:
+    """In this process, where no process is what is tested."""
+    written: dict = {}
+    exec((setting / "config.py").read_text(), written)
+    config = written["get_config"]()
+    config.update_from_flattened_dict(changes)
+    train_and_evaluate(freeze(config), workdir)
+
+
 def metrics(workdir: Path) -> list[dict]:
     """Lines of the steps; that of step 0, before any update, must be there, once, and is checked here."""
     before, *lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -132,6 +141,7 @@ def kill_when(process: subprocess.Popen, condition) -> None:
     assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_ends_bit_for_bit_the_same(setting, uninterrupted):
     workdir = setting / "killed"
     log, folder = workdir / "metrics.jsonl", workdir / "checkpoints"
@@ -168,6 +178,7 @@ def test_sigterm_saves_leaves_and_resumes(setting, uninterrupted):
     same_end(workdir, uninterrupted, 24)
 
 
+@pytest.mark.slow
 def test_devices_and_processes_give_the_same_trajectory(setting, uninterrupted):
     eight, two = setting / "eight", setting / "two"
     succeed(setting, eight, devices=8)
@@ -187,6 +198,7 @@ def test_devices_and_processes_give_the_same_trajectory(setting, uninterrupted):
         np.testing.assert_allclose([line["loss"] for line in metrics(workdir)], one, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_one_device_goes_on_on_eight(setting, uninterrupted):
     workdir = setting / "moved"
     process = subprocess.Popen(command(setting, workdir), env=environment(1), stderr=subprocess.PIPE)
@@ -198,9 +210,9 @@ def test_a_checkpoint_of_one_device_goes_on_on_eight(setting, uninterrupted):
 
 def test_the_best_step_is_kept_and_exported(setting):
     workdir = setting / "best"
-    flags = ["--config.data.dev_examples=12", "--config.train.dev_every=3", "--config.train.best=dev_loss"]
+    changes = {"data.dev_examples": 12, "train.dev_every": 3, "train.best": "dev_loss"}
     # A rate at which the development loss soon gets worse, so that the best step is not the last one.
-    succeed(setting, workdir, *flags, "--config.optimizer.learning_rate=0.1", "--config.optimizer.schedule=constant")
+    run_here(setting, workdir, {"optimizer.learning_rate": 0.1, "optimizer.schedule": "constant"} | changes)
     dev = {line["step"]: line["dev_loss"] for line in metrics(workdir) if "dev_loss" in line}
     assert sorted(dev) == list(range(3, 25, 3))
     best = min(dev, key=dev.__getitem__)
@@ -214,10 +226,8 @@ def test_the_best_step_is_kept_and_exported(setting):
 
 def test_not_finite_stops_with_step_examples_and_checkpoint(setting):
     workdir = setting / "nan"
-    done = run(setting, workdir, "--config.optimizer.learning_rate=1e18", "--config.train.save_every=1")
-    assert done.returncode == 1
-    line = done.stderr.strip().splitlines()[-1]
-    assert "loss or gradient is not finite, on examples" in done.stderr, line
+    with pytest.raises(ArithmeticError, match="loss or gradient is not finite, on examples"):
+        run_here(setting, workdir, {"optimizer.learning_rate": 1e18, "train.save_every": 1})
     for step in (workdir / "checkpoints").glob("[0-9]*"):
         for name, value in saved_state(workdir, int(step.name)).items():
             assert np.all(np.isfinite(value)), name

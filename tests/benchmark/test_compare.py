@@ -30,6 +30,7 @@ def tiny_settings(world, **changes):
     return compare.Settings(str(world / "small"), str(world / "data"), **small | changes)
 
 
+@pytest.mark.slow
 def test_ours_alone_has_every_field(world):
     result = json.loads(json.dumps(compare.run(tiny_settings(world, compare="none"))))
     assert set(result) == {"settings", "machine", "training", "nc3_cost", "crows_pairs"}
@@ -56,6 +57,7 @@ def test_ours_alone_has_every_field(world):
     assert "paper settings" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_beside_torch(world, tmp_path):
     pytest.importorskip("torch")

@@ -21,6 +21,7 @@ from ncfair_jax.evals.scorer import Scores
 from ncfair_jax.models.hf import load_pretrained, save_pretrained
 from tests import tiny
 from tests.evals import plain
+from tests.rounding import EPSILON, rounding
 
 COMPARED = {"crows_pairs", "stereoset", "bec_pro", "masked_lm", "seat"}
 WORDS = {"targ1": ["he", "man"], "targ2": ["she", "woman"], "attr1": ["tired", "the nurse"], "attr2": ["was", "nurse"]}
@@ -68,15 +69,16 @@ def test_captured_requests_are_those_of_crows_pairs(folders):
     changed = encoded[0].index(
         model.tokenizer.convert_tokens_to_ids("she")
     )  # the one word that differs in the first pair
-    assert asked.answers[changed - 1][0] == pytest.approx(result.scores["score_more"][0], abs=1e-6)
+    assert asked.answers[changed - 1][0] == pytest.approx(result.scores["score_more"][0], rel=rounding(1))
 
 
 def test_captured_requests_are_those_of_bec_pro(folders):
     asked, result = captured(folders, "bec_pro")
     assert len(asked.items) == 2 * result.n
     probabilities = np.exp(np.concatenate(asked.answers))
-    np.testing.assert_allclose(probabilities[0::2], result.scores["target_prob"], rtol=1e-6)
-    np.testing.assert_allclose(probabilities[1::2], result.scores["prior_prob"], rtol=1e-6)
+    # numpy's exp of a float32 number is within four units in the last place.
+    np.testing.assert_allclose(probabilities[0::2], result.scores["target_prob"], rtol=8 * EPSILON)
+    np.testing.assert_allclose(probabilities[1::2], result.scores["prior_prob"], rtol=8 * EPSILON)
 
 
 def test_captured_sequences_are_every_text_of_every_test_of_seat(folders):
@@ -259,6 +261,7 @@ def test_figures_are_scaled_and_taken_within_rounds():
     assert (both["requests"], both["operations"]) == (200, 2.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_beside_torch(folders):
     pytest.importorskip("torch")

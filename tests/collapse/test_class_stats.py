@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from ncfair_jax.collapse import ClassStats, all_reduce, decay, merge, nc3_loss, update
 from ncfair_jax.collapse import class_stats as module
 from ncfair_jax.collapse.class_stats import remove
+from tests.rounding import rounding
 
 step = jax.jit(update)
 
@@ -65,6 +66,9 @@ def test_a_large_offset_does_not_cancel(shared):
     assert np.abs(golden["var_naive_f32_bad"] - golden["var_def"]).max() > 1  # what sums of squares would give
 
 
+MEAN = rounding(100, size=5)  # of the rows of one class of nine of `random_rows`, the largest of which are about 5
+
+
 def random_rows(rows=800, dim=12, classes=9, seed=0):
     rng = np.random.default_rng(seed)
     slots = rng.integers(-1, classes + 1, rows).astype(np.int32)  # -1 and K: not a class
@@ -78,7 +82,7 @@ def test_order_and_size_of_batches_do_not_matter(size):
     shuffled = np.random.default_rng(1).permutation(len(features))
     split = in_batches(features[shuffled], slots[shuffled], 9, size)
     np.testing.assert_array_equal(whole.count, split.count)
-    np.testing.assert_allclose(whole.mean, split.mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(whole.mean, split.mean, rtol=1e-5, atol=MEAN)
     np.testing.assert_allclose(whole.m2, split.m2, rtol=1e-5)
 
 
@@ -88,7 +92,7 @@ def test_equals_a_plain_loop():
     for k in range(9):
         rows = features[slots == k].astype(np.float64)
         assert stats.count[k] == len(rows)
-        np.testing.assert_allclose(stats.mean[k], rows.mean(axis=0), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(stats.mean[k], rows.mean(axis=0), rtol=1e-5, atol=MEAN)
         np.testing.assert_allclose(stats.m2[k], np.square(rows - rows.mean(axis=0)).sum(), rtol=1e-5)
 
 
@@ -123,7 +127,7 @@ def test_the_matmul_form_of_accelerators_equals_the_scatter(monkeypatch):
         patch.setattr(module.jax.lax, "platform_dependent", lambda *args, default, **forms: default(*args))
         (_, matmul), matmul_gradient = jax.value_and_grad(value, has_aux=True)(features)
     np.testing.assert_array_equal(scatter.count, matmul.count)
-    np.testing.assert_allclose(scatter.mean, matmul.mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(scatter.mean, matmul.mean, rtol=1e-5, atol=MEAN)
     np.testing.assert_allclose(scatter.m2, matmul.m2, rtol=1e-5)
     np.testing.assert_allclose(scatter_gradient, matmul_gradient, rtol=1e-4, atol=1e-5)
 
@@ -141,7 +145,7 @@ def test_decay_is_a_weighted_sum_and_keeps_types():
         kept = slots == k
         mean = np.average(features[kept].astype(np.float64), axis=0, weights=weight[kept])
         np.testing.assert_allclose(stats.count[k], weight[kept].sum(), rtol=1e-5)
-        np.testing.assert_allclose(stats.mean[k], mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(stats.mean[k], mean, rtol=1e-5, atol=MEAN)
         m2 = weight[kept] @ np.square(features[kept] - mean).sum(axis=1)
         np.testing.assert_allclose(stats.m2[k], m2, rtol=1e-5)
 
@@ -150,7 +154,7 @@ def test_counts_near_two_to_the_31st_stay_exact():
     past = ClassStats(jnp.array([2**31 - 5], jnp.int32), jnp.ones((1, 2)), jnp.zeros(1))
     stats = update(past, jnp.full((4, 2), 3.0), jnp.zeros(4, jnp.int32))
     assert stats.count[0] == 2**31 - 1
-    np.testing.assert_allclose(stats.mean, 1.0, rtol=1e-6)
+    np.testing.assert_allclose(stats.mean, 1.0, rtol=rounding(4))  # one update: -, ·, / and +
     np.testing.assert_allclose(stats.m2, 4 * 8.0, rtol=1e-5)  # four rows at squared distance 8 from the rest
 
 
@@ -158,7 +162,7 @@ def test_bfloat16_rows_accumulate_in_float32():
     rows = jnp.asarray(np.linspace(1, 2, 300)[:, None], jnp.bfloat16)
     stats = update(ClassStats.zeros(1, 1), rows, jnp.zeros(300, jnp.int32))
     assert stats.mean.dtype == stats.m2.dtype == jnp.float32
-    np.testing.assert_allclose(stats.mean[0], np.asarray(rows, np.float64).mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(stats.mean[0], np.asarray(rows, np.float64).mean(axis=0), rtol=rounding(300))
 
 
 def test_wrong_calls_name_both_sides():
@@ -235,7 +239,7 @@ def test_pmean_of_parameter_gradients_is_right_under_pmap():
 
     split = lambda x: x.reshape(8, -1, *x.shape[1:])  # noqa: E731
     found = jax.pmap(step, axis_name="data", in_axes=(None, 0, 0))(parameter, split(features), split(slots))
-    np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=rounding(len(features), np.abs(expected).max()))
 
 
 def test_remove_undoes_merge():
@@ -247,7 +251,8 @@ def test_remove_undoes_merge():
     first, second = moments(rows[:50], slots[:50], 11), moments(rows[50:], slots[50:], 11)
     left = remove(merge(first, second), first)
     np.testing.assert_array_equal(left.count, second.count)
-    np.testing.assert_allclose(left.mean, second.mean, rtol=2e-6)
+    # Means of about ten rows a class; taking two rows of three away triples the error of what is left.
+    np.testing.assert_allclose(left.mean, second.mean, rtol=3 * rounding(10))
     np.testing.assert_allclose(left.m2, second.m2, rtol=1e-4, atol=1e-4)
     assert left.m2[8] == 0
     assert not remove(first, first).mean.any()

@@ -14,6 +14,7 @@ from ncfair_jax.collapse.measures import measure
 from ncfair_jax.collapse.survey import survey
 from ncfair_jax.models.heads import classifier
 from tests import tiny
+from tests.rounding import rounding
 
 
 def test_intervals_are_the_delete_a_group_jackknife():
@@ -22,7 +23,8 @@ def test_intervals_are_the_delete_a_group_jackknife():
     rows = classifier(params)[0][tiny.classes().token_ids]
     measured = measure_groups(groups, rows)
     figures, intervals = measured.figures, measured.intervals()
-    assert figures == pytest.approx(measure(reduce(merge, groups), rows), rel=1e-6, nan_ok=True)
+    same = rounding(3 * 16 + 15)  # cosines of 16 numbers, 15 pairs
+    assert figures == pytest.approx(measure(reduce(merge, groups), rows), rel=same, nan_ok=True)
     assert set(figures) - set(intervals) == {"classes", "singletons", "pairs_skipped"}
     without = [measure(reduce(merge, groups[:g] + groups[g + 1 :]), rows)["unc3"] for g in range(4)]
     error = np.sqrt(3 / 4 * sum((value - np.mean(without)) ** 2 for value in without))

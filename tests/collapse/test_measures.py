@@ -11,6 +11,7 @@ import pytest
 from ncfair_jax.collapse import Agreement, ClassStats, measure, measures, pairs, update, update_agreement
 from ncfair_jax.collapse.agreement import nc4_chance, nc4_decisions, nc4_macro, nc4_rate
 from ncfair_jax.finite import NonFiniteError
+from tests.rounding import rounding
 
 # golden name of each key of `measure`
 KEYS = {
@@ -168,8 +169,9 @@ def test_golden_grids_and_variants(case):
             wide = case.dtype == np.float64 and golden.dtype == np.float64
             tolerance = {"rtol": 1e-9, "atol": 1e-9} if wide else {"rtol": 5e-5, "atol": 2e-6}
             if case.name == "syn_large_offset" and not wide:
-                cosines = {"rtol": 2e-3, "atol": 2e-4}
-                tolerance = cosines if name == "interference" else {"rtol": 2e-4, "atol": 2e-6}
+                tolerance = {"rtol": 2e-3, "atol": 2e-4} if name == "interference" else {"rtol": 2e-4, "atol": 2e-6}
+                if name.startswith("logk"):  # the distance's relative error is an absolute one of its logarithm
+                    tolerance = {"rtol": 0, "atol": 2e-4}
             np.testing.assert_allclose(off_diagonal(matrix), off_diagonal(golden), **tolerance, err_msg=name)
     variants = {
         "logk_raw": measures.gnc2(case.stats, centre=False),
@@ -331,15 +333,17 @@ def test_degenerate_selections(shared):
     )
 
     with_empty, more_weights = degenerate(golden, "withempty")
-    assert measure(with_empty, more_weights) == pytest.approx(figures, rel=1e-6, abs=1e-6)
+    # Means of five numbers over pairs of five classes, of size 1.
+    same = rounding(5 * 25)
+    assert measure(with_empty, more_weights) == pytest.approx(figures, rel=same, abs=same)
 
 
 def test_two_classes(shared):
     golden = np.load(shared("golden/nc/degenerate.npz"))
     stats, weights = degenerate(golden, "pair")
     figures = measure(stats, weights)
-    assert figures["nc2_interference_mean"] == pytest.approx(-1, abs=1e-6)
-    assert figures["nc2_interference_rmse"] == pytest.approx(0, abs=1e-6)
+    assert figures["nc2_interference_mean"] == pytest.approx(-1, abs=rounding(3 * 5))  # a cosine of five numbers
+    assert figures["nc2_interference_rmse"] == pytest.approx(0, abs=rounding(3 * 5))
     for name in ("nc1_std", "nc2_interference_std", "gnc2_std"):
         assert np.isnan(figures[name]), name
     assert figures["unc3"] == pytest.approx(golden["unc3_pair_ref"], rel=5e-5)
@@ -495,7 +499,9 @@ def test_words_against_a_plain_loop_over_pairs(monkeypatch):
             "gnc2_w": -np.log(np.linalg.norm(rows - rows[a], axis=1).clip(1e-30)),
         }
         for name, values in expected.items():
-            np.testing.assert_allclose(found[name][a], values[others].mean(), rtol=5e-5, atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(
+                found[name][a], values[others].mean(), rtol=5e-5, atol=rounding(100), err_msg=name
+            )
 
 
 @pytest.mark.parametrize("seed", range(2))

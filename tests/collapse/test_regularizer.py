@@ -9,6 +9,7 @@ import pytest
 
 from ncfair_jax.collapse import ClassStats, all_reduce, decay, merge, nc3_loss, update
 from ncfair_jax.models.hf import load_pretrained
+from tests.rounding import rounding
 from tests.tiny import encode
 
 LOSS = {"rtol": 5e-5, "atol": 2e-6}
@@ -261,7 +262,7 @@ def test_decayed_counts_below_the_threshold_are_unseen():
     loss, aux = nc3_loss(stats, jnp.asarray(weights))
     assert aux["classes_seen"] == 2
     without = jax.tree.map(lambda x: x[:2], stats)
-    np.testing.assert_allclose(loss, nc3_loss(without, jnp.asarray(weights[:2]))[0], rtol=1e-6)
+    np.testing.assert_allclose(loss, nc3_loss(without, jnp.asarray(weights[:2]))[0], rtol=0, atol=rounding(3 * 5 + 2))
 
 
 # Gradients against finite differences, and invariances
@@ -295,7 +296,7 @@ def test_gradients_against_finite_differences_in_float64():
 def test_gradient_is_orthogonal_to_the_rows():
     features, slots, weights = random_case()
     _, to_weights, _ = loss_and_gradients(features, slots, weights)
-    np.testing.assert_allclose(np.einsum("kd,kd->k", to_weights, weights), 0, atol=1e-6)
+    np.testing.assert_allclose(np.einsum("kd,kd->k", to_weights, weights), 0, atol=rounding(3 * 9))
 
 
 @pytest.mark.parametrize("seed", range(3))

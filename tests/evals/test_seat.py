@@ -11,6 +11,7 @@ from ncfair_jax.evals.files import SOURCES, DataError
 from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.statistics.intervals import summarise
 from tests.evals import plain
+from tests.rounding import encoder_operations, rounding
 
 WORDS = {"x": ("he", "man"), "y": ("she", "woman"), "a": ("tired", "the nurse"), "b": ("was", "said that", "nurse")}
 
@@ -94,7 +95,9 @@ def test_associations_and_figures_are_those_of_plain_cosines(kind, pool, tmp_pat
         return np.mean([cosine(word, a) for a in WORDS["a"]]) - np.mean([cosine(word, b) for b in WORDS["b"]])
 
     x, y = ([association(word) for word in WORDS[side]] for side in "xy")
-    np.testing.assert_allclose(result.scores["association"], x + y, atol=2e-6)
+    np.testing.assert_allclose(
+        result.scores["association"], x + y, atol=rounding(encoder_operations(model.config), size=2)
+    )
     figures = result.metrics["tests"]["own"]
     effect = (np.mean(x) - np.mean(y)) / np.std(x + y, ddof=1)
     np.testing.assert_allclose([figures["effect_size"], figures["statistic"]], [effect, sum(x) - sum(y)], atol=1e-4)

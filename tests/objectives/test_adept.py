@@ -31,6 +31,7 @@ from ncfair_jax.objectives.adept import (
 from ncfair_jax.sharding import make_mesh, put_batch, replicate
 from tests import tiny, tiny_text
 from tests.evals import plain
+from tests.rounding import encoder_operations, rounding
 from tests.tiny import encode
 
 K, B, S, D = 3, 5, 2, 4
@@ -56,8 +57,11 @@ def numpy_bias(prototypes, words, rho):
 def test_adept_bias_against_numpy(rho):
     prototypes, words = normal(K, S, D), normal(B, S, D, seed=1)
     expected = numpy_bias(prototypes, words, rho)
-    # At rho 15 the distributions are nearly equal, and what is left of 1e-5 bits is differences of float32 numbers.
-    np.testing.assert_allclose(adept_bias(prototypes, words, rho), expected, rtol=1e-4, atol=3e-8)
+    # At rho 15 the distributions are nearly equal: what is left of 1e-5 bits is differences of log-probabilities, which
+    # are float32 numbers of size ln B, averaged over B words.
+    np.testing.assert_allclose(
+        adept_bias(prototypes, words, rho), expected, rtol=1e-4, atol=rounding(1 / B, size=np.log(B))
+    )
 
 
 def test_jensen_shannon_by_hand():
@@ -71,12 +75,12 @@ def test_jensen_shannon_by_hand():
 def test_bias_is_zero_for_equal_prototypes_at_most_a_bit_and_finite_far_away():
     words = normal(B, S, D, seed=1)
     same = np.repeat(normal(1, S, D), 2, axis=0)
-    np.testing.assert_allclose(adept_bias(same, words, 1.0), 0, atol=1e-7)
+    np.testing.assert_allclose(adept_bias(same, words, 1.0), 0, atol=rounding(1 / B, size=np.log(B)))
     apart = 100 * normal(2, S, D)  # each is nearest to a word of its own, by far
     value, gradient = jax.value_and_grad(adept_bias, argnums=1)(apart, 100 * words, 0.1)
-    assert 0 <= float(value) <= 1 + 1e-6
+    assert 0 <= float(value) <= 1 + rounding(B)
     assert np.isfinite(gradient).all()
-    np.testing.assert_allclose(adept_bias(apart, apart, 0.1), 1, rtol=1e-6)
+    np.testing.assert_allclose(adept_bias(apart, apart, 0.1), 1, rtol=rounding(B))
 
 
 def test_dpce_bias_against_numpy():
@@ -133,8 +137,9 @@ def test_words_of_one_and_of_several_pieces():
     rows, columns = np.array([[0, 0, 0], [2, 2, 0]]), np.array([[4, 0, 0], [1, 2, 0]])
     weights = np.array([[1, 0, 0], [0.5, 0.5, 0]], np.float32)
     words = word_representations(layers, rows, columns, weights)
-    np.testing.assert_allclose(words[0], layers[:, 0, 4], rtol=1e-6)
-    np.testing.assert_allclose(words[1], layers[:, 2, 1:3].mean(1), rtol=1e-6)
+    # Halves are exact, and one addition rounds the same way everywhere.
+    np.testing.assert_array_equal(words[0], layers[:, 0, 4])
+    np.testing.assert_array_equal(words[1], layers[:, 2, 1:3].mean(1))
 
 
 def examples():
@@ -267,7 +272,9 @@ def test_eight_devices_do_what_one_does():
         return carry["task"]["prototypes"], *run(params)
 
     one, eight = (value_and_gradient(make_mesh(MeshConfig(), devices)) for devices in (1, 8))
-    np.testing.assert_allclose(one[0], eight[0], atol=1e-6)
+    np.testing.assert_allclose(
+        one[0], eight[0], atol=rounding(encoder_operations(tiny.MODEL) + 10)
+    )  # 10 examples a key
     np.testing.assert_allclose(one[1], eight[1], rtol=1e-5)
     for a, b in zip(jax.tree.leaves(one[2]), jax.tree.leaves(eight[2]), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)

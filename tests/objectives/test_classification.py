@@ -102,7 +102,7 @@ def test_packed_outputs_are_those_of_single_rows(model, kind):
     if kind == "roberta":
         model = tiny_hub.pretrained("roberta")
     params = head(model, 3)
-    found = outputs(model, params, PAIRS, 32, 34, make_mesh(MeshConfig()))
+    found = outputs(model, params, PAIRS, 32, 34, make_mesh(MeshConfig(), 8))
     expected = [alone(model, params, example) for example in PAIRS]
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
     np.testing.assert_allclose(outputs(model, params, PAIRS, 32, 64), found, atol=1e-5, rtol=1e-5)
