@@ -105,7 +105,7 @@ def test_the_suite_stores_the_sample_and_tells_its_answers(folders, tmp_path):
         assert same(asked.items[0], *group[0]) and same(asked.items[-1], *group[-1])
         for stored, answer in zip(group, fact["answers"], strict=True):
             expected = plain.log_probs(model, stored.tokens)[stored.positions, stored.targets]
-            np.testing.assert_allclose(answer, expected, atol=1e-5)
+            np.testing.assert_allclose(answer, expected, **plain.CLOSE)
     for stored, answer in zip(groups["seat"], facts["benchmarks"]["seat"]["answers"], strict=True):
         np.testing.assert_allclose(answer, plain.hidden_states(model, stored.tokens).mean(0), atol=1e-5)
     number = list(facts["benchmarks"]).index("crows_pairs")

@@ -12,7 +12,11 @@ import numpy as np
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import Pretrained
-from tests import tiny_hub
+from tests import tiny, tiny_hub
+from tests.rounding import encoder_operations, rounding
+
+# Log-probabilities of `pretrained`, which are of size 10: the way through the encoder, a product of 16 and a sum of 270.
+CLOSE = dict.fromkeys(("rtol", "atol"), rounding(encoder_operations(tiny.MODEL) + 16 + 270))
 
 
 def stride(some: int) -> int:

@@ -47,14 +47,14 @@ def test_packed_equals_alone_and_keeps_the_order():
     scores = score_with_top1(MODEL, made)
     for request, log_probs, top1 in zip(made, scores.log_probs, scores.top1, strict=True):
         expected, hits = alone(request)
-        np.testing.assert_allclose(log_probs, expected, atol=1e-5)
+        np.testing.assert_allclose(log_probs, expected, **plain.CLOSE)
         np.testing.assert_array_equal(top1, hits)
 
 
 def test_eight_devices_do_what_one_does():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     for a, b in zip(score(MODEL, requests(), mesh=mesh), score(MODEL, requests()), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+        np.testing.assert_allclose(a, b, **plain.CLOSE)
 
 
 def test_nobody_sees_an_unattended_token():
@@ -65,7 +65,7 @@ def test_nobody_sees_an_unattended_token():
     at, target = np.array([3]), np.array([20])
     masked, other = score(MODEL, [Request(tokens, at, target, hidden), Request(changed, at, target, hidden)])
     np.testing.assert_array_equal(masked, other)
-    np.testing.assert_allclose(masked, alone(Request(tokens, at, target, hidden))[0], atol=1e-5)
+    np.testing.assert_allclose(masked, alone(Request(tokens, at, target, hidden))[0], **plain.CLOSE)
     seen, unlike = score(MODEL, [Request(tokens, at, target), Request(changed, at, target)])
     assert abs(float(seen[0] - unlike[0])) > 1e-4
 
@@ -122,8 +122,8 @@ def test_a_column_is_projected_once_whatever_the_number_of_its_targets(monkeypat
     _, head = rows
     assert len(head["hidden"]) == len(head["targets"]) == 2
     expected = plain.log_probs(MODEL, tokens)[positions, targets]
-    np.testing.assert_allclose(found[0], expected[some], atol=1e-5)
-    np.testing.assert_allclose(found[1], expected, atol=1e-5)
+    np.testing.assert_allclose(found[0], expected[some], **plain.CLOSE)
+    np.testing.assert_allclose(found[1], expected, **plain.CLOSE)
 
 
 @pytest.mark.parametrize(
@@ -185,5 +185,5 @@ def test_attention_paid_to_packed_tokens_is_that_of_a_pass_alone():
         np.testing.assert_allclose(paid, alone[row, : len(paid)], atol=rounding(encoder_operations(MODEL.config)))
         np.testing.assert_allclose(paid.sum(), 1, atol=1e-5)
         assert np.ptp(paid) > 1e-4
-        np.testing.assert_allclose(log_probs, plainly[row], atol=1e-5)
+        np.testing.assert_allclose(log_probs, plainly[row], **plain.CLOSE)
     assert score_with_top1(MODEL, made).attention == []

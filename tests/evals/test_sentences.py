@@ -28,7 +28,7 @@ def test_words_get_the_log_probabilities_of_a_plain_pass(model):
     for values, sentence in zip(found, sentences, strict=True):
         tokens = tokens_of(model, sentence)
         (place,) = np.flatnonzero(tokens == model.tokenizer.mask_token_id)
-        np.testing.assert_allclose(values, plain.log_probs(model, tokens)[place, ids], atol=1e-5)
+        np.testing.assert_allclose(values, plain.log_probs(model, tokens)[place, ids], **plain.CLOSE)
 
 
 def test_the_context_matters_more_than_the_tolerance(model):
@@ -45,7 +45,7 @@ def test_a_word_at_the_start_of_a_sentence_carries_no_blank():
         tokens = tokens_of(model, sentence)
         (place,) = np.flatnonzero(tokens == model.tokenizer.mask_token_id)
         ((value,),) = word_log_probs(model, [sentence], ["he"])
-        np.testing.assert_allclose(value, plain.log_probs(model, tokens)[place, ids[text][0]], atol=1e-5)
+        np.testing.assert_allclose(value, plain.log_probs(model, tokens)[place, ids[text][0]], **plain.CLOSE)
 
 
 @pytest.mark.parametrize(
@@ -96,5 +96,5 @@ def test_pseudo_log_likelihoods_mask_one_token_at_a_time(model):
         for place, value in enumerate(values, start=1):
             masked = tokens.copy()
             masked[place] = model.tokenizer.mask_token_id
-            np.testing.assert_allclose(value, plain.log_probs(model, masked)[place, tokens[place]], atol=1e-5)
+            np.testing.assert_allclose(value, plain.log_probs(model, masked)[place, tokens[place]], **plain.CLOSE)
     assert pseudo_log_likelihoods(model, []) == []

@@ -90,7 +90,7 @@ def test_probabilities_are_those_of_pytorch(folder, data):
             with torch.no_grad():
                 expected.append(torch.softmax(reference(**batch).seq_relationship_logits[0], -1)[inter.NEXT].item())
     ours = np.stack([result.scores[name] for name in ("stereotype", "anti_stereotype", "unrelated")], axis=-1)
-    np.testing.assert_allclose(ours, np.reshape(expected, (-1, 3)), atol=1e-5, rtol=0)
+    np.testing.assert_allclose(ours, np.reshape(expected, (-1, 3)), **plain.CLOSE)
     assert np.ptp(expected) > 1e-2
 
 

@@ -32,14 +32,14 @@ def test_scores_are_those_of_plain_passes():
             hits += (log_probs[inner].argmax(-1) == tokens[inner]).sum()
             total += len(inner)
             own = log_probs[inner, tokens[inner]]
-            np.testing.assert_allclose(result.scores[f"aul_{side}"][row], own.mean(), atol=1e-5)
+            np.testing.assert_allclose(result.scores[f"aul_{side}"][row], own.mean(), **plain.CLOSE)
             if not span:
                 assert result.scores[f"sss_{side}"][row] is None
                 continue
             masked = tokens.copy()
             masked[span] = model.tokenizer.mask_token_id
             expected = plain.log_probs(model, masked)[span, tokens[span]].mean()
-            np.testing.assert_allclose(result.scores[f"sss_{side}"][row], expected, atol=1e-5)
+            np.testing.assert_allclose(result.scores[f"sss_{side}"][row], expected, **plain.CLOSE)
     assert result.metrics["aul"]["overall"]["all"]["accuracy"] == pytest.approx(100 * hits / total)
     assert {m: result.metrics[m]["overall"]["all"]["n"] for m in unmasked.MEASURES} == {"aul": 3, "aula": 3, "sss": 2}
     assert result.metrics["sss"]["race"]["all"]["bias_score"] is None

@@ -115,7 +115,7 @@ def test_both_pronouns_are_scored_at_one_mask(tmp_path):
         (place,) = np.flatnonzero(tokens == model.tokenizer.mask_token_id)
         expected = plain.log_probs(model, tokens)[place, model.tokenizer.convert_tokens_to_ids(["he", "she"])]
         ours = [result.scores["log_prob_male"][row], result.scores["log_prob_female"][row]]
-        np.testing.assert_allclose(ours, expected, atol=1e-5)
+        np.testing.assert_allclose(ours, expected, **plain.CLOSE)
     assert result.metrics["test"]["type1"]["n"] == result.metrics["test"]["overall"]["n"] == 2
     assert result.counts == {
         "skipped_not_one_pronoun": 1,

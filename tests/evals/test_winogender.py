@@ -134,7 +134,7 @@ def test_forms_are_scored_at_the_mask_and_counted(tmp_path):
     (place,) = np.flatnonzero(tokens == model.tokenizer.mask_token_id)
     expected = plain.log_probs(model, tokens)[place, model.tokenizer.convert_tokens_to_ids(["he", "she"])]
     ours = [result.scores[f"log_prob_{form}"][0] for form in ("male", "female")]
-    np.testing.assert_allclose(ours, expected, atol=1e-5)
+    np.testing.assert_allclose(ours, expected, **plain.CLOSE)
     assert result.scores["log_prob_neutral"] == [None]
     assert result.counts == {
         "skipped_form_of_several_pieces": 1,
