@@ -17,12 +17,13 @@ from ncfair_jax.config import EvalConfig
 from ncfair_jax.data.corpus import measured_files, text_sentences
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.files import read_json
+from ncfair_jax.data.notes import as_json, collected, tell
 from ncfair_jax.evals import compare, compare_many, evaluate, headline
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.registry import BENCHMARKS, parse
 from ncfair_jax.evals.table import comparison_markdown, headline_markdown, number, span
 from ncfair_jax.fingerprint import differing, files_fingerprint, model_fingerprint
-from ncfair_jax.lexicons.classes import build_classes
+from ncfair_jax.lexicons.classes import build_classes, refuse_missing_groups, token_counts
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
 from ncfair_jax.models.heads import classifier
 from ncfair_jax.models.hf import Pretrained
@@ -53,7 +54,8 @@ def judge(
         judged_on: the files that `own` reads.
     Returns:
         {"benchmarks": [[name, value, [low, high], n], …], "collapse": {features: {figure: [value, low, high]}}, "content":
-        what they were made of}, also in folder/figures.json, written last.
+        what they were made of, and "left_out", what of the collapse text and lexicon was left out, if anything}, also in
+        folder/figures.json, written last.
     """
     path = folder / FIGURES_FILE
     content = {"model": model_fingerprint(model)} | evaluation_content(config, judged_on)
@@ -71,12 +73,14 @@ def judge(
         results = evaluate(
             model, config.benchmarks, config.data, folder, model_name=model_name, mesh=mesh, progress=True
         )
-    figures = {
-        "benchmarks": [list(line) for line in headline(results)],
-        "collapse": collapse_figures(model, config, mesh) if config.collapse_text else {},
-        "content": content,
-    }
+    with collected() as left_out:
+        collapse = collapse_figures(model, config, mesh) if config.collapse_text else {}
+    figures = {"benchmarks": [list(line) for line in headline(results)], "collapse": collapse, "content": content}
+    if left_out:
+        figures["left_out"] = as_json(left_out)
     if jax.process_index() == 0:
+        for note in left_out:
+            tell(note)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, figures)
     return figures
@@ -115,6 +119,7 @@ def collapse_figures(model: Pretrained, config: EvalConfig, mesh: Mesh) -> dict[
     row_tokens = min(ROW_TOKENS, model.config.max_tokens)
     examples = encode_sentences(sentences, model.tokenizer, row_tokens)
     classes = build_classes(load_lexicon(config.lexicon), model.tokenizer)
+    refuse_missing_groups(classes, token_counts(examples, len(model.tokenizer), classes.boundaries))
     weight, bias = (np.asarray(x)[classes.token_ids] for x in classifier(model.params))
     surveyed = survey(
         model.config, model.params, examples, classes, features=FEATURES, row_tokens=row_tokens, mesh=mesh

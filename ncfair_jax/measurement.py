@@ -136,9 +136,9 @@ def measure_model(
     model = load_pretrained(path, offline=offline)
     with collected() as left_out:
         text = read_examples(model, settings)
+        words = choose_words(model, text, settings)
     for note in left_out if jax.process_index() == 0 else ():
         tell(note)
-    words = choose_words(model, text, settings)
     main, features = feature_names(settings, model)
     options: dict[str, Any] = {
         "alignment": settings.alignment,
@@ -335,7 +335,9 @@ def measure(models: Sequence[str], settings: MeasureSettings, out: Path, *, offl
     ]
     text = collapse_table.comparison_table(measured) + "\n" + collapse_table.NOTE
     if settings.permutations:
-        text += "\nThe lexicon among random lists of neutral words, as many and as frequent (two-sided p):\n\n"
+        text += (
+            "\nThe lexicon among random lists of its own and neutral words, as many and as frequent (two-sided p):\n\n"
+        )
         text += collapse_table.permutation_table(measured)
     if jax.process_index() == 0:
         write_text(out / TABLE_FILE, text)

@@ -53,7 +53,7 @@ from ncfair_jax.tracker import Tracker, make_tracker, track
 
 ROWS_PER_SHARD = 1  # rows are rounded up to a multiple of this on every device
 CONFIG_FILE = "config.json"
-LEFT_OUT_FILE = "left_out.json"  # malformed rows of the data, and tokens that were cut off
+LEFT_OUT_FILE = "left_out.json"  # malformed rows of the data, tokens that were cut off, and words without a class
 
 
 class Interrupted(SystemExit):
@@ -178,13 +178,13 @@ def prepare(config: RunConfig, mesh: Mesh) -> Run:
     method = METHODS[config.objective.name]
     with collected() as left_out:
         examples, dev_examples = method.examples(config, model)
-    classes = nc3_classes(config, model, examples)
+        classes = nc3_classes(config, model, examples)
+        tracker = None
+        if config.train.collapse_every:
+            shown, rows = (dev_examples or examples).sequences, config.data.row_tokens
+            tracker = make_tracker(model, config.nc3.lexicon, shown, config.train.collapse_sentences, rows, mesh)
     pipeline = make_pipeline(config, model, examples, classes, mesh)
     dev = None if dev_examples is None else make_pipeline(config, model, dev_examples, classes, mesh)
-    tracker = None
-    if config.train.collapse_every:
-        shown, rows = (dev_examples or examples).sequences, config.data.row_tokens
-        tracker = make_tracker(model, config.nc3.lexicon, shown, config.train.collapse_sentences, rows, mesh)
     total_steps = config.train.steps or int(np.ceil(config.train.epochs * pipeline.steps_per_epoch))
     objective = method.objective(config, model, examples)
     make_extra = method.extra_params

@@ -56,6 +56,25 @@ def measured(setting) -> Path:
     return setting / "out"
 
 
+def test_words_without_a_class_are_told_and_kept(measured):
+    content = json.loads((measured / "model-3" / "measures.json").read_text(encoding="utf-8"))
+    (note,) = (note for note in content["left_out"] if "without_class" in note)
+    assert note["lexicon"] == "gender" and {"hers", "husband"} <= set(note["without_class"])
+    assert not set(note["without_class"]) & set(tiny_text.GENDER)
+    assert f"{len(note['without_class'])} of {note['words']} words are not one token" in note["note"]
+
+
+def test_corrected_figures_and_what_intervals_are_of(measured):
+    assert "sets of words with other counts can only be" in (measured / "table.md").read_text(encoding="utf-8")
+    content = json.loads((measured / "model-3" / "measures.json").read_text(encoding="utf-8"))
+    assert "ever more text" in content["notes"]["corrected"]
+    with (measured / "model-3" / "words.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["word_set"] == "full"]
+    assert content["corrected_words"]["full"] == sum(int(row["groups"]) >= 5 for row in rows) > 30
+    nc1 = content["sets"]["full"]["nc1"]
+    assert nc1["value"] < nc1["corrected"] and nc1["corrected_interval"][0] < nc1["corrected"]
+
+
 def test_files_tables_and_figures(measured):
     table = (measured / "table.md").read_text(encoding="utf-8")
     for part in ("| lexicon | 10 | UNC3 |", "| full | 58 | NC4 |", "frequency-matched", "model-4 − model-3", "| 19 |"):

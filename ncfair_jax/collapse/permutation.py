@@ -1,7 +1,8 @@
 """Is a list of words more collapsed than other words of the same frequency? A permutation test against random lists.
 
 A class mean of a rare word is a worse estimate than that of a frequent one, which moves every neural-collapse figure; so
-the words of the random lists occur about as often as those of the tested list (`lexicons.classes.matched_lists`).
+the words of the random lists occur about as often as those of the tested list, and are drawn from its words and neutral ones
+together (`lexicons.classes.matched_lists`).
 """
 
 from collections.abc import Sequence

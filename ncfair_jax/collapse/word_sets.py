@@ -12,6 +12,7 @@ from ncfair_jax.lexicons.classes import (
     full_vocabulary,
     occurring,
     random_classes,
+    refuse_missing_groups,
 )
 from ncfair_jax.strings import several_strings
 
@@ -33,7 +34,7 @@ def word_sets(
         counts: i64[V], occurrences of each token in the text, by `token_counts` with the boundaries of the lexicon.
     Raises:
         TypeError: `names` is a single string.
-        ValueError: for an unknown name, or fewer than two words of the lexicon in the text.
+        ValueError: for an unknown name, fewer than two words of the lexicon in the text, or none of one of its groups.
     """
     names = several_strings("names", names)
     for name in names:
@@ -44,6 +45,7 @@ def word_sets(
         raise ValueError(
             f"{fairness.num_classes} words of the lexicon occur in the text; at least two are needed: give more text"
         )
+    refuse_missing_groups(lexicon, counts)
     absent = np.flatnonzero(counts == 0).tolist()
     makers = {
         LEXICON: lambda: fairness,

@@ -1,4 +1,4 @@
-"""What readers and encoders leave out: malformed rows, and tokens beyond the longest sequence. It is counted, never silent.
+"""What is left out of data: malformed rows, tokens beyond the longest sequence, words without a class. It is never silent.
 
 with collected() as notes:
     pairs = read_pairs("my_pairs.csv")
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 from absl import logging
 
 WARN_ABOVE = 0.01  # share of tokens lost
-SHOWN = 20  # lines that a message names; the rest are counted
+SHOWN = 20  # lines or words that a message names; the rest are counted
 
 Arguments = ParamSpec("Arguments")
 T = TypeVar("T")
@@ -87,7 +87,39 @@ class Cut(NamedTuple):
         return self.lost > WARN_ABOVE * self.tokens
 
 
-Note = Skipped | Cut
+class WithoutClass(NamedTuple):
+    """Words of a lexicon that have no part in figures and losses, since they are several tokens.
+
+    Attributes:
+        lexicon: what its groups are groups of.
+        words: how many words it has.
+        without_class: those left out.
+    """
+
+    lexicon: str
+    words: int
+    without_class: tuple[str, ...]
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.without_class[:SHOWN])
+        more = ", … (the result file names all)" if len(self.without_class) > SHOWN else ""
+        return (
+            f"lexicon {self.lexicon!r}: {len(self.without_class)} of {self.words} words are not one token of this vocabulary "
+            f"and were left out: {shown}{more}"
+        )
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What is added to a result's counts."""
+        return {"words_without_class": len(self.without_class)}
+
+    @property
+    def serious(self) -> bool:
+        """Whether it is worth a warning."""
+        return True
+
+
+Note = Skipped | Cut | WithoutClass
 _notes: ContextVar[list[Note] | None] = ContextVar("notes", default=None)
 
 

@@ -5,19 +5,21 @@ Letters: K classes, V vocabulary (the tokenizer's).
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from ncfair_jax.data.notes import WithoutClass, add
 from ncfair_jax.data.packing import flat_positions
-from ncfair_jax.lexicons.lexicon import SHIPPED, Lexicon, load_lexicon
+from ncfair_jax.lexicons.lexicon import SHIPPED, Lexicon, LexiconError, load_lexicon
 from ncfair_jax.vocabulary import WORD_STARTS, WordBoundaries, whole_words, word_boundaries
 
 WORD_RULES = ("first_piece", "whole_word", "listed_token")
 CONTROLS = ("random", "frequency-matched")
 SHARED = -1
-NEIGHBOURS = 20  # neutral words that a class of a matched list is drawn from
+SHOWN = 10  # words that a message names
+NEIGHBOURS = 20  # words that a class of a matched list is drawn from
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,7 @@ class FairnessClasses:
         slot_of_token: i32[V], class of each token, K for none. Special tokens never are classes.
         fingerprint: first 16 hex digits of a SHA-256 over all else.
         boundaries: a token counts as its class only where it is a whole word by them; None: it counts everywhere.
+        groups: names of the lexicon's groups; () for other words.
     """
 
     words: tuple[str, ...]
@@ -39,6 +42,7 @@ class FairnessClasses:
     slot_of_token: np.ndarray
     fingerprint: str
     boundaries: WordBoundaries | None = None
+    groups: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -51,7 +55,7 @@ def build_classes(
     tokenizer: PreTrainedTokenizerBase,
     rule: str = "whole_word",
 ) -> FairnessClasses:
-    """Classes of a lexicon's words under a tokenizer.
+    """Classes of a lexicon's words under a tokenizer. Words that yield none are noted by name (`data.notes`).
 
     Args:
         rule: `whole_word`: one class for each form of a word that is a single piece; forms are the word in a sentence,
@@ -61,20 +65,28 @@ def build_classes(
             `first_piece`: the first piece of the word in a sentence, whatever follows, and it counts everywhere: the
             rule of the released code, which makes fragments like "so" gendered.
     Raises:
-        ValueError: unknown rule, or no word of the lexicon yields a class.
+        ValueError: unknown rule.
+        LexiconError: no word of a group yields a class.
     """
     if rule not in WORD_RULES:
         raise ValueError(f"rule={rule!r}; choose from {sorted(WORD_RULES)}")
     group_of_id: dict[int, int] = {}
+    without_class: list[str] = []
     for group, words in enumerate(lexicon.words):
-        for token_id in _class_ids(words, tokenizer, rule):
+        ids_of_words = _class_ids(words, tokenizer, rule)
+        if not any(ids_of_words.values()):
+            raise LexiconError(
+                f"lexicon {lexicon.attribute!r}: no word of group {lexicon.groups[group]!r} ({listed(words)}) is one token of "
+                "this vocabulary, so the group would be missing from all figures; give it such words, remove it, use the rule "
+                "first_piece, or take a lexicon in the model's language"
+            )
+        without_class += [word for word, ids in ids_of_words.items() if not ids]
+        for token_id in sorted(set().union(*ids_of_words.values())):
             group_of_id[token_id] = group if group_of_id.get(token_id, group) == group else SHARED
-    if not group_of_id:
-        raise ValueError(
-            f"no word of lexicon {lexicon.attribute!r} is a single piece of this vocabulary; "
-            "use rule='first_piece' or a lexicon in the tokenizer's language"
-        )
-    return _make_classes(group_of_id, tokenizer, word_boundaries(tokenizer) if rule == "whole_word" else None)
+    if without_class:
+        add(WithoutClass(lexicon.attribute, sum(map(len, lexicon.words)), tuple(without_class)))
+    boundaries = word_boundaries(tokenizer) if rule == "whole_word" else None
+    return replace(_make_classes(group_of_id, tokenizer, boundaries), groups=lexicon.groups)
 
 
 def lexicon_or_control(
@@ -171,10 +183,11 @@ def frequency_matched(
 def matched_lists(
     classes: FairnessClasses, counts: np.ndarray, number: int, seed: int, tokenizer: PreTrainedTokenizerBase
 ) -> np.ndarray:
-    """Many random controls at once: lists of neutral whole words of about the frequencies of the classes.
+    """Many random lists at once, for a permutation test: of the classes and neutral whole words together, equally frequent.
 
-    In each list every class, in random order, is replaced by one of the `NEIGHBOURS` neutral words nearest to it in rank of
-    count that the list does not hold yet.
+    In each list every class, in random order, is replaced by one of the `NEIGHBOURS` words nearest to it in rank of count that
+    the list does not hold yet, itself among them. That makes the classes exchangeable with the others where they differ in
+    nothing; lists of neutral words only are too alike, and reject a true null in 8% of the texts at 5% (by simulation).
 
     Args:
         counts: i64[V], occurrences of each token in the corpus (`token_counts` with the boundaries of the classes).
@@ -186,16 +199,17 @@ def matched_lists(
     if len(counts) != len(classes.slot_of_token):
         raise ValueError(f"counts has {len(counts)} entries, the vocabulary {len(classes.slot_of_token)}")
     rng = np.random.default_rng(seed)
-    candidates = _neutral_words(tokenizer, classes.token_ids.tolist())
-    candidates = candidates[counts[candidates] > 0]
+    neutral = _neutral_words(tokenizer, classes.token_ids.tolist())
+    neutral = neutral[counts[neutral] > 0]
     reach = classes.num_classes + NEIGHBOURS  # so many on one side: enough whatever the list holds already
-    if len(candidates) < reach:
+    if len(neutral) < reach:
         raise ValueError(
-            f"{len(candidates)} neutral words occur in the text; {reach} are needed to match {classes.num_classes} classes: "
+            f"{len(neutral)} neutral words occur in the text; {reach} are needed to match {classes.num_classes} classes: "
             "give more text"
         )
+    candidates = rng.permutation(np.concatenate([classes.token_ids, neutral]))  # ties are in random order
     candidates = candidates[np.argsort(counts[candidates], kind="stable")]
-    ranks = np.searchsorted(counts[candidates], counts[classes.token_ids])
+    ranks = np.flatnonzero(np.isin(candidates, classes.token_ids))
     lists = np.zeros((number, classes.num_classes), np.int32)
     for row in lists:
         free = np.ones(len(candidates), bool)
@@ -220,7 +234,25 @@ def classes_of(
 def occurring(classes: FairnessClasses, counts: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> FairnessClasses:
     """Those of the classes that occur in a text; `counts` i64[V] as of `token_counts` with their boundaries."""
     pairs = zip(classes.token_ids.tolist(), classes.group.tolist(), strict=True)
-    return _make_classes({token: group for token, group in pairs if counts[token] > 0}, tokenizer, classes.boundaries)
+    kept = {token: group for token, group in pairs if counts[token] > 0}
+    return replace(_make_classes(kept, tokenizer, classes.boundaries), groups=classes.groups)
+
+
+def refuse_missing_groups(classes: FairnessClasses, counts: np.ndarray) -> None:
+    """A text that holds no word of some group says nothing of that group.
+
+    Args:
+        counts: i64[V] as of `token_counts` with the boundaries of the classes.
+    Raises:
+        LexiconError: naming the group and its words.
+    """
+    for number, group in enumerate(classes.groups):
+        places = np.flatnonzero(classes.group == number)
+        if len(places) and not np.any(counts[classes.token_ids[places]]):
+            raise LexiconError(
+                f"no word of the lexicon's group {group!r} ({listed([classes.words[k].strip() for k in places])}) occurs in "
+                "the text, so the group would be missing from the figures; give more text, or a lexicon without this group"
+            )
 
 
 def full_vocabulary(tokenizer: PreTrainedTokenizerBase, boundaries: WordBoundaries | None = None) -> FairnessClasses:
@@ -242,17 +274,25 @@ def token_counts(
     return np.bincount(tokens, minlength=vocab_size)
 
 
-def _class_ids(words: Sequence[str], tokenizer: PreTrainedTokenizerBase, rule: str) -> set[int]:
+def listed(words: Sequence[str]) -> str:
+    """The words with commas between, at most `SHOWN` of them."""
+    return ", ".join(words[:SHOWN]) + (", …" if len(words) > SHOWN else "")
+
+
+def _class_ids(words: Sequence[str], tokenizer: PreTrainedTokenizerBase, rule: str) -> dict[str, set[int]]:
+    """Of each word the tokens that stand for it; none where it is several pieces."""
     # A blank in front gives the form inside a sentence for byte-level BPE and changes nothing for WordPiece.
-    forms = [" " + word for word in words]
+    forms = [(word, " " + word) for word in words]
     if rule != "first_piece":
-        capitalised = [word[0].upper() + word[1:] for word in words]
-        forms += [" " + word for word in capitalised] + capitalised
-    encoded = tokenizer(forms, add_special_tokens=False)["input_ids"]
-    if rule != "first_piece":
-        encoded = [ids for ids in encoded if len(ids) == 1]
+        capitalised = [(word, word[0].upper() + word[1:]) for word in words]
+        forms += [(word, " " + form) for word, form in capitalised] + capitalised
+    encoded = tokenizer([form for _, form in forms], add_special_tokens=False)["input_ids"]
     special = set(tokenizer.all_special_ids)
-    return {ids[0] for ids in encoded if ids and ids[0] not in special}
+    found: dict[str, set[int]] = {word: set() for word in words}
+    for (word, _), ids in zip(forms, encoded, strict=True):
+        if ids and ids[0] not in special and (rule == "first_piece" or len(ids) == 1):
+            found[word].add(ids[0])
+    return found
 
 
 def _neutral_words(tokenizer: PreTrainedTokenizerBase, exclude: Iterable[int]) -> np.ndarray:
@@ -260,7 +300,7 @@ def _neutral_words(tokenizer: PreTrainedTokenizerBase, exclude: Iterable[int]) -
     excluded = set(exclude) | set(tokenizer.all_special_ids)
     for name in SHIPPED:
         for words in load_lexicon(name).words:
-            excluded |= _class_ids(words, tokenizer, "whole_word")
+            excluded = excluded.union(*_class_ids(words, tokenizer, "whole_word").values())
     pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     marks_starts = sum(piece.startswith(WORD_STARTS) for piece in pieces) > len(pieces) / 10
     return np.array(

@@ -63,7 +63,7 @@ def comparison_table(models: Sequence[ModelMeasures]) -> str:
 
 
 def permutation_table(models: Sequence[ModelMeasures]) -> str:
-    """The lexicon's words among random lists of neutral words of the same number and frequency.
+    """The lexicon's words among random lists of them and of neutral words, of the same number and frequency.
 
     For each model the figure itself, and for all but the first also its difference to the first.
     """

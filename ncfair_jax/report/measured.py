@@ -37,7 +37,7 @@ def read_measured(folder: Path) -> Measured:
     text = (folder / "table.md").read_text(encoding="utf-8")
     titles = (
         "Words and figures (sets of words with other counts can only be compared by the corrected figures)",
-        "The lexicon among random lists of neutral words, as many and as frequent (two-sided p)",
+        "The lexicon among random lists of its own and neutral words, as many and as frequent (two-sided p)",
     )
     tables = tuple(zip(titles, markdown_tables(text), strict=False))
     pictures = tuple(

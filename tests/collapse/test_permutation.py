@@ -1,11 +1,15 @@
 """The permutation test by hand, and its lists."""
 
+from itertools import product
+
 import numpy as np
 import pytest
+from transformers import BertTokenizerFast
 
 from ncfair_jax.collapse.class_stats import ClassStats
 from ncfair_jax.collapse.measures import measure
 from ncfair_jax.collapse.permutation import figures_of_lists, permutation_test
+from ncfair_jax.lexicons.classes import classes_of, matched_lists
 from tests.rounding import rounding
 
 
@@ -54,3 +58,33 @@ def test_figures_of_lists_are_those_of_their_words():
         expected = measure(ClassStats(*(leaf[chosen] for leaf in stats)), rows[chosen])
         same = rounding(3 * 4 + 6)  # cosines of four numbers, six pairs
         assert figures == pytest.approx(expected, rel=same, nan_ok=True)
+
+
+def test_only_lists_of_equal_counts_test_a_true_null():
+    """Words that differ in nothing but how often they occur: 15 tested ones, seen oftener than most of 300 neutral ones."""
+    words = ["w" + "".join(letters) for letters in product("abcdefg", repeat=3)][:315]
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    tokenizer = BertTokenizerFast(vocab={word: number for number, word in enumerate(vocab)})
+    tested = classes_of(range(5, 20), tokenizer)
+    counts = np.zeros(len(tokenizer), np.int64)
+    counts[20:] = np.maximum(300 // np.arange(1, 301), 2)
+    counts[5:20] = counts[20:110:6]
+    rng = np.random.default_rng(0)
+    equal = matched_lists(tested, counts, 99, 0, tokenizer) - 5
+    any_counts = np.array([rng.choice(np.arange(15, 315), 15, replace=False) for _ in range(99)])
+
+    def nc3(means: np.ndarray, rows: np.ndarray, lists: np.ndarray) -> list[dict[str, float]]:
+        centred = means[lists] - means[lists].mean(axis=1, keepdims=True)
+        norms = np.linalg.norm(centred, axis=2) * np.linalg.norm(rows[lists], axis=2)
+        cosines = np.einsum("lkd,lkd->lk", centred, rows[lists]) / norms
+        return [{"nc3": value} for value in cosines.mean(axis=1)]
+
+    p: dict[str, list[float]] = {"equal": [], "any": []}
+    for _ in range(1000):
+        truth, noise, of_rows = rng.normal(size=(3, 315, 24))
+        means, rows = truth + noise / np.sqrt(counts[5:, None]), truth + 0.5 * of_rows
+        (value,) = nc3(means, rows, np.arange(15)[None])
+        for kind, lists in (("equal", equal), ("any", any_counts)):
+            p[kind].append(permutation_test(value, nc3(means, rows, lists))["nc3"].p)
+    assert np.mean(np.array(p["equal"]) <= 0.05) <= 0.06
+    assert np.mean(np.array(p["any"]) <= 0.05) > 0.3

@@ -6,7 +6,7 @@ import pytest
 from ncfair_jax.collapse.word_sets import WORD_SETS, union, word_sets
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.lexicons.classes import build_classes, token_counts
-from ncfair_jax.lexicons.lexicon import load_lexicon
+from ncfair_jax.lexicons.lexicon import LexiconError, load_lexicon
 from tests import tiny_text
 
 
@@ -40,3 +40,7 @@ def test_wrong_calls(text):
         word_sets(["common"], lexicon, counts, 0, tokenizer)
     with pytest.raises(ValueError, match="0 words of the lexicon occur"):
         word_sets(["lexicon"], lexicon, np.zeros_like(counts), 0, tokenizer)
+    only_men = counts.copy()
+    only_men[lexicon.token_ids[lexicon.group == lexicon.groups.index("female")]] = 0
+    with pytest.raises(LexiconError, match=r"no word of the lexicon's group 'female' .* occurs in the text"):
+        word_sets(["lexicon"], lexicon, only_men, 0, tokenizer)

@@ -6,6 +6,7 @@ from transformers import BertTokenizerFast, RobertaTokenizerFast
 
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.gap import read_gap
+from ncfair_jax.data.notes import WithoutClass, collected, total_counts
 from ncfair_jax.lexicons.classes import (
     build_classes,
     frequency_matched,
@@ -13,10 +14,11 @@ from ncfair_jax.lexicons.classes import (
     lexicon_or_control,
     matched_lists,
     random_classes,
+    refuse_missing_groups,
     split_control,
     token_counts,
 )
-from ncfair_jax.lexicons.lexicon import load_lexicon, make_lexicon
+from ncfair_jax.lexicons.lexicon import LexiconError, load_lexicon, make_lexicon
 from ncfair_jax.vocabulary import word_boundaries
 
 TINY_VOCAB = (
@@ -97,8 +99,43 @@ def test_classes_cannot_be_written_to(tiny):
 def test_unknown_rule_and_foreign_lexicon_are_refused(tiny):
     with pytest.raises(ValueError, match=r"rule='piece'; choose from \['first_piece', 'listed_token', 'whole_word'\]"):
         build_classes(TINY, tiny, "piece")
-    with pytest.raises(ValueError, match="no word of lexicon 'x' is a single piece"):
+    with pytest.raises(
+        LexiconError, match=r"lexicon 'x': no word of group 'a' \(zzz\) is one token of this vocabulary"
+    ):
         build_classes(make_lexicon("x", {"a": ["zzz"], "b": ["qqq"]}), tiny)
+
+
+def test_a_group_without_classes_is_refused_by_name(uncased):
+    groups = {"female": ["businesswoman", "policewoman"], "male": ["he", "man", "his"]}
+    lexicon = make_lexicon("gender", groups)
+    for rule in ("whole_word", "listed_token"):
+        with pytest.raises(LexiconError, match=r"group 'female' \(businesswoman, policewoman\) is one token"):
+            build_classes(lexicon, uncased, rule)
+    assert build_classes(lexicon, uncased, "first_piece").groups == ("female", "male")
+
+
+def test_words_without_a_class_are_noted_by_name(uncased, caplog):
+    groups = {"female": ["she", "businesswoman"], "male": ["he", "policemanlike", "man"]}
+    lexicon = make_lexicon("gender", groups)
+    with collected() as notes:
+        assert build_classes(lexicon, uncased).words == ("he", "she", "man")
+        build_classes(lexicon, uncased, "first_piece")
+    assert notes == [WithoutClass("gender", 5, ("businesswoman", "policemanlike"))]
+    assert total_counts(notes) == {"words_without_class": 2}
+    build_classes(lexicon, uncased)
+    assert (
+        "lexicon 'gender': 2 of 5 words are not one token of this vocabulary and were left out: businesswoman, pol"
+        in caplog.text
+    )
+
+
+def test_a_group_that_does_not_occur_is_refused_by_name(tiny):
+    classes = build_classes(TINY, tiny)
+    male = np.where(np.isin(np.arange(len(tiny)), classes.token_ids[classes.group == 1]), 3, 0)
+    with pytest.raises(LexiconError, match=r"no word of the lexicon's group 'female' \(she, She, Her, her\) occurs"):
+        refuse_missing_groups(classes, male)
+    refuse_missing_groups(classes, np.ones(len(tiny), int))
+    refuse_missing_groups(random_classes(3, 0, tiny), np.zeros(len(tiny), int))
 
 
 def test_random_classes_are_seeded_whole_words_without_fairness_words(tiny):
@@ -246,13 +283,18 @@ def test_frequency_matching_on_a_zipf_like_vocabulary(request, vocabulary):
     assert np.abs(np.log(ours / theirs)).mean() < 0.05
 
 
-def test_matched_lists_are_neutral_as_frequent_and_different(uncased):
+def test_matched_lists_mix_the_classes_with_neutral_words_as_frequent(uncased):
     counts = np.random.default_rng(0).zipf(1.3, len(uncased)).clip(max=10**6)
     classes = build_classes(load_lexicon("gender"), uncased)
     lists = matched_lists(classes, counts, 50, 0, uncased)
     assert lists.shape == (50, classes.num_classes)
     assert all(len(set(row)) == len(row) for row in lists.tolist())
-    assert not set(lists.ravel().tolist()) & set(classes.token_ids.tolist())
+    own = np.isin(lists, classes.token_ids).mean()
+    assert 0.02 < own < 0.3  # a class is one of twenty words, more where classes are of like counts
+    others = {
+        word for name in ("race", "religion") for word in build_classes(load_lexicon(name), uncased).token_ids.tolist()
+    }
+    assert not set(lists.ravel().tolist()) & (others - set(classes.token_ids.tolist()))
     ours = np.sort(counts[classes.token_ids])
     distances = [np.abs(np.log(ours / np.sort(counts[row]))).mean() for row in lists]
     assert max(distances) < 0.15
