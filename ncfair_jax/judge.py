@@ -75,7 +75,11 @@ def judge(
         )
     with collected() as left_out:
         collapse = collapse_figures(model, config, mesh) if config.collapse_text else {}
-    figures = {"benchmarks": [list(line) for line in headline(results)], "collapse": collapse, "content": content}
+    figures: Figures = {
+        "benchmarks": [list(line) for line in headline(results)],
+        "collapse": collapse,
+        "content": content,
+    }
     if left_out:
         figures["left_out"] = as_json(left_out)
     if jax.process_index() == 0:

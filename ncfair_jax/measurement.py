@@ -280,7 +280,7 @@ def select(groups: Groups, union: FairnessClasses, words: FairnessClasses) -> St
 def write_words(path: Path, words: Words, groups: Groups, weight: np.ndarray) -> None:
     """words.csv: one line for each word of each set, with the number of groups of sentences that hold the word."""
     total: ClassStats = jax.tree.map(np.asarray, reduce(merge, groups))
-    holding = sum((group.count > 0).astype(int) for group in groups)
+    holding = np.sum([np.asarray(group.count) > 0 for group in groups], axis=0)
     with path.with_name(path.name + ".tmp").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, ("word_set", *COLUMNS, "groups"))
         writer.writeheader()

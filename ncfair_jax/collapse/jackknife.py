@@ -101,7 +101,7 @@ def measure_groups(
     if len(groups) < 2:
         return found._replace(without={name: [] for name in found.figures})
     frequent = np.flatnonzero(sum((np.asarray(group.count) > 0).astype(int) for group in groups) >= ENOUGH_GROUPS)
-    rows = np.asarray(classifier)[frequent]
+    rows = classifier[frequent]
     replicates, of_frequent = [], []
     for number, group in enumerate(groups):
         rest = remove(total, group)

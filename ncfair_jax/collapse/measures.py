@@ -37,7 +37,7 @@ from ncfair_jax.finite import require_finite
 
 # Version of the definition of the collapse figures. Raise it by one whenever the same model, text and words would get another
 # figure, interval or set of classes than before; measurements of an earlier version are then made again instead of shown.
-VERSION = 2
+VERSION = 3
 
 
 def measure(
