@@ -3,8 +3,9 @@
 import re
 from pathlib import Path
 
-from ncfair_jax.data.files import Place, accepted, check_visible, tab_separated, table_rows
+from ncfair_jax.data.files import Place, accepted, check_visible
 from ncfair_jax.data.rows import Row, text_cell
+from ncfair_jax.data.tables import tab_separated, table_rows
 
 TEXT = "Text"
 

@@ -5,16 +5,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ncfair_jax.data.files import (
-    DataError,
-    Place,
-    Records,
-    RowError,
-    comma_separated,
-    json_lines,
-    tab_separated,
-    table_rows,
-)
+from ncfair_jax.data.files import DataError, Place, Records, RowError, json_lines
+from ncfair_jax.data.tables import comma_separated, tab_separated, table_rows
 from ncfair_jax.strings import several_strings
 
 Row = Mapping[str, Any]

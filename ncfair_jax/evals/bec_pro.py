@@ -19,7 +19,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ncfair_jax.data.encoding import MASK, encode_gaps, encode_texts
-from ncfair_jax.data.files import Place, RowError, accepted, tab_separated, table_rows
+from ncfair_jax.data.files import Place, RowError, accepted
+from ncfair_jax.data.tables import tab_separated, table_rows
 from ncfair_jax.evals.bec_pro_statistics import (
     GENDERS,
     STATISTICS,

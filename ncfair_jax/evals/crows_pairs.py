@@ -21,7 +21,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ncfair_jax.data.encoding import encode_texts
-from ncfair_jax.data.files import Place, RowError, accepted, comma_separated, table_rows
+from ncfair_jax.data.files import Place, RowError, accepted
+from ncfair_jax.data.tables import comma_separated, table_rows
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.quality import TEXT_FLAGS, holds_control_token, holds_unknown, irregular, repeats, stored_flags

@@ -17,7 +17,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ncfair_jax.data.encoding import MASK
-from ncfair_jax.data.files import Place, Records, RowError, accepted, tab_separated, table_rows
+from ncfair_jax.data.files import Place, Records, RowError, accepted
+from ncfair_jax.data.tables import tab_separated, table_rows
 from ncfair_jax.evals.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.evals.files import DataError, DataFolder
 from ncfair_jax.evals.quality import TEXT_FLAGS, holds_control_token, holds_unknown, repeats, stored_flags
