@@ -2,6 +2,8 @@
 
 A RUN is a workdir of launch/train.py or launch/sweep.py (arms × seeds), a result folder of launch/evaluate.py or a folder of
 launch/measure.py. Several stand side by side, and each is compared with the first. Without a flag: RUN/report.html.
+
+`python launch/report.py --table=FILE` prints the table of a sweep again, from its figures.json.
 """
 
 from pathlib import Path
@@ -11,6 +13,7 @@ from absl import app, flags
 OUT = flags.DEFINE_string("out", "", "HTML page to write.")
 MARKDOWN = flags.DEFINE_string("markdown", "", "Markdown file to write.")
 LATEX = flags.DEFINE_string("latex", "", "LaTeX file of the tables to write; needs the package booktabs.")
+TABLE = flags.DEFINE_string("table", "", "figures.json of a sweep: print its table; nothing else is done.")
 
 
 def main(argv: list[str]) -> None:
@@ -20,6 +23,11 @@ def main(argv: list[str]) -> None:
     from ncfair_jax.report.summary import summarise_folders
     from ncfair_jax.run_log import write_text
 
+    if TABLE.value:
+        from ncfair_jax.arms import arms_table, read_figures
+
+        print(arms_table(read_figures(TABLE.value)))
+        return
     folders = [Path(name) for name in argv[1:]]
     if not folders:
         raise app.UsageError("name at least one folder of a run")

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -18,7 +17,7 @@ from ncfair_jax.data.corpus import measured_files, text_sentences
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.files import read_json
 from ncfair_jax.data.notes import as_json, collected, tell
-from ncfair_jax.evals import compare, compare_many, evaluate, headline
+from ncfair_jax.evals import compare, evaluate, headline
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.registry import BENCHMARKS, parse
 from ncfair_jax.evals.table import comparison_markdown, headline_markdown, number, span
@@ -33,7 +32,9 @@ FIGURES_FILE = "figures.json"
 ROW_TOKENS = 128
 # Features the classifier multiplies, and the encoder's own; NC figures of both, whatever the training used.
 FEATURES = ("transform", "hidden")
-SHOWN = ("nc3", "unc3", "nc1")
+CORRECTED = "_corrected"  # ends the names of figures without the bias of rare words
+PLAIN = ("nc3", "unc3", "nc1")
+SHOWN = {f"{name}{end}": name.upper() + end.replace("_", " ") for name in PLAIN for end in ("", CORRECTED)}
 
 Figures = dict[str, Any]
 
@@ -136,9 +137,9 @@ def collapse_figures(model: Pretrained, config: EvalConfig, mesh: Mesh) -> dict[
             name: [finite(x) for x in (value, *intervals.get(name, (math.nan, math.nan)))]
             for name, value in measured.figures.items()
         }
-        for name in SHOWN:
+        for name in PLAIN:
             value, interval = measured.corrected(name)
-            found[features][f"{name}_corrected"] = [finite(x) for x in (value, *interval)]
+            found[features][name + CORRECTED] = [finite(x) for x in (value, *interval)]
         found[features]["corrected_words"] = [float(measured.corrected_words), None, None]
     return found
 
@@ -156,73 +157,11 @@ def comparison_table(before_folder: Path, after_folder: Path, before: Figures, a
     if before["collapse"]:
         lines = ["| collapse, fairness words | before | 95% interval | after | 95% interval |", "|---|---|---|---|---|"]
         for features in FEATURES:
-            for name in SHOWN:
-                cells = [features + " " + name.upper()]
+            for name, label in SHOWN.items():
+                cells = [f"{features} {label}"]
                 for figures in (before, after):
                     value, low, high = figures["collapse"][features][name]
                     cells += [number(value), span(None if low is None else [low, high])]
                 lines.append("| " + " | ".join(cells) + " |")
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
-
-
-def arms_table(
-    folders: Mapping[str, Sequence[Path]],
-    results: Mapping[str, Sequence[Mapping[str, Figures]]],
-    against: Mapping[str, str] = MappingProxyType({}),
-) -> str:
-    """Markdown: every arm's figures as mean ± sd over seeds, then each arm against another, paired by example.
-
-    With three or more arms a column "p (Holm)" adjusts the p-values for all that the tables hold.
-
-    Args:
-        folders: workdirs of each arm, one per seed.
-        results: what `train_and_evaluate` returned for them.
-        against: by arm, the one it is compared with; the first judged where none is named, or one that is not judged.
-    """
-    arms = list(folders)
-    start: dict[str, Any] = {}
-    shown: dict[str, Any] = {}  # arms may be judged by different benchmarks
-    columns = {arm: [flat(result["after"]) for result in results[arm]] for arm in arms}
-    for arm in reversed(arms):
-        start |= flat(results[arm][0]["before"])
-        shown |= columns[arm][0]
-    lines = ["| figure | n | start | " + " | ".join(arms) + " |", "|---|---|---|" + "---|" * len(arms)]
-    for name, (_, _, n) in shown.items():
-        value, interval, _ = start.get(name, (None, None, n))
-        cells = [name.replace("|", "\\|"), n, f"{number(value)} {span(interval)}"]
-        cells += [mean_sd([figures.get(name, (None,))[0] for figures in columns[arm]]) for arm in arms]
-        lines.append("| " + " | ".join(cells) + " |")
-    parts = ["\n".join(lines) + "\n"]
-    judged = [
-        arm for arm in arms if results[arm][0]["after"]["benchmarks"]
-    ]  # others may only make a model for later arms
-    after = {arm: [folder / "evals" / "after" for folder in folders[arm]] for arm in judged}
-    against = {arm: other for arm, other in against.items() if other in after}
-    for arm, rows in compare_many(after, against).items():
-        other = against.get(arm, judged[0])
-        parts.append(f"**{arm}** against **{other}**\n\n{comparison_markdown(rows, other, arm)}")
-    return "\n".join(parts)
-
-
-def flat(figures: Figures) -> dict[str, tuple[float | None, list[float] | None, str]]:
-    """Headline and collapse figures by their name in a table: (value, interval, n)."""
-    found = {name: (value, interval, str(n)) for name, value, interval, n in figures["benchmarks"]}
-    for features, by_name in figures["collapse"].items():
-        for name in SHOWN:
-            value, low, high = by_name[name]
-            label = f"{name.upper()}, {features} features"
-            found[label] = (value, None if low is None else [low, high], f"{by_name['classes'][0]:.0f} words")
-    return found
-
-
-def mean_sd(values: Sequence[float | None]) -> str:
-    """Mean ± standard deviation (ddof 1) over seeds; the mean alone of one seed."""
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return "–"
-    mean = float(np.mean(known))
-    if len(known) == 1:
-        return number(mean)
-    decimals = 2 if abs(mean) >= 10 else 4
-    return f"{mean:.{decimals}f} ± {np.std(known, ddof=1):.{decimals}f}"

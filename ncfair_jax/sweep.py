@@ -12,19 +12,20 @@ import jax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from ncfair_jax.arms import arms_figures, arms_table
 from ncfair_jax.config import ConfigError, RunConfig, differences, freeze, short_hash, validate
 from ncfair_jax.data.files import read_json
 from ncfair_jax.data.generated import TRUTH_FILE, write_world
 from ncfair_jax.finished import RESULT_FILE, refuse_other_content, training_content
-from ncfair_jax.judge import arms_table
 from ncfair_jax.report.collapse_figures import draw_training
-from ncfair_jax.run_log import write_text
+from ncfair_jax.run_log import write_json, write_text
 from ncfair_jax.train import Interrupted, train_and_evaluate
 
 PATHS = (("model", "path"), ("data", "path"), ("evals", "data"), ("evals", "collapse_text"))
 
 
 AGAINST = "against"
+FIGURES_FILE = "figures.json"
 
 Runs = dict[tuple[str, int], tuple[RunConfig, Path]]  # by arm and seed, in the order to run
 
@@ -35,6 +36,8 @@ class SweepError(ValueError):
 
 def run_arms(config: ConfigDict, workdir: Path, jobs: int = 0, cache: str = "") -> str:
     """Runs every arm for every seed (what is finished is not run again) and returns the table, also in workdir/table.md.
+
+    workdir/figures.json holds what the table is made of: `launch/report.py --table=workdir/figures.json` prints it again.
 
     An arm is a nested dict of the fields it changes. In paths, "@world/x" is file x of the generated world and "@NAME" the
     exported model of arm NAME with the same seed. "against" beside the fields names the arm it is compared with in the table,
@@ -71,8 +74,10 @@ def run_arms(config: ConfigDict, workdir: Path, jobs: int = 0, cache: str = "") 
     results = {key: train_and_evaluate(run, folder, before_folder(run, workdir)) for key, (run, folder) in runs.items()}
     folders = {name: [runs[name, seed][1] for seed in seeds] for name in names}
     against = {name: other for name in names if (other := config.arms[name].get(AGAINST, "")) in names}
-    table = arms_table(folders, {name: [results[name, seed] for seed in seeds] for name in names}, against)
+    figures = arms_figures(folders, {name: [results[name, seed] for seed in seeds] for name in names}, against)
+    table = arms_table(figures)
     if jax.process_index() == 0:
+        write_json(workdir / FIGURES_FILE, figures)
         write_text(workdir / "table.md", table + "\n")
         if config.train.collapse_every:
             first = seeds[0]

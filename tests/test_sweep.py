@@ -1,4 +1,4 @@
-"""Arms: changes applied, references resolved, mistakes refused before anything runs; and tables by hand."""
+"""Arms: changes applied, references resolved, mistakes refused before anything runs."""
 
 import os
 import subprocess
@@ -9,11 +9,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from ncfair_jax import launcher
+from ncfair_jax.arms import arms_table, read_figures
 from ncfair_jax.config import ConfigError, base_config
-from ncfair_jax.judge import arms_table, comparison_table, flat, mean_sd
 from ncfair_jax.sweep import arm_config, before_folder, run_arms
 from tests import tiny_text
-from tests.evals.test_compare import write_masked_lm
 
 WORK = Path("work")
 ROOT = Path(__file__).parents[1]
@@ -100,67 +99,6 @@ def test_seeds_and_worlds_need_arms(tmp_path):
             launcher.run(config, tmp_path)
 
 
-def test_mean_and_sd_over_seeds():
-    assert mean_sd([50.0, 52.0, 54.0]) == "52.00 ± 2.00"
-    assert mean_sd([50.0]) == "50.00"
-    assert mean_sd([50.0, None]) == "–"
-
-
-def test_table_has_a_row_a_figure_and_a_column_an_arm():
-    def figures(value):
-        collapse = {
-            "nc3": [0.4, 0.3, 0.5],
-            "unc3": [0.1, None, None],
-            "nc1": [0.2, 0.1, 0.3],
-            "classes": [7.0, None, None],
-        }
-        return {"benchmarks": [], "collapse": {"transform": collapse | {"nc3": [value, 0.3, 0.5]}}}
-
-    results = {
-        arm: [{"before": figures(0.4), "after": figures(x)} for x in values]
-        for arm, values in {"a": (0.5, 0.7), "b": (0.9, 0.9)}.items()
-    }
-    table = arms_table({"a": [WORK], "b": [WORK]}, results)
-    assert (
-        "| NC3, transform features | 7 words | 0.4000 [0.3000, 0.5000] | 0.6000 ± 0.1414 | 0.9000 ± 0.0000 |" in table
-    )
-    assert flat(figures(0.4))["UNC3, transform features"] == (0.1, None, "7 words")
-
-
-def test_three_arms_have_adjusted_p_values(tmp_path):
-    losses = {"a": [1.0, 2.0, 3.0], "b": [2.0, 3.5, 5.0], "c": [1.1, 2.0, 2.9]}
-    for arm, loss in losses.items():
-        write_masked_lm(tmp_path / arm / "evals" / "after", loss)
-    figures = {"benchmarks": [["Held-out loss, nats", 2.0, [1.0, 3.0], 30]], "collapse": {}}
-    results = {arm: [{"before": figures, "after": figures}] for arm in losses}
-    table = arms_table({arm: [tmp_path / arm] for arm in losses}, results)
-    assert table.count("| p | p (Holm) |") == 2
-    assert "**c** against **a**" in table
-    two = arms_table({arm: [tmp_path / arm] for arm in "ab"}, {arm: results[arm] for arm in "ab"})
-    assert "Holm" not in two
-    named = arms_table({arm: [tmp_path / arm] for arm in losses}, results, {"c": "b"})
-    assert "**c** against **b**" in named
-    assert "**b** against **a**" in named
-    assert "| Held-out loss, nats | 30 | 3.5000 | 2.0000 |" in named.split("**c**")[1]
-    results["b"] = [{"before": figures, "after": figures | {"benchmarks": []}}]
-    unjudged = arms_table({arm: [tmp_path / arm] for arm in losses}, results, {"c": "b"})
-    assert "**c** against **a**" in unjudged
-
-
-def test_figures_that_only_trained_models_have_stand_without_a_start():
-    nothing = {"benchmarks": [], "collapse": {}}
-    results = {
-        "debias": [{"before": nothing, "after": nothing}],  # only makes the model of the next arm
-        "bios": [
-            {"before": nothing, "after": nothing | {"benchmarks": [["acc", x, [60.0, 90.0], 80]]}} for x in (70, 74)
-        ],
-    }
-    table = arms_table({"debias": [WORK], "bios": [WORK, WORK]}, results)
-    assert "| acc | 80 | – – | – | 72.00 ± 2.83 |" in table
-    shown = comparison_table(WORK, WORK, nothing, results["bios"][0]["after"])
-    assert "| acc | 70.00 | [60.00, 90.00] | 80 |" in shown
-
-
 CONFIG = """
 from ml_collections import ConfigDict
 from ncfair_jax.config import base_config
@@ -210,4 +148,5 @@ def test_one_process_a_run_and_a_failure_leaves_the_others_alone(tmp_path):
     assert table.strip() in done.stdout
     assert "| figure | n | start | plain | nc |" in table
     assert " ± " in table
+    assert arms_table(read_figures(tmp_path / "work" / "figures.json")) + "\n" == table
     assert (tmp_path / "work" / "figures" / "over_steps.png").exists()
