@@ -31,7 +31,7 @@ def training_content(config: RunConfig) -> dict[str, str]:
 
     Raises:
         ModelFolderError: if the model is not there.
-        ConfigError, CorpusError, DataError: if the method's data cannot be found.
+        ConfigError, DataError: if the method's data cannot be found.
     """
     files = {"model.path": model_files(find_folder(config.model.path))} | METHODS[config.objective.name].reads(config)
     if config.nc3.weight or config.train.collapse_every:

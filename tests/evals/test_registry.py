@@ -27,7 +27,7 @@ COLUMNS = {
     "unknown,duplicate,malformed,doubtful",
     "stereoset": "id,bias_type,target,stereotype,anti_stereotype,unrelated,unknown,duplicate,malformed",
     "bec_pro": "row,target_prob,prior_prob,association,unknown,duplicate,malformed",
-    "seat": "test,side,item,association,unknown",
+    "seat": "test,side,item,association,unknown,malformed",
     "masked_lm": "line,sentence,positions,correct,loss_sum,pseudo_positions,pseudo_loss_sum,unknown,duplicate,malformed",
 }
 
