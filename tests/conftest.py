@@ -53,7 +53,7 @@ def eight_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 def _forget_programs() -> Iterator[None]:
     """Compiled programs of finished tests would otherwise fill the memory. Programs in use by many tests come back soon."""
     yield
-    if sys.platform == "linux" and resident() > 0.5 * MOST_MEMORY:
+    if sys.platform == "linux" and resident() > 0.4 * MOST_MEMORY:
         jax.clear_caches()
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)

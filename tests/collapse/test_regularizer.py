@@ -144,7 +144,7 @@ def test_released_loop_on_a_real_model(shared, kind):
     np.testing.assert_array_equal(weights, inputs["W_fair"])
 
     @jax.jit
-    def forward(tokens, mask):
+    def forward(params, tokens, mask):  # weights as an argument: as constants they would be copied into the program
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :], tokens.shape)
         return encode(config, params, tokens, mask, positions).hidden_states
 
@@ -152,7 +152,7 @@ def test_released_loop_on_a_real_model(shared, kind):
     checked = []
     for n in range(len(golden["loss_def"])):
         rows = slice(25 * n, 25 * n + 25)
-        hidden = forward(tokens[rows], mask[rows])
+        hidden = forward(params, tokens[rows], mask[rows])
         if n == 0:
             name = "hidden_first2" if kind == "unmasked" else "hidden_masked_first2"
             kept = mask[:2].astype(bool)
