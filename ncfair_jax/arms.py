@@ -1,5 +1,6 @@
 """What the arms of a sweep came to: the figures of every run and the paired comparisons, as JSON and as one table."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -108,5 +109,4 @@ def _fields(row: Row) -> dict[str, Any]:
 
 
 def _row(fields: Mapping[str, Any]) -> Row:
-    undefined = {name: float("nan") for name in ("p", "p_holm") if fields.get(name, 0) is None}
-    return Row(**fields | undefined)
+    return Row(**fields)._replace(**{name: math.nan for name in ("p", "p_holm") if fields.get(name, 0) is None})
