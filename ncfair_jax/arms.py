@@ -109,4 +109,6 @@ def _fields(row: Row) -> dict[str, Any]:
 
 
 def _row(fields: Mapping[str, Any]) -> Row:
-    return Row(**fields)._replace(**{name: math.nan for name in ("p", "p_holm") if fields.get(name, 0) is None})
+    found = dict(fields)
+    found |= {name: math.nan for name in ("p", "p_holm") if found.get(name, 0) is None}
+    return Row(**found)
