@@ -42,7 +42,8 @@ def main(argv: list[str]) -> None:
         results, failed = evaluate(pretrained, BENCHMARKS.value, DATA.value, Path(OUT.value), **names), ""
     except EvaluationError as error:
         results, failed = error.results, str(error)
-    print(headline_markdown(headline(results)))
+    if results:
+        print(headline_markdown(headline(results)))
     if failed:
         raise ValueError(failed)
 
