@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import Formatter
 from pathlib import Path
 
 import jax
@@ -33,6 +34,7 @@ def one_line_errors() -> Iterator[None]:
 def parse_flags(argv: list[str]) -> list[str]:
     """absl's parser, with a misspelt `--config.x` in one line that suggests the right one."""
     logging.set_verbosity(logging.WARNING)  # orbax and datasets tell every step; --verbosity=0 shows it
+    logging.get_absl_handler().setFormatter(Formatter("%(levelname)s: %(message)s"))
     try:
         return flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, ConfigError) as error:

@@ -1,7 +1,9 @@
-"""What a command says of a config file that fails."""
+"""What a command says of a config file that fails, and how its warnings look."""
+
+from logging import makeLogRecord
 
 import pytest
-from absl import flags
+from absl import flags, logging
 from ml_collections import config_flags
 
 from ncfair_jax import launcher
@@ -35,3 +37,9 @@ def test_a_failing_config_file_is_told_in_one_line(content, told, tmp_path, caps
     with pytest.raises(SystemExit):
         launcher.parse_flags(["train.py", f"--config={file}:colla"])
     assert capsys.readouterr().err == f"error: flag --config={told.format(file=file)}; --helpshort lists the flags\n"
+
+
+def test_a_warning_is_its_text_without_thread_and_line_of_code(config_flag):
+    launcher.parse_flags(["train.py"])
+    record = makeLogRecord({"levelname": "WARNING", "msg": "%d rows are malformed", "args": (3,)})
+    assert logging.get_absl_handler().format(record) == "WARNING: 3 rows are malformed"
