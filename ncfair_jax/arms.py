@@ -12,7 +12,7 @@ from ncfair_jax.data.files import DataError, read_json
 from ncfair_jax.evals import compare_many
 from ncfair_jax.evals.compare import Row
 from ncfair_jax.evals.table import comparison_markdown, number, span
-from ncfair_jax.judge import CORRECTED, SHOWN, Figures
+from ncfair_jax.judge import CORRECTED_SUFFIX, SHOWN, Figures
 from ncfair_jax.run_log import finite
 
 Line = tuple[float | None, list[float] | None, str]  # value, interval, n
@@ -86,7 +86,7 @@ def flat(figures: Figures) -> dict[str, Line]:
     for features, by_name in figures["collapse"].items():
         for name, label in SHOWN.items():
             value, low, high = by_name[name]
-            words = by_name["corrected_words" if name.endswith(CORRECTED) else "classes"][0]
+            words = by_name["corrected_words" if name.endswith(CORRECTED_SUFFIX) else "classes"][0]
             found[f"{label}, {features} features"] = (value, None if low is None else [low, high], f"{words:.0f} words")
     return found
 

@@ -32,9 +32,9 @@ FIGURES_FILE = "figures.json"
 ROW_TOKENS = 128
 # Features the classifier multiplies, and the encoder's own; NC figures of both, whatever the training used.
 FEATURES = ("transform", "hidden")
-CORRECTED = "_corrected"  # ends the names of figures without the bias of rare words
+CORRECTED_SUFFIX = "_corrected"  # ends the names of figures without the bias of rare words
 PLAIN = ("nc3", "unc3", "nc1")
-SHOWN = {f"{name}{end}": name.upper() + end.replace("_", " ") for name in PLAIN for end in ("", CORRECTED)}
+SHOWN = {f"{name}{end}": name.upper() + end.replace("_", " ") for name in PLAIN for end in ("", CORRECTED_SUFFIX)}
 
 Figures = dict[str, Any]
 
@@ -139,7 +139,7 @@ def collapse_figures(model: Pretrained, config: EvalConfig, mesh: Mesh) -> dict[
         }
         for name in PLAIN:
             value, interval = measured.corrected(name)
-            found[features][name + CORRECTED] = [finite(x) for x in (value, *interval)]
+            found[features][name + CORRECTED_SUFFIX] = [finite(x) for x in (value, *interval)]
         found[features]["corrected_words"] = [float(measured.corrected_words), None, None]
     return found
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ncfair_jax.collapse.jackknife import ENOUGH_GROUPS, Measured
+from ncfair_jax.collapse.jackknife import CORRECTED, ENOUGH_GROUPS, Measured
 from ncfair_jax.run_log import finite
 
 NOTES = {
@@ -78,8 +78,9 @@ def _figures(measured: Measured) -> dict[str, dict[str, Any]]:
         found[name] = _entry(value, measured.without[name])
         found[name]["interval"] = [finite(x) for x in intervals[name]] if name in intervals else None
         if measured.frequent is not None and name in measured.frequent.figures:
-            corrected, interval = measured.corrected(name)
-            found[name] |= {"corrected": finite(corrected), "corrected_interval": [finite(x) for x in interval]}
+            if name in CORRECTED:
+                corrected, interval = measured.corrected(name)
+                found[name] |= {"corrected": finite(corrected), "corrected_interval": [finite(x) for x in interval]}
             found[name]["frequent_words"] = _entry(measured.frequent.figures[name], measured.frequent.without[name])
     return found
 
