@@ -11,10 +11,16 @@ from ncfair_jax import launcher
 
 @pytest.fixture
 def config_flag(monkeypatch):
-    """absl's flags with a `--config` of their own, so that other tests' flags stay as they are."""
+    """absl's flags with a `--config` of their own, so that other tests' flags, and what is logged there, stay as they are."""
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values)
     monkeypatch.setattr(launcher.flags, "FLAGS", values)
+    logger, handler = logging.get_absl_logger(), logging.get_absl_handler()
+    verbosity, level, formatter = logging.get_verbosity(), logger.level, handler.python_handler.formatter
+    yield
+    logging.set_verbosity(verbosity)
+    logger.setLevel(level)
+    handler.setFormatter(formatter)
 
 
 @pytest.mark.parametrize(
