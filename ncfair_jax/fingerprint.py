@@ -52,6 +52,11 @@ def files_fingerprint(files: Mapping[str, Path] | Sequence[Path]) -> str:
     return _digest(f"{name}\0{digests[path]}\n".encode() for name, path in named.items())
 
 
+def present_fingerprint(paths: Iterable[Path]) -> str:
+    """Fingerprint of those of the files that are there; what needs a missing one says so itself."""
+    return files_fingerprint([path for path in paths if path.is_file()])
+
+
 def file_fingerprints(paths: Iterable[Path]) -> dict[Path, str]:
     """The fingerprint of each file.
 
@@ -133,6 +138,11 @@ def differing(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
         for name in names
         if now.get(name) != then.get(name)
     ]
+
+
+def why_again(now: Mapping[str, str], then: Mapping[str, str]) -> str:
+    """Why stored figures are made again: what differs, or that earlier versions did not record it."""
+    return "; ".join(differing(now, then)) if then else "its figures are of an earlier version"
 
 
 def _digest(parts: Iterable[Any]) -> str:

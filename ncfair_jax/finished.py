@@ -11,7 +11,7 @@ from typing import Any
 
 from ncfair_jax.config import RunConfig, get
 from ncfair_jax.data.files import read_json
-from ncfair_jax.fingerprint import differing, files_fingerprint
+from ncfair_jax.fingerprint import differing, files_fingerprint, present_fingerprint
 from ncfair_jax.judge import evaluation_content
 from ncfair_jax.lexicons.classes import split_control
 from ncfair_jax.lexicons.lexicon import lexicon_file
@@ -36,7 +36,7 @@ def training_content(config: RunConfig) -> dict[str, str]:
     files = {"model.path": model_files(find_folder(config.model.path))} | METHODS[config.objective.name].reads(config)
     if config.nc3.weight or config.train.collapse_every:
         files["nc3.lexicon"] = [lexicon_file(split_control(config.nc3.lexicon)[0])]
-    return {field: files_fingerprint([path for path in paths if path.is_file()]) for field, paths in files.items()}
+    return {field: present_fingerprint(paths) for field, paths in files.items()}
 
 
 def judged_content(config: RunConfig) -> dict[str, str]:

@@ -21,7 +21,7 @@ from ncfair_jax.evals import compare, evaluate, headline
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.registry import BENCHMARKS, parse
 from ncfair_jax.evals.table import comparison_markdown, headline_markdown, number, span
-from ncfair_jax.fingerprint import differing, files_fingerprint, model_fingerprint
+from ncfair_jax.fingerprint import model_fingerprint, present_fingerprint, why_again
 from ncfair_jax.lexicons.classes import build_classes, refuse_missing_groups, token_counts
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
 from ncfair_jax.models.heads import classifier
@@ -65,8 +65,7 @@ def judge(
         recorded = stored.get("content", {})
         if recorded == content:
             return stored
-        reason = "; ".join(differing(content, recorded)) if recorded else "its figures are of an earlier version"
-        say(f"{folder} is judged again: {reason}")
+        say(f"{folder} is judged again: {why_again(content, recorded)}")
     results: Mapping[str, Mapping[str, Any]] = {}
     if own is not None:
         results = own(model, folder, mesh)
@@ -106,9 +105,9 @@ def evaluation_content(config: EvalConfig, judged_on: Sequence[Path] = ()) -> di
         content[f"benchmark {name}"] = f"version {benchmark.version}, {data.fingerprint(benchmark.files(selector))}"
     if config.collapse_text:
         files = [*measured_files(config.collapse_text, config.data), lexicon_file(config.lexicon)]
-        content["collapse"] = f"version {VERSION}, {files_fingerprint([path for path in files if path.is_file()])}"
+        content["collapse"] = f"version {VERSION}, {present_fingerprint(files)}"
     if judged_on:
-        content["task"] = files_fingerprint([path for path in judged_on if path.is_file()])
+        content["task"] = present_fingerprint(judged_on)
     return content
 
 

@@ -36,7 +36,7 @@ from ncfair_jax.data.corpus import measured_files, text_sentences
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.files import read_json
 from ncfair_jax.data.notes import as_json, collected, tell
-from ncfair_jax.fingerprint import differing, files_fingerprint
+from ncfair_jax.fingerprint import present_fingerprint, why_again
 from ncfair_jax.lexicons.classes import FairnessClasses, build_classes, matched_lists, token_counts
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
 from ncfair_jax.models.folders import find_folder, model_files
@@ -202,8 +202,7 @@ def read_measures(path: str, settings: MeasureSettings, folder: Path, offline: b
     content, recorded = measured_content(path, settings, offline), stored.get("content", {})
     if recorded == content:
         return from_json(stored)
-    reason = "; ".join(differing(content, recorded)) if recorded else "its figures are of an earlier version"
-    say(f"{folder} is measured again: {reason}")
+    say(f"{folder} is measured again: {why_again(content, recorded)}")
     return None
 
 
@@ -220,7 +219,7 @@ def measured_content(path: str, settings: MeasureSettings, offline: bool = False
         "corpus": measured_files(settings.corpus, settings.data),
         "lexicon": [lexicon_file(settings.lexicon)],
     }
-    found = {name: files_fingerprint([path for path in paths if path.is_file()]) for name, paths in files.items()}
+    found = {name: present_fingerprint(paths) for name, paths in files.items()}
     return found | {"figures": f"version {VERSION}"}
 
 
