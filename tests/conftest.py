@@ -17,8 +17,10 @@ os.environ["XLA_FLAGS"] = (
     "--xla_cpu_parallel_codegen_split_count=1"
 )
 
-# Hashes of the tests' files do not belong into the user's cache.
+# Hashes of the tests' files do not belong in the user's cache.
 os.environ["NCFAIR_CACHE"] = os.path.join(tempfile.gettempdir(), f"ncfair_jax_tests_cache_{os.getuid()}")
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network, whoever runs it
 
 import jax
 import pytest
