@@ -1,0 +1,20 @@
+"""What the documentation names is part of the project."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_files_that_a_page_names_are_there_and_not_ignored_by_git(page):
+    named = set(re.findall(r"\b(?:docs|configs|launch|tests)/[\w./-]*\w", page.read_text(encoding="utf-8")))
+    missing = sorted(name for name in named if not (ROOT / name).exists())
+    assert not missing
+    if (ROOT / ".git").exists():
+        ignored = subprocess.run(["git", "-C", ROOT, "check-ignore", *named], capture_output=True, text=True).stdout
+        assert not ignored
