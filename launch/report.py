@@ -17,11 +17,11 @@ TABLE = flags.DEFINE_string("table", "", "figures.json of a sweep: print its tab
 
 
 def main(argv: list[str]) -> None:
+    from ncfair_jax.atomic import write_text
     from ncfair_jax.report.html import page
     from ncfair_jax.report.latex import latex
     from ncfair_jax.report.markdown import markdown
     from ncfair_jax.report.summary import summarise_folders
-    from ncfair_jax.run_log import write_text
 
     if TABLE.value:
         from ncfair_jax.arms import arms_table, read_figures

@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
     if JOBS.value > 1:  # by default each process takes three quarters of a GPU's memory for itself
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     launcher.prepare_jax(CACHE.value)
-    print(run_arms(CONFIG.value, Path(WORKDIR.value), JOBS.value, CACHE.value))
+    launcher.finish(*run_arms(CONFIG.value, Path(WORKDIR.value), JOBS.value, CACHE.value))
 
 
 if __name__ == "__main__":

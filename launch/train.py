@@ -18,6 +18,11 @@ CACHE = flags.DEFINE_string("compilation_cache", "~/.cache/ncfair_jax/xla", "Fol
 COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0 of several, or 'auto' on a cluster.")
 PROCESSES = flags.DEFINE_integer("num_processes", 1, "How many processes make up the run.")
 PROCESS = flags.DEFINE_integer("process_id", 0, "Which of them this one is.")
+INIT_FROM = flags.DEFINE_string(
+    "init_from",
+    "",
+    "RUN@STEP: train from the parameters of that run's checkpoint; the same as --config.model.init_from.",
+)
 OFFLINE = flags.DEFINE_bool("offline", False, "Fetch nothing; say what would have been fetched.")
 DETERMINISTIC = flags.DEFINE_bool("deterministic", False, "On a GPU: bitwise repeatable kernels, slower.")
 
@@ -28,8 +33,9 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
     launcher.prepare_jax(CACHE.value, COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    table = launcher.run(CONFIG.value, Path(WORKDIR.value) if WORKDIR.value else None)
-    print(table)
+    if INIT_FROM.value:
+        CONFIG.value.model.init_from = INIT_FROM.value
+    launcher.finish(*launcher.run(CONFIG.value, Path(WORKDIR.value) if WORKDIR.value else None))
 
 
 def asked(flag: str) -> bool:

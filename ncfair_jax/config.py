@@ -32,6 +32,8 @@ class ModelSource:
 
     Attributes:
         path: Hugging Face folder or Hub name.
+        init_from: "RUN@STEP" trains from the parameters of another run's checkpoint instead of those of `path`, which is
+            still the model that the trained one is compared with. Optimizer, step and order of the text begin anew. "" = no.
         head: "" if the folder holds an MLM head, else how to make one: "identity" or "seeded:N".
         activation_dtype: "float32" or "bfloat16".
         remat: recompute layers in the backward pass: less memory, about a third more time.
@@ -40,6 +42,7 @@ class ModelSource:
     """
 
     path: str = ""
+    init_from: str = ""
     head: str = ""
     activation_dtype: str = "float32"
     remat: bool = False
@@ -328,6 +331,7 @@ class TrainConfig:
         collapse_every: updates between two readings of NC1 to NC3 of the words of nc3.lexicon and of a control (0 = never).
         collapse_sentences: training sentences (development sentences, if there are any) that they are read on.
         best: "" exports the last step; "dev_loss" keeps and exports the step of the lowest development loss.
+        stop_on_divergence: stop as soon as the training loss is above 1.5 times what it was at the start (`divergence`).
     """
 
     batch_size: int = 16
@@ -341,6 +345,7 @@ class TrainConfig:
     collapse_sentences: int = 64
     keep: int = 2
     best: str = ""
+    stop_on_divergence: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from ncfair_jax.run_log import write_json
+from ncfair_jax.atomic import write_json
 
 NOT_INSTALLED = "not installed"
 ENVIRONMENT_FILE = "environment.json"

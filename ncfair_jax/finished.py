@@ -9,17 +9,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ncfair_jax.checkpoint import checkpoint_folder
 from ncfair_jax.config import RunConfig, get
-from ncfair_jax.data.files import read_json
-from ncfair_jax.fingerprint import differing, files_fingerprint, present_fingerprint
+from ncfair_jax.data.files import DataError, read_json
+from ncfair_jax.digests import DIGESTS_FILE, damaged
+from ncfair_jax.fingerprint import differing, present_fingerprint
 from ncfair_jax.judge import evaluation_content
 from ncfair_jax.lexicons.classes import split_control
 from ncfair_jax.lexicons.lexicon import lexicon_file
 from ncfair_jax.models.folders import find_folder, model_files
 from ncfair_jax.objectives import METHODS
+from ncfair_jax.run_log import say
 
 INPUTS_FILE = "inputs.json"
 RESULT_FILE = "result.json"
+EXPORT = "export"  # folder of the trained model
 
 
 class WorkdirError(ValueError):
@@ -34,6 +38,8 @@ def training_content(config: RunConfig) -> dict[str, str]:
         ConfigError, DataError: if the method's data cannot be found.
     """
     files = {"model.path": model_files(find_folder(config.model.path))} | METHODS[config.objective.name].reads(config)
+    if config.model.init_from:  # the digests stand for the files: they are checked when the checkpoint is read
+        files["model.init_from"] = [checkpoint_folder(config.model.init_from) / DIGESTS_FILE]
     if config.nc3.weight or config.train.collapse_every:
         files["nc3.lexicon"] = [lexicon_file(split_control(config.nc3.lexicon)[0])]
     return {field: present_fingerprint(paths) for field, paths in files.items()}
@@ -42,11 +48,6 @@ def training_content(config: RunConfig) -> dict[str, str]:
 def judged_content(config: RunConfig) -> dict[str, str]:
     """What the figures of the start and of the trained model depend on besides the models."""
     return evaluation_content(config.evals, METHODS[config.objective.name].judged_on(config))
-
-
-def export_fingerprint(workdir: Path) -> str:
-    """Fingerprint of the exported model's files; that of no files if there is none."""
-    return files_fingerprint({path.name: path for path in model_files(workdir / "export")})
 
 
 def refuse_other_content(workdir: Path, config: RunConfig, content: Mapping[str, str]) -> None:
@@ -71,20 +72,33 @@ def refuse_other_content(workdir: Path, config: RunConfig, content: Mapping[str,
         )
 
 
-def stored_result(workdir: Path) -> dict[str, Any] | None:
-    """What a finished run wrote; None if the run is not finished.
+def stored_result(workdir: Path, before_folder: Path | None = None) -> dict[str, Any] | None:
+    """What a finished run wrote; None if the run is not finished, or something of it is missing or damaged: that is said.
 
-    Raises:
-        WorkdirError: if the export is not the model that was judged.
+    Args:
+        before_folder: where the figures of the starting model are; None = in the workdir.
     """
     path = workdir / RESULT_FILE
     if not path.exists():
+        if (workdir / EXPORT).exists():
+            say(f"{path} is missing; it is made again")
         return None
-    stored: dict[str, Any] = read_json(path)
-    found, judged = export_fingerprint(workdir), stored.get("export")  # earlier versions did not record it
-    if (workdir / "export").exists() and judged is not None and found != judged:
-        raise WorkdirError(
-            f"{workdir / 'export'} is not the model that {path} is about: its fingerprint is {found}, that of the judged model "
-            f"{judged}. Delete {path} to export the run's last checkpoint again"
-        )
+    try:
+        stored = read_json(path)
+    except DataError as error:
+        problems = [str(error)]
+    else:
+        complete = isinstance(stored, dict) and {"before", "after", "table", "judged"} <= set(stored)
+        problems = [] if complete else [f"{path} does not hold the result of a run"]
+    if problems := [*problems, *damage(workdir, before_folder)]:
+        say(f"{'; '.join(problems)}; what is missing or damaged is made again")
+        return None
     return stored
+
+
+def damage(workdir: Path, before_folder: Path | None = None) -> list[str]:
+    """A phrase for each file of a finished run that is missing, or is not what was written."""
+    before = before_folder or workdir / "evals" / "before"
+    folders = [workdir, workdir / "evals" / "after", workdir / EXPORT, before]
+    missing = [f"{folder} is missing" for folder in folders if not folder.is_dir()]
+    return missing + [text for folder in folders for text in damaged(folder)]

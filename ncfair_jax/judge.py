@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from ncfair_jax.atomic import write_json
 from ncfair_jax.collapse.jackknife import measure_groups
 from ncfair_jax.collapse.measures import VERSION
 from ncfair_jax.collapse.survey import survey
@@ -17,6 +18,7 @@ from ncfair_jax.data.corpus import measured_files, text_sentences
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.files import read_json
 from ncfair_jax.data.notes import as_json, collected, tell
+from ncfair_jax.digests import drop_damaged, record
 from ncfair_jax.evals import compare, evaluate, headline
 from ncfair_jax.evals.files import DataFolder
 from ncfair_jax.evals.registry import BENCHMARKS, parse
@@ -26,7 +28,8 @@ from ncfair_jax.lexicons.classes import build_classes, refuse_missing_groups, to
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
 from ncfair_jax.models.heads import classifier
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.run_log import finite, say, write_json
+from ncfair_jax.run_log import finite, say
+from ncfair_jax.sharding import agreed
 
 FIGURES_FILE = "figures.json"
 ROW_TOKENS = 128
@@ -60,7 +63,9 @@ def judge(
     """
     path = folder / FIGURES_FILE
     content = {"model": model_fingerprint(model)} | evaluation_content(config, judged_on)
-    if path.exists():
+    if problems := drop_damaged(folder) if jax.process_index() == 0 else []:
+        say(f"{'; '.join(problems)}; what is missing or damaged is made again")
+    if agreed(path.exists()):
         stored: Figures = read_json(path)
         recorded = stored.get("content", {})
         if recorded == content:
@@ -87,6 +92,7 @@ def judge(
             tell(note)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, figures)
+        record(folder, [FIGURES_FILE])
     return figures
 
 

@@ -3,17 +3,22 @@
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from logging import Formatter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from ncfair_jax import sharding
+from ncfair_jax import exits, sharding, stopping
 from ncfair_jax.config import ConfigError, freeze, short_hash, validate
+from ncfair_jax.divergence import DivergedError
+
+if TYPE_CHECKING:
+    from ncfair_jax.sweep import Outcome
 
 # What a user can mend. Anything else is a fault of ours and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, ArithmeticError)
@@ -21,14 +26,31 @@ USER_ERRORS = (ValueError, OSError, ArithmeticError)
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns the errors that a user can mend into one line and exit status 1; NCFAIR_TRACEBACK=1 shows where they arose."""
+    """Turns the errors that a user can mend, and a stop, into one line and an exit code (`exits`).
+
+    NCFAIR_TRACEBACK=1 shows where an error arose.
+    """
     try:
-        yield
+        with stopping.stoppable():
+            yield
+    except stopping.Interrupted as stopped:
+        print(stopped.message, file=sys.stderr)
+        raise SystemExit(stopped.code) from None
     except USER_ERRORS as error:
         if os.environ.get("NCFAIR_TRACEBACK"):
             raise
         print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(exits.DIVERGED if isinstance(error, DivergedError) else exits.MISTAKE) from None
+
+
+def finish(table: str, diverged: Sequence[str]) -> None:
+    """The last lines of a command: the table, and which losses grew, with an exit code of its own."""
+    if table:
+        print(table)
+    for text in diverged:
+        print(f"warning: {text}", file=sys.stderr)
+    if diverged:
+        raise SystemExit(exits.DIVERGED)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -69,9 +91,9 @@ def prepare_jax(cache: str = "", coordinator: str = "", num_processes: int = 1, 
     sharding.start_processes(coordinator, num_processes, process_id)
 
 
-def run(config: ConfigDict, workdir: Path | None) -> str:
-    """Runs a config, or all of its arms, and returns the table to show."""
-    from ncfair_jax.sweep import run_arms
+def run(config: ConfigDict, workdir: Path | None) -> "Outcome":
+    """Runs a config, or all of its arms."""
+    from ncfair_jax.sweep import Outcome, run_arms
     from ncfair_jax.train import train_and_evaluate
 
     frozen = freeze(config)
@@ -82,4 +104,5 @@ def run(config: ConfigDict, workdir: Path | None) -> str:
     for field, value in (("world.sentences", frozen.world.sentences), ("seeds", config.seeds)):
         if value:
             raise ConfigError(f"config.{field}={value!r} has no effect without arms; name them in config.run_arms")
-    return str(train_and_evaluate(frozen, workdir)["table"])
+    result = train_and_evaluate(frozen, workdir)
+    return Outcome(result["table"], result["diverged"])

@@ -20,6 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh
 
+from ncfair_jax.atomic import write_json, write_text, written
 from ncfair_jax.collapse.agreement import Agreement
 from ncfair_jax.collapse.class_stats import ClassStats, merge, take
 from ncfair_jax.collapse.forward import layer_names
@@ -43,7 +44,7 @@ from ncfair_jax.models.folders import find_folder, model_files
 from ncfair_jax.models.heads import classifier
 from ncfair_jax.models.hf import Pretrained, load_pretrained
 from ncfair_jax.report import collapse_figures, collapse_table
-from ncfair_jax.run_log import say, write_json, write_text
+from ncfair_jax.run_log import say
 from ncfair_jax.strings import several_strings
 
 MEASURES_FILE, WORDS_FILE, STATS_FILE = "measures.json", "words.csv", "stats.npz"
@@ -280,7 +281,7 @@ def write_words(path: Path, words: Words, groups: Groups, weight: np.ndarray) ->
     """words.csv: one line for each word of each set, with the number of groups of sentences that hold the word."""
     total: ClassStats = jax.tree.map(np.asarray, reduce(merge, groups))
     holding = np.sum([np.asarray(group.count) > 0 for group in groups], axis=0)
-    with path.with_name(path.name + ".tmp").open("w", encoding="utf-8", newline="") as file:
+    with written(path) as half, half.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, ("word_set", *COLUMNS, "groups"))
         writer.writeheader()
         for name, x in words.sets.items():
@@ -288,7 +289,6 @@ def write_words(path: Path, words: Words, groups: Groups, weight: np.ndarray) ->
             number = dict(zip(x.token_ids.tolist(), holding[slots].tolist(), strict=True))
             for row in word_table(x, take(total, slots), weight[x.token_ids]):
                 writer.writerow({"word_set": name} | row | {"groups": number[row["token_id"]]})
-    path.with_name(path.name + ".tmp").replace(path)
 
 
 def split(examples: Sequence[np.ndarray], groups: int, held_out: float) -> tuple[list[np.ndarray], list[np.ndarray]]:

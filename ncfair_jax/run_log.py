@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
+
+from ncfair_jax.atomic import disk_full_told, write_text
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -20,11 +21,13 @@ class RunLog:
     def __init__(self, workdir: Path, total_steps: int, start_step: int, writes: bool):
         """Opens the logs, first dropping lines past `start_step`, which a killed run wrote after its last checkpoint."""
         self._writes = writes
+        self.logged: list[dict[str, Any]] = []  # every log point of the run so far, in the process that writes
         self._console = Console(stderr=True)
         if not writes:
             return
         path = workdir / METRICS_FILE
         truncate(path, start_step or -1)  # a run that starts anew also logs its step 0 anew
+        self.logged = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
         self._file = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step)
         self._progress = Progress(
@@ -42,8 +45,10 @@ class RunLog:
         """Appends the figures of a log point and moves the bar."""
         if not self._writes:
             return
-        self._file.write(json.dumps({"step": step} | values) + "\n")
-        self._file.flush()
+        self.logged.append({"step": step} | values)
+        with disk_full_told(str(self._file.name)):
+            self._file.write(json.dumps({"step": step} | values) + "\n")
+            self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
         shown = [f"loss {values['loss']:.3f}"] if "loss" in values else []
@@ -83,18 +88,6 @@ def truncate(path: Path, last_step: int) -> None:
         if step <= last_step:
             kept.append(line)
     write_text(path, "".join(line + "\n" for line in kept))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes strict JSON (no NaN), whole or not at all."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def finite(value: float) -> float | None:

@@ -139,3 +139,12 @@ def start_processes(coordinator: str, num_processes: int, process_id: int) -> No
         jax.distributed.initialize()
     else:
         jax.distributed.initialize(coordinator, num_processes, process_id)
+
+
+def agreed(value: bool) -> bool:
+    """What process 0 says, in every process (a collective where processes are several)."""
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.broadcast_one_to_all(np.bool_(value)))

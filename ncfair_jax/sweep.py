@@ -3,29 +3,43 @@
 import copy
 import dataclasses
 import multiprocessing
+import os
 import signal
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from ncfair_jax import stopping
 from ncfair_jax.arms import arms_figures, arms_table
+from ncfair_jax.atomic import write_json, write_text
 from ncfair_jax.config import ConfigError, RunConfig, differences, freeze, short_hash, validate
 from ncfair_jax.data.files import read_json
 from ncfair_jax.data.generated import TRUTH_FILE, write_world
+from ncfair_jax.exits import DIVERGED, DONE, STOPPED_BY_SIGTERM
 from ncfair_jax.finished import RESULT_FILE, refuse_other_content, training_content
+from ncfair_jax.locking import held, held_by_all
 from ncfair_jax.report.collapse_figures import draw_training
-from ncfair_jax.run_log import write_json, write_text
-from ncfair_jax.train import Interrupted, train_and_evaluate
+from ncfair_jax.stopping import stage, stoppable
+from ncfair_jax.train import train_and_evaluate
 
 PATHS = (("model", "path"), ("data", "path"), ("evals", "data"), ("evals", "collapse_text"))
 
 
 AGAINST = "against"
 FIGURES_FILE = "figures.json"
+
+
+class Outcome(NamedTuple):
+    """The table to show, and a sentence for each run whose loss grew."""
+
+    table: str
+    diverged: list[str]
+
 
 Runs = dict[tuple[str, int], tuple[RunConfig, Path]]  # by arm and seed, in the order to run
 
@@ -34,7 +48,7 @@ class SweepError(ValueError):
     """Runs that failed while others went on; one line."""
 
 
-def run_arms(config: ConfigDict, workdir: Path, jobs: int = 0, cache: str = "") -> str:
+def run_arms(config: ConfigDict, workdir: Path, jobs: int = 0, cache: str = "") -> Outcome:
     """Runs every arm for every seed (what is finished is not run again) and returns the table, also in workdir/table.md.
 
     workdir/figures.json holds what the table is made of: `launch/report.py --table=workdir/figures.json` prints it again.
@@ -51,6 +65,11 @@ def run_arms(config: ConfigDict, workdir: Path, jobs: int = 0, cache: str = "") 
         ConfigError: for a field that an arm changes but the config lacks, an "@NAME" that no earlier arm has, no arm to run, or
             an arm or a seed that is named twice. Every arm is checked before the first one starts.
     """
+    with stoppable(), held(workdir) if jobs else held_by_all(workdir), stage("running a sweep"):
+        return _run_arms(config, workdir, jobs, cache)
+
+
+def _run_arms(config: ConfigDict, workdir: Path, jobs: int, cache: str) -> Outcome:
     seeds, names = run_seeds(config), arm_names(config)
     if not names:
         raise ConfigError(f"config.run_arms={config.run_arms!r} names no arm; choose from {', '.join(config.arms)}")
@@ -82,7 +101,8 @@ def run_arms(config: ConfigDict, workdir: Path, jobs: int = 0, cache: str = "") 
         if config.train.collapse_every:
             first = seeds[0]
             draw_training({name: runs[name, first][1] for name in names}, workdir / "figures")
-    return table
+    diverged = [f"{name}-seed{seed}: {text}" for (name, seed), x in results.items() for text in x["diverged"]]
+    return Outcome(table, diverged)
 
 
 def refuse_other_world(folder: Path, config: ConfigDict) -> None:
@@ -103,49 +123,59 @@ def refuse_other_world(folder: Path, config: ConfigDict) -> None:
 def run_in_processes(runs: Runs, workdir: Path, jobs: int, cache: str) -> None:
     """One process for each run that is not finished; the arms of a seed in order, `jobs` seeds side by side.
 
-    SIGTERM to this process ends them with SIGTERM: they save and leave.
+    Ctrl-C and SIGTERM to this process end them with SIGTERM: they save and leave. If this process is killed, they end.
     """
     context = multiprocessing.get_context("spawn")  # a fork of a process with jax's threads can hang
     processes: list[Any] = []
-    stopping: list[bool] = []
 
     def run_seed(seed: int) -> str:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # for the processes too: a terminal sends it to all
         for (name, its_seed), (run, folder) in runs.items():
-            if its_seed != seed or stopping:
+            if its_seed != seed or stopping.received():
                 continue
             process = context.Process(target=run_alone, args=(run, folder, before_folder(run, workdir), cache))
             processes.append(process)
             process.start()
             process.join()
-            if process.exitcode:
+            if process.exitcode not in (DONE, DIVERGED):
                 return f"{name}-seed{seed} (status {process.exitcode})"  # later arms may start from what it exports
         return ""
 
-    def stop(*_: Any) -> None:
-        stopping.append(True)
-        for process in processes:
-            if process.is_alive():
-                process.terminate()
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        with ThreadPoolExecutor(jobs) as pool:
-            failed = [text for text in pool.map(run_seed, dict.fromkeys(seed for _, seed in runs)) if text]
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    if stopping:
-        raise Interrupted  # runs that SIGTERM ended have not failed
+    with stopping.deferred(), ThreadPoolExecutor(jobs) as pool:
+        seeds = list(dict.fromkeys(seed for _, seed in runs))
+        waiting = [pool.submit(run_seed, seed) for seed in seeds]
+        while wait(waiting, timeout=0.5).not_done:
+            if stopping.received():
+                for process in processes:
+                    if process.is_alive():
+                        process.terminate()
+        failed = [text for done in waiting if (text := done.result())]
+        if stopping.received():  # runs that a signal ended have not failed
+            raise stopping.interrupted("; its runs have saved")
     if failed:
         raise SweepError(f"these runs failed: {', '.join(failed)}; what they said stands above, the rest is kept")
 
 
 def run_alone(run: RunConfig, folder: Path, before: Path, cache: str) -> None:
-    """What the process of one run does."""
-    from ncfair_jax.launcher import one_line_errors, prepare_jax
+    """What the process of one run does; its exit code says how it ended (`exits`)."""
+    from ncfair_jax.launcher import finish, one_line_errors, prepare_jax
 
+    end_with_parent()
     with one_line_errors():
         prepare_jax(cache)
-        train_and_evaluate(run, folder, before)
+        finish("", train_and_evaluate(run, folder, before)["diverged"])
+
+
+def end_with_parent() -> None:
+    """Ends this process when its parent is gone: nobody would know of it. What it was doing goes on when the sweep does."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(STOPPED_BY_SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def arm_names(config: ConfigDict) -> list[str]:

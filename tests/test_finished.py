@@ -140,7 +140,7 @@ def test_a_finished_run_of_other_content_is_refused(result, field, change):
 def test_a_stopped_run_of_other_content_is_refused_and_goes_on_with_the_files_back(result, monkeypatch):
     shutil.rmtree(RUN)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "stop_requested", lambda stopping, step, log_every: step == 2)
+        patch.setattr(train, "stop_requested", lambda step, log_every: step == 2)
         with pytest.raises(train.Interrupted):
             start()
     relink("model", "two")

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from ncfair_jax.config import ConfigError, RunConfig, validate
+from ncfair_jax.prepare import prepare
 from ncfair_jax.sharding import make_mesh
-from ncfair_jax.train import prepare
 from tests import tiny_text
 
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from ncfair_jax.run_log import RunLog, truncate, write_json
+from ncfair_jax.atomic import write_json
+from ncfair_jax.run_log import RunLog, truncate
 
 
 def test_lines_past_the_checkpoint_and_torn_lines_go(tmp_path):

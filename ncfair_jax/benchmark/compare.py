@@ -27,8 +27,8 @@ from ncfair_jax.evals import crows_pairs
 from ncfair_jax.evals.requests import Request, mask_id
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.hf import Pretrained, load_pretrained
+from ncfair_jax.prepare import prepare
 from ncfair_jax.sharding import make_mesh
-from ncfair_jax.train import prepare
 
 OURS, RELEASE, FAIR = "ncfair_jax", "torch_release", "torch_fair"
 LARGER = 10  # ours scores so many times the pairs that PyTorch scores, besides the same ones

@@ -18,10 +18,10 @@ from ncfair_jax.evals.requests import Request, merge, pack
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.objectives.base import Batch
+from ncfair_jax.prepare import Run, prepare, start_state
 from ncfair_jax.sharding import make_mesh, put_batch
 from ncfair_jax.state import TrainState, make_train_step
 from ncfair_jax.tracker import track
-from ncfair_jax.train import Run, prepare, start_state
 
 Compiled = dict[tuple[int, ...], Any]
 NC3_WEIGHT = 100.0  # of the released BEC run; any weight but 0 costs the same

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -11,11 +10,11 @@ from zipfile import BadZipFile
 import jax
 import numpy as np
 
+from ncfair_jax.atomic import write_json, written
 from ncfair_jax.collapse.class_stats import ClassStats
 from ncfair_jax.config import differences
 from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.models.encoder import ModelConfig, Params
-from ncfair_jax.run_log import write_json
 
 IDENTITY_FILE = "survey.json"
 
@@ -57,16 +56,12 @@ class StoredGroups(Sequence[ClassStats]):
 
     @staticmethod
     def write(folder: Path, number: int, stats: dict[str, ClassStats]) -> None:
-        """Stores one group (process 0 does): under another name first, so that a killed process leaves no half file."""
+        """Stores one group, in process 0."""
         path = group_file(folder, number)
         if jax.process_index() == 0:
             arrays = {f"{name}/{field}": leaf for name, x in stats.items() for field, leaf in x._asdict().items()}
-            half = path.with_name(path.name + ".tmp")
-            with half.open("wb") as file:
+            with written(path) as half, half.open("wb") as file:
                 np.savez(file, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            half.replace(path)
         if jax.process_count() > 1:
             from jax.experimental import multihost_utils
 
@@ -92,8 +87,7 @@ def save_stats(
     path: Path, stats: ClassStats, classes: FairnessClasses, classifier: np.ndarray, bias: np.ndarray
 ) -> None:
     """Moments, words, output embeddings [K, D] and biases [K] of a model: all that its figures are made of. Atomic."""
-    half = path.with_name(path.name + ".tmp")
-    with half.open("wb") as file:
+    with written(path) as half, half.open("wb") as file:
         np.savez(
             file,
             **stats._asdict(),
@@ -102,7 +96,6 @@ def save_stats(
             classifier=classifier,
             bias=bias,
         )
-    half.replace(path)
 
 
 class StoredStats(NamedTuple):

@@ -18,8 +18,6 @@ benchmarks' and held-out sentences out of the corpus changes no probability.
 import csv
 import hashlib
 import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle, islice
@@ -30,6 +28,7 @@ import jax
 import numpy as np
 from transformers import BertTokenizer
 
+from ncfair_jax.atomic import written
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.heads import init_params
 from ncfair_jax.models.hf import Pretrained, save_pretrained
@@ -206,8 +205,7 @@ def write_world(folder: str | Path, *, sentences: int, bias: float, seed: int) -
         raise FileExistsError(f"{folder} exists; remove it or name another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.Generator(np.random.Philox(key=seed))
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-        new = Path(scratch) / "new"
+    with written(folder) as new:
         used = _write_benchmarks(new / "data", rng)
         heldout = _draw_new(rng, bias, HELDOUT_SENTENCES, used)
         used.update(sentence.male for sentence in heldout)
@@ -217,7 +215,6 @@ def write_world(folder: str | Path, *, sentences: int, bias: float, seed: int) -
         _write_lines(new / "data" / "wikitext2" / "test.txt", utility_lines(heldout, corpus))
         _write_json(new / TRUTH_FILE, {"sentences": sentences, "bias": bias, "seed": seed} | truth(corpus, bias))
         _write_model(new / "model", seed)
-        os.replace(new, folder)
 
 
 def female_probability(group: str, bias: float) -> float:

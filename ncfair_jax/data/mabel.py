@@ -5,7 +5,6 @@ negative and its swapped copy. The file is comma separated with a header, its co
 """
 
 import csv
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ncfair_jax.atomic import written
 from ncfair_jax.config import ConfigError, RunConfig
 from ncfair_jax.data.cda import swap_words
 from ncfair_jax.data.corpus import set_aside
@@ -88,18 +88,13 @@ def write_pairs(path: str | Path, pairs: Iterable[SwappedPair]) -> int:
     """Writes pairs in the five-column layout and returns their number; the file appears when it is complete."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
     count = 0
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(HEADER)
-            for pair in pairs:
-                writer.writerow([*pair[:4], int(pair.both)])
-                count += 1
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with written(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(HEADER)
+        for pair in pairs:
+            writer.writerow([*pair[:4], int(pair.both)])
+            count += 1
     return count
 
 

@@ -2,8 +2,6 @@
 
 import hashlib
 import http.client
-import os
-import tempfile
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import NamedTuple
 
 from huggingface_hub.constants import HF_HUB_OFFLINE
 
+from ncfair_jax.atomic import written
 from ncfair_jax.data.files import DataError
 from ncfair_jax.evals import seat_tests
 from ncfair_jax.fingerprint import cache_folder, file_fingerprints, files_fingerprint
@@ -178,6 +177,5 @@ def fetch(source: Source, destination: Path) -> None:
             "check it, and name a data folder to use it nevertheless"
         )
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=destination.parent, delete=False) as temporary:
-        temporary.write(content)
-    os.replace(temporary.name, destination)
+    with written(destination) as temporary:
+        temporary.write_bytes(content)

@@ -10,6 +10,7 @@ import jax
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from jax.sharding import Mesh
 
+from ncfair_jax import digests
 from ncfair_jax.data.files import read_json
 from ncfair_jax.data.notes import collected, tell
 from ncfair_jax.evals import (
@@ -183,16 +184,21 @@ def finished(
     path, benchmark = folder / f"{name}.json", BENCHMARKS[name]
     document = _document(path)
     asked = {"model": model_name, "version": benchmark.version, "fingerprints": content}
-    tables = [name] + [f"{name}_examples"] * bool(benchmark.example_columns) + [f"{name}_texts"] * bool(benchmark.drill)
     if (
         {field: document.get(field) for field in asked} == asked
         and document.get("settings", {}).get("selector", "") == selector
-        and all((folder / f"{table}.csv").is_file() for table in tables)
+        and not digests.damaged(folder, [f"{name}.json", *(f"{table}.csv" for table in _tables(name))])
     ):
         return document
     if jax.process_index() == 0:
         path.unlink(missing_ok=True)  # if the new one fails, this one must not stand in its place
     return None
+
+
+def _tables(name: str) -> list[str]:
+    """The tables beside NAME.json."""
+    benchmark = BENCHMARKS[name]
+    return [name] + [f"{name}_examples"] * bool(benchmark.example_columns) + [f"{name}_texts"] * bool(benchmark.drill)
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -223,7 +229,11 @@ def write(out_dir: Path, name: str, model_name: str, result: Result, content: Ma
     notes: dict[str, Any] = {"quality": quality} if quality else {}
     notes |= {"version": benchmark.version, "fingerprints": dict(content), "licence": benchmark.licence}
     notes |= {"content_warning": benchmark.content_warning} if benchmark.content_warning else {}
-    return write_result(out_dir, name, model_name, result, notes, write=jax.process_index() == 0)
+    document = write_result(out_dir, name, model_name, result, notes, write=jax.process_index() == 0)
+    if jax.process_index() == 0:
+        files = [f"{name}.json", *(f"{table}.csv" for table in _tables(name))]
+        digests.record(out_dir, [file for file in files if (out_dir / file).is_file()])
+    return document
 
 
 def headline(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, float | None, list[float] | None, int]]:

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ncfair_jax.atomic import write_json, write_text
 from ncfair_jax.data.files import DataError, RowError
 from ncfair_jax.data.notes import Note, as_json, total_counts
 from ncfair_jax.data.tables import comma_separated, table_rows
 from ncfair_jax.finite import require_finite
-from ncfair_jax.run_log import write_json, write_text
 
 Table = dict[str, list[Any]]  # column name -> one value per example
 

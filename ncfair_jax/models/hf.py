@@ -3,8 +3,6 @@
 `folders` finds a folder, `hub_config` reads its config.json, `tensors` its weights, `tokenizer` its tokenizer.
 """
 
-import os
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +11,10 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 from transformers import PreTrainedTokenizerBase
 
+from ncfair_jax import digests
+from ncfair_jax.atomic import written
 from ncfair_jax.models.encoder import PREFIX, ModelConfig, Params
-from ncfair_jax.models.folders import CONFIG, HEAD_FILE, PREFIX_FILE, WEIGHTS, ModelFolderError, find_folder
+from ncfair_jax.models.folders import CONFIG, HEAD_FILE, PREFIX_FILE, WEIGHTS, ModelFolderError, find_folder, refuse
 from ncfair_jax.models.hub_config import read_config, write_config
 from ncfair_jax.models.tensors import (
     SAVE_DTYPES,
@@ -67,6 +67,8 @@ def load_pretrained(
         ModelFolderError: listing every problem found.
     """
     folder = find_folder(name_or_folder, offline)
+    remedy = f"export it again, or delete {digests.DIGESTS_FILE} if the change was meant"
+    refuse(folder, [f"{text}; {remedy}" for text in _damaged_weights(folder)])
     config = read_config(folder, activation_dtype, remat)
     params = read_params(folder, config, head, nsp) | read_prefix(folder, config.model)
     return Pretrained(config.model, params, read_tokenizer(folder, config.model))
@@ -94,8 +96,7 @@ def save_pretrained(
     if folder.exists() and not (folder / CONFIG).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise ModelFolderError(f"{folder} exists and is not a model folder; choose another name or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-        new = Path(scratch) / "new"
+    with written(folder) as new:
         new.mkdir()
         write_config(new / CONFIG, pretrained.config, pretrained.tokenizer, dtype)
         save_file(
@@ -109,9 +110,13 @@ def save_pretrained(
         write_tokenizer(new, pretrained.tokenizer)
         if card:
             (new / "README.md").write_text(card)
-        if folder.exists():
-            os.replace(folder, Path(scratch) / "old")
-        os.replace(new, folder)
+        digests.record(new, digests.files_of(new))
+
+
+def _damaged_weights(folder: Path) -> list[str]:
+    """Of weights that this package wrote, what is wrong with them; config.json and tokenizer may be edited."""
+    known = digests.recorded(folder) or {}
+    return digests.damaged(folder, [name for name in known if name.endswith(".safetensors")])
 
 
 def load_pooler(name_or_folder: str | Path, config: ModelConfig, *, offline: bool = False) -> Params | None:

@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from adjustText import adjust_text
 
+from ncfair_jax.atomic import written
 from ncfair_jax.collapse.jackknife import Measured
 from ncfair_jax.collapse.model_measures import ModelMeasures
 from ncfair_jax.collapse.stored import load_stats
@@ -67,7 +68,9 @@ def save(figure: Any, path: Path) -> Path:
     """Writes path.pdf and path.png and lets go of the figure."""
     with plt.rc_context(STYLE):
         for suffix in (".pdf", ".png"):
-            figure.savefig(path.with_name(path.name + suffix))
+            whole = path.with_name(path.name + suffix)
+            with written(whole) as half:
+                figure.savefig(half, format=suffix.removeprefix("."))
     plt.close(figure)
     return path.with_name(path.name + ".png")
 

@@ -20,6 +20,7 @@ def markdown(summary: Summary, level: int = 1, *, quotes: bool = True) -> str:
     """
     mark, runs = "#" * (level + 1), [run for group in summary.groups for run in group.runs]
     parts = [f"{'#' * level} Report: {escape(summary.title)}"]
+    parts += [f"> **Warning.** {escape(text)}" for text in summary.diverged]
     if quotes:
         parts += [f"> **Content warning.** {escape(warning)}" for warning in summary.warnings]
     if summary.notes:

@@ -11,10 +11,15 @@ from ncfair_jax.report.summary import Summary
 def model_card(config: RunConfig, summary: Summary) -> str:
     """What the model was made of and how, and the report of its run without the quoted sentences."""
     model, text = escape(config.model.path), escape(training_text(to_dict(config)))
+    started = (
+        f" The training began with the parameters of {escape(config.model.init_from)}."
+        if config.model.init_from
+        else ""
+    )
     return (
         f"# {escape(config.name)}\n\n"
         f"{model} fine-tuned with ncfair\\_jax: objective {config.objective.name}, text: {text}, NC3 weight "
-        f"{config.nc3.weight:g}, seed {config.seed}.\n\n"
+        f"{config.nc3.weight:g}, seed {config.seed}.{started}\n\n"
         "The benchmarks score stereotypes; their figures are diagnostic, mostly about binary gender in English, and a small "
         "interval says that the figure is precise, not that the model is fair.\n\n"
         f"{markdown(summary, level=2, quotes=False)}\n"

@@ -17,7 +17,7 @@ from ncfair_jax.data.files import read_json
 from ncfair_jax.environment import ENVIRONMENT_FILE
 from ncfair_jax.evals.files import DataError
 from ncfair_jax.evals.registry import BENCHMARKS, defined_path, headlines_of, lookup, n_of, parse
-from ncfair_jax.finished import stored_result
+from ncfair_jax.finished import RESULT_FILE
 from ncfair_jax.report.measured import Measured, is_measured, markdown_tables, read_measured
 from ncfair_jax.run_log import METRICS_FILE
 
@@ -71,6 +71,7 @@ class Run:
     after: Results | None
     metrics: tuple[dict[str, float], ...]
     missing: tuple[str, ...]
+    diverged: tuple[str, ...] = ()  # sentences about losses that grew
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def read_run(folder: Path, before_folder: Path | None = None) -> Run:
     """A workdir of `train_and_evaluate`, finished or not."""
     config = _dict(folder / "config.json")
     environment = read_json(folder / ENVIRONMENT_FILE) if (folder / ENVIRONMENT_FILE).is_file() else []
-    result = stored_result(folder) or {}
+    result = _dict(folder / RESULT_FILE) if (folder / RESULT_FILE).is_file() else {}
     missing: list[str] = []
     before_folder = before_folder or _find_before(folder, config, result)
     before = _read_results(before_folder, config["evals"], missing, "before") if before_folder else None
@@ -133,7 +134,10 @@ def read_run(folder: Path, before_folder: Path | None = None) -> Run:
         missing += [f"training data: {entry['note']}" for entry in read_json(folder / "left_out.json")]
     if not environment:
         missing.append("command, versions and device were not recorded: the run is older than environment.json")
-    return Run(folder.name, folder, config, tuple(environment), before, after, metrics, tuple(dict.fromkeys(missing)))
+    grown = tuple(result.get("diverged", ()))
+    return Run(
+        folder.name, folder, config, tuple(environment), before, after, metrics, tuple(dict.fromkeys(missing)), grown
+    )
 
 
 def _is_workdir(folder: Path) -> bool:

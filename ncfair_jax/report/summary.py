@@ -52,6 +52,7 @@ class Summary:
         against: by group but the first, after training against the first group after training. Both with p_holm where there
             are several.
         warnings: the distinct content warnings of the benchmarks.
+        diverged: a sentence for each loss that grew.
         notes: what could not be compared, and what each run lacks.
     """
 
@@ -63,6 +64,7 @@ class Summary:
     drilled: tuple[Drilled, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    diverged: tuple[str, ...]
 
 
 def summarise_folders(folders: Sequence[Path], before: Path | None = None) -> Summary:
@@ -94,7 +96,10 @@ def summarise_folders(folders: Sequence[Path], before: Path | None = None) -> Su
         if item.outdated
     ]
     title = ", ".join([group.name for group in groups] or [item.name for item in measured])
-    return Summary(title, tuple(groups), tuple(measured), changes, against, drilled, tuple(warnings), tuple(notes))
+    grown = tuple(f"{run.name}: {text}" for group in groups for run in group.runs for text in run.diverged)
+    return Summary(
+        title, tuple(groups), tuple(measured), changes, against, drilled, tuple(warnings), tuple(notes), grown
+    )
 
 
 def shared_before(groups: Sequence[Group]) -> Results | None:

@@ -6,9 +6,9 @@ import pytest
 
 from ncfair_jax.benchmark import compare, flops, ours
 from ncfair_jax.evals.requests import Request
+from ncfair_jax.prepare import start_state
 from ncfair_jax.sharding import put_batch
 from ncfair_jax.state import make_train_step
-from ncfair_jax.train import start_state
 from tests import tiny
 from tests.rounding import encoder_operations, rounding
 

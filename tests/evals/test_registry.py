@@ -71,7 +71,7 @@ def test_files_hold_what_evaluate_returns(run):
         lines = (out / f"{name}.csv").read_text().splitlines()
         assert lines[0] == COLUMNS[name]
         assert len(lines) == 1 + document["n"]
-    assert not list(out.glob("*.tmp"))
+    assert not list(out.glob(".*.tmp"))
 
 
 def test_keys_of_the_metrics(run):

@@ -321,7 +321,7 @@ def test_a_run_lowers_its_loss_and_stopped_midway_ends_the_same(setting, tmp_pat
     np.testing.assert_array_equal(before["mlm"]["transform"]["kernel"], after["mlm"]["transform"]["kernel"])  # no NC3
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "stop_requested", lambda stopping, step, log_every: step == 7)
+        patch.setattr(train, "stop_requested", lambda step, log_every: step == 7)
         with pytest.raises(train.Interrupted):
             train.train(run, tmp_path / "stopped")
     again = train.train(run, tmp_path / "stopped")
@@ -408,7 +408,7 @@ def test_a_prefix_trains_alone_is_saved_alone_and_is_exported_beside_the_model(s
     assert saved["params"] == [start_prefix.shape]
     assert sum(np.prod(shape) for shape in saved["state"]) < 4 * start_prefix.size  # moments, prototypes, class means
     with monkeypatch.context() as patch:
-        patch.setattr(train, "stop_requested", lambda stopping, step, log_every: step == 7)
+        patch.setattr(train, "stop_requested", lambda step, log_every: step == 7)
         with pytest.raises(train.Interrupted):
             train.train(run, tmp_path / "stopped")
     again = train.train(run, tmp_path / "stopped")

@@ -220,7 +220,7 @@ def test_a_run_learns_stops_resumes_is_judged_and_exported(setting, tmp_path, mo
     assert "Bias-in-Bios TPR gap" in whole["table"]
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "stop_requested", lambda stopping, step, log_every: step == 25)
+        patch.setattr(train, "stop_requested", lambda step, log_every: step == 25)
         with pytest.raises(train.Interrupted):
             train.train_and_evaluate(config, tmp_path / "stopped")
     assert train.train_and_evaluate(config, tmp_path / "stopped") == whole
@@ -248,7 +248,7 @@ def test_a_changed_label_is_another_corpus(setting, tmp_path, monkeypatch):
     mesh = make_mesh(config.mesh)
     first = train.prepare(config, mesh).identity
     with monkeypatch.context() as patch:
-        patch.setattr(train, "stop_requested", lambda stopping, step, log_every: step == 4)
+        patch.setattr(train, "stop_requested", lambda step, log_every: step == 4)
         with pytest.raises(train.Interrupted):
             train.train_and_evaluate(config, tmp_path / "run")
     path = tmp_path / "bios" / "train.jsonl"

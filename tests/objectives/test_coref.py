@@ -15,8 +15,9 @@ from ncfair_jax.models.hf import load_head, load_pretrained, save_pretrained
 from ncfair_jax.objectives import METHODS
 from ncfair_jax.objectives.base import evaluate_objective
 from ncfair_jax.objectives.coref import COREF, coref_objective
+from ncfair_jax.prepare import check_method
 from ncfair_jax.sharding import make_mesh, put_batch, replicate
-from ncfair_jax.train import check_method, train_and_evaluate
+from ncfair_jax.train import train_and_evaluate
 from tests import tiny_coref
 
 CONFIG = CorefConfig(hidden_units=20, feature_size=5, max_width=4, dropout=0.0)

@@ -24,8 +24,9 @@ from ncfair_jax.objectives.mabel import (
     similarity_alignment,
 )
 from ncfair_jax.objectives.mlm import mlm_objective
+from ncfair_jax.prepare import check_method
 from ncfair_jax.sharding import make_mesh, put_batch, replicate
-from ncfair_jax.train import check_method, train_and_evaluate
+from ncfair_jax.train import train_and_evaluate
 from tests import tiny, tiny_text
 from tests.rounding import rounding
 from tests.tiny import encode

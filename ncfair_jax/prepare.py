@@ -1,0 +1,216 @@
+"""From a config to everything that the training loop needs: model, examples, objective, optimizer. Nothing is compiled yet."""
+
+import dataclasses
+import re
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from ncfair_jax.checkpoint import read_checkpoint_params
+from ncfair_jax.config import ConfigError, RunConfig, identity, to_dict
+from ncfair_jax.data.encoding import tokenizer_fingerprint
+from ncfair_jax.data.notes import Note, collected
+from ncfair_jax.data.pipeline import Examples, Pipeline, PipelineConfig
+from ncfair_jax.fingerprint import params_fingerprint
+from ncfair_jax.lexicons.classes import FairnessClasses, lexicon_or_control
+from ncfair_jax.models.encoder import PREFIX, Params
+from ncfair_jax.models.hf import Pretrained, load_pretrained
+from ncfair_jax.objectives import METHODS, Objective, with_nc3
+from ncfair_jax.objectives.base import EXTRA
+from ncfair_jax.optimizer import make_optimizer, path_string, refuse_without_effect
+from ncfair_jax.sharding import batch_shards, put_tree, state_shardings
+from ncfair_jax.state import TrainState, init_state
+from ncfair_jax.tracker import Tracker, make_tracker
+
+ROWS_PER_SHARD = 1  # rows are rounded up to a multiple of this on every device
+
+
+class Run(NamedTuple):
+    """What the loop needs besides the state."""
+
+    config: RunConfig
+    model: Pretrained
+    start: Params  # to train from: those of the model, or of another run's checkpoint
+    objective: Objective
+    classes: FairnessClasses | None
+    tx: optax.GradientTransformation
+    schedule: optax.Schedule
+    pipeline: Pipeline
+    dev: Pipeline | None
+    tracker: Tracker | None
+    total_steps: int
+    mesh: Mesh
+    identity: dict[str, Any]
+    left_out: tuple[Note, ...] = ()
+
+
+def prepare(config: RunConfig, mesh: Mesh) -> Run:
+    """Reads model, text and words; nothing is compiled yet."""
+    model = load_pretrained(
+        config.model.path,
+        head=config.model.head,
+        activation_dtype=config.model.activation_dtype,
+        remat=config.model.remat,
+    )
+    model = model._replace(config=with_runtime_choices(config, model))
+    refuse_too_long(config, model)
+    method = METHODS[config.objective.name]
+    with collected() as left_out:
+        examples, dev_examples = method.examples(config, model)
+        classes = nc3_classes(config, model, examples)
+        tracker = None
+        if config.train.collapse_every:
+            shown, rows = (dev_examples or examples).sequences, config.data.row_tokens
+            tracker = make_tracker(model, config.nc3.lexicon, shown, config.train.collapse_sentences, rows, mesh)
+    pipeline = make_pipeline(config, model, examples, classes, mesh)
+    dev = None if dev_examples is None else make_pipeline(config, model, dev_examples, classes, mesh)
+    total_steps = config.train.steps or int(np.ceil(config.train.epochs * pipeline.steps_per_epoch))
+    objective = method.objective(config, model, examples)
+    make_extra = method.extra_params
+    if extra := make_extra(config, model.config, jax.random.key(config.seed)) if make_extra else {}:
+        model = model._replace(params=model.params | {EXTRA: jax.tree.map(np.asarray, extra)})
+    start = model.params
+    if config.model.init_from:
+        start = read_checkpoint_params(config.model.init_from, start, (EXTRA, *not_saved(config, start)))
+    if classes is not None:
+        objective = with_nc3(objective, config.nc3, classes, model.config, pipeline.steps_per_epoch)
+    refuse_without_effect(config.optimizer, model.params, total_steps)
+    tx, schedule = make_optimizer(config.optimizer, total_steps)
+    fingerprints = {
+        "config": identity(to_dict(config)),
+        "corpus": pipeline.fingerprint,
+        "development": "" if dev is None else dev.fingerprint,
+        "lexicon": classes.fingerprint if classes is not None else "",
+        "tokenizer": tokenizer_fingerprint(model.tokenizer),
+    }
+    if names := not_saved(config, model.params):
+        fingerprints["frozen"] = params_fingerprint({name: model.params[name] for name in names})
+    return Run(
+        config,
+        model,
+        start,
+        objective,
+        classes,
+        tx,
+        schedule,
+        pipeline,
+        dev,
+        tracker,
+        total_steps,
+        mesh,
+        fingerprints,
+        tuple(left_out),
+    )
+
+
+def refuse_too_long(config: RunConfig, model: Pretrained) -> None:
+    """Sentences must be cut to what the model has positions for.
+
+    Raises:
+        ConfigError: if config.data.max_tokens is more than that.
+    """
+    asked, most = config.data.max_tokens, model.config.max_tokens
+    if asked > most:
+        raise ConfigError(
+            f"config.data.max_tokens={asked}: {config.model.path} has positions for {most} tokens; set it to at most {most}"
+        )
+
+
+def not_saved(config: RunConfig, params: Params) -> tuple[str, ...]:
+    """Parts of the parameters that checkpoints leave out: frozen as a whole beside parameters that only the method has.
+
+    A run that freezes parts of a model and has no parameters besides saves it whole, for `launch/convert.py`.
+    """
+    if not config.optimizer.freeze or EXTRA not in params:
+        return ()
+    moving = {
+        path[0].key
+        for path, _ in jax.tree_util.tree_leaves_with_path(params)
+        if not re.search(config.optimizer.freeze, path_string(path))
+    }
+    return tuple(sorted(set(params) - moving))
+
+
+def model_params(params: Params) -> Params:
+    """What the model is made of: not the method's own parameters, but for a prefix that it learned."""
+    own = {name: value for name, value in params.items() if name != EXTRA}
+    extra = params.get(EXTRA, {})
+    return own | {PREFIX: extra[PREFIX]} if PREFIX in extra else own
+
+
+def with_runtime_choices(config: RunConfig, model: Pretrained) -> Any:
+    """The model's config with what the run decides: attention implementation and dropout rates."""
+    changes: dict[str, Any] = {"attention": config.model.attention}
+    for name in ("hidden_dropout", "attention_dropout"):
+        if (rate := getattr(config.model, name)) >= 0:
+            changes[name] = rate
+    return dataclasses.replace(model.config, **changes)
+
+
+def nc3_classes(config: RunConfig, model: Pretrained, examples: Examples) -> FairnessClasses | None:
+    """The regulariser's words, or None where its weight is 0."""
+    if config.nc3.weight == 0:
+        return None
+    nc3 = config.nc3
+    return lexicon_or_control(nc3.lexicon, nc3.word_rule, model.tokenizer, examples.sequences, config.seed)
+
+
+def make_pipeline(
+    config: RunConfig, model: Pretrained, examples: Examples, classes: FairnessClasses | None, mesh: Mesh
+) -> Pipeline:
+    """Packed, masked batches of the examples, their rows dividing over the mesh."""
+    settings = PipelineConfig(
+        seed=config.seed,
+        batch_size=config.train.batch_size,
+        row_tokens=config.data.row_tokens,
+        accumulation=config.train.accumulation,
+        row_multiple=ROWS_PER_SHARD * batch_shards(mesh) * config.train.accumulation,
+        mask_prob=config.objective.mask_prob,
+        mask_frac=config.objective.mask_frac,
+        random_frac=config.objective.random_frac,
+        alignment=config.nc3.alignment,
+        labels=config.nc3.labels,
+    )
+    return examples.kind(
+        examples.sequences,
+        settings,
+        special_ids=model.tokenizer.all_special_ids,
+        mask_token_id=model.tokenizer.mask_token_id,
+        vocab_size=model.config.vocab_size,
+        slot_of_token=None if classes is None else classes.slot_of_token,
+        boundaries=None if classes is None else classes.boundaries,
+        views=examples.views,
+        **examples.arguments,
+    )
+
+
+def start_state(run: Run) -> tuple[TrainState, Any]:
+    """The state before the first update, on the mesh, and its shardings."""
+    rng = jax.random.key(run.config.seed)
+    abstract = jax.eval_shape(lambda p: init_state(p, run.objective, run.tx, rng), run.start)
+    shardings = state_shardings(abstract, run.mesh)
+    params = put_tree(run.start, shardings.params)
+    state = jax.jit(lambda p: init_state(p, run.objective, run.tx, rng), out_shardings=shardings)(params)
+    return state, shardings
+
+
+def check_method(config: RunConfig) -> None:
+    """Refuses a method that does not exist or cannot do what the config asks.
+
+    Here and not in `validate`, since methods read the config and not the other way round.
+    """
+    name = config.objective.name
+    if name not in METHODS:
+        raise ConfigError(f"config.objective.name={name!r}: choose from {', '.join(sorted(METHODS))}")
+    if config.train.accumulation > 1 and not METHODS[name].accumulates:
+        raise ConfigError(
+            f"config.train.accumulation={config.train.accumulation}: {name} compares the examples of a batch with each other, "
+            "so splitting it would change the loss; set it to 1"
+        )
+    if METHODS[name].evaluate is not None and config.evals.benchmarks:
+        raise ConfigError(
+            f"config.evals.benchmarks={config.evals.benchmarks!r}: {name} is judged on its own task; set it to ''"
+        )
