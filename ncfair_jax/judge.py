@@ -65,6 +65,7 @@ def judge(
     content = {"model": model_fingerprint(model)} | evaluation_content(config, judged_on)
     if problems := drop_damaged(folder) if jax.process_index() == 0 else []:
         say(f"{'; '.join(problems)}; what is missing or damaged is made again")
+        path.unlink(missing_ok=True)
     if agreed(path.exists()):
         stored: Figures = read_json(path)
         recorded = stored.get("content", {})

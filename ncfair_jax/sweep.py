@@ -65,11 +65,6 @@ def run_arms(config: ConfigDict, workdir: Path, jobs: int = 0, cache: str = "") 
         ConfigError: for a field that an arm changes but the config lacks, an "@NAME" that no earlier arm has, no arm to run, or
             an arm or a seed that is named twice. Every arm is checked before the first one starts.
     """
-    with stoppable(), held(workdir) if jobs else held_by_all(workdir), stage("running a sweep"):
-        return _run_arms(config, workdir, jobs, cache)
-
-
-def _run_arms(config: ConfigDict, workdir: Path, jobs: int, cache: str) -> Outcome:
     seeds, names = run_seeds(config), arm_names(config)
     if not names:
         raise ConfigError(f"config.run_arms={config.run_arms!r} names no arm; choose from {', '.join(config.arms)}")
@@ -81,6 +76,13 @@ def _run_arms(config: ConfigDict, workdir: Path, jobs: int, cache: str) -> Outco
         validate(run)
         if (folder / RESULT_FILE).exists():  # what it started from must be there, and unchanged
             refuse_other_content(folder, run, training_content(run))
+    with stoppable(), held(workdir) if jobs else held_by_all(workdir), stage("running a sweep"):
+        return _run_all(config, runs, workdir, jobs, cache)
+
+
+def _run_all(config: ConfigDict, runs: Runs, workdir: Path, jobs: int, cache: str) -> Outcome:
+    """Runs what `run_arms` has checked."""
+    seeds, names = run_seeds(config), arm_names(config)
     # With jobs this process leaves the accelerator to the others until they are done, so it must not ask jax yet.
     refuse_other_world(workdir / "world", config)
     if config.world.sentences and (jobs or jax.process_index() == 0) and not (workdir / "world").exists():

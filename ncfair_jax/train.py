@@ -82,6 +82,7 @@ def train_and_evaluate(config: RunConfig, workdir: Path, before_folder: Path | N
         with stage("reading model and data"):
             run = prepare(config, mesh)
         if jax.process_index() == 0:  # not before everything the config names was found
+            (workdir / RESULT_FILE).unlink(missing_ok=True)  # until all of it is there again
             write_json(workdir / INPUTS_FILE, content)  # first: a config without it is of an earlier version
             write_json(workdir / CONFIG_FILE, to_dict(config))
             write_json(workdir / LEFT_OUT_FILE, as_json(run.left_out))
@@ -112,7 +113,7 @@ def finish(run: Run, workdir: Path, shared: Path | None, judged: dict[str, str])
                 draw_training({config.name: workdir}, workdir / "figures")
             write_text(workdir / "report.html", page(summary))
             write_json(workdir / RESULT_FILE, result | {"judged": judged})
-            digests.record(workdir, ["report.html", RESULT_FILE])
+            digests.record(workdir, ["report.html", RESULT_FILE, f"{EXPORT}/{digests.DIGESTS_FILE}"])
     return result
 
 
@@ -139,9 +140,8 @@ def exported(run: Run, workdir: Path) -> Pretrained | None:
     """
     folder, problems = workdir / EXPORT, list[str]()
     if jax.process_index() == 0 and folder.exists():
-        found = digests.recorded(folder)
-        problems = digests.damaged(folder) if found else [f"{folder / digests.DIGESTS_FILE} is missing or damaged"]
-        if problems:
+        own = digests.damaged(workdir, [f"{EXPORT}/{digests.DIGESTS_FILE}"])  # another model has other digests
+        if problems := own or digests.damaged(folder):
             say(f"{'; '.join(problems)}; what there is of it is now {set_aside(folder, workdir)}; exporting again")
     if not agreed(folder.exists()):
         return None

@@ -22,6 +22,7 @@ from ncfair_jax.finished import WorkdirError
 from ncfair_jax.models.hf import ModelFolderError, load_pretrained, save_pretrained
 from ncfair_jax.report.runs import ReportError
 from ncfair_jax.report.summary import summarise_folders
+from ncfair_jax.stopping import Interrupted
 from ncfair_jax.sweep import SweepError, run_arms
 from tests.evals import plain
 
@@ -141,7 +142,7 @@ def test_a_stopped_run_of_other_content_is_refused_and_goes_on_with_the_files_ba
     shutil.rmtree(RUN)
     with monkeypatch.context() as patch:
         patch.setattr(train, "stop_requested", lambda step, log_every: step == 2)
-        with pytest.raises(train.Interrupted):
+        with pytest.raises(Interrupted):
             start()
     relink("model", "two")
     with pytest.raises(WorkdirError, match=r"model\.path: [0-9a-f]{16} now"):
@@ -162,9 +163,10 @@ def test_changed_benchmark_data_are_judged_again_with_the_same_model(result, mon
     forbid(monkeypatch, (train, "train"))
     again = start()
     assert "benchmark crows_pairs: version" in capsys.readouterr().err
-    assert contents(RUN / "export") | {"run/export/README.md": b""} == export | {"run/export/README.md": b""}
+    card = {"run/export/README.md": b"", "run/export/digests.json": b""}  # the card has the new figures
+    assert contents(RUN / "export") | card == export | card
     changed = {Path(name).name for name, content in contents(RUN / "evals" / "after").items() if after[name] != content}
-    assert changed == {"crows_pairs.json", "crows_pairs.csv", "crows_pairs_texts.csv", "figures.json"}
+    assert changed == {"crows_pairs.json", "crows_pairs.csv", "crows_pairs_texts.csv", "figures.json", "digests.json"}
     for when in ("before", "after"):
         assert again[when]["collapse"] == result[when]["collapse"]
         old, new = ({line[0]: line[1] for line in x[when]["benchmarks"]} for x in (result, again))
@@ -186,15 +188,57 @@ def test_a_new_definition_is_judged_again(result, monkeypatch):
         assert again[when]["content"]["collapse"].startswith("version 1000, ")
 
 
-def test_an_export_that_is_not_the_judged_model_is_refused(result):
-    weights = (RUN / "export" / "model.safetensors").read_bytes()
-    save_pretrained(RUN / "export", load_pretrained("two"))
-    for read in (start, lambda: summarise_folders([RUN])):
-        with pytest.raises(WorkdirError, match=r"export is not the model that .*result\.json is about.*Delete "):
-            read()
-    (RUN / "result.json").unlink()
+def overwrite(name: str, change) -> None:
+    path = RUN / name
+    path.write_bytes(change(path.read_bytes()))
+
+
+def flip(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda: save_pretrained(RUN / "export", load_pretrained("two")), "export/digests.json is damaged"),
+        (lambda: overwrite("export/model.safetensors", flip), "export/model.safetensors is damaged"),
+        (lambda: overwrite("export/model.safetensors", lambda x: x[:1000]), "export/model.safetensors is damaged"),
+        (lambda: (RUN / "export" / "model.safetensors").unlink(), "export/model.safetensors is missing"),
+        (lambda: shutil.rmtree(RUN / "export"), "run/export is missing"),
+        (lambda: overwrite("result.json", lambda x: b"{}"), "result.json does not hold the result of a run"),
+        (lambda: overwrite("result.json", lambda x: x[: len(x) // 2]), "result.json"),
+        (lambda: overwrite("result.json", flip), "result.json"),
+        (lambda: (RUN / "result.json").unlink(), "result.json is missing"),
+        (lambda: overwrite("report.html", flip), "report.html is damaged"),
+        (lambda: overwrite("evals/after/crows_pairs.csv", flip), "evals/after/crows_pairs.csv is damaged"),
+        (lambda: overwrite("evals/before/masked_lm.json", flip), "evals/before/masked_lm.json is damaged"),
+        (lambda: overwrite("evals/after/figures.json", lambda x: b"{}"), "evals/after/figures.json is damaged"),
+        (lambda: overwrite("evals/after/digests.json", lambda x: x[:100]), "evals/after/digests.json is damaged"),
+        (lambda: shutil.rmtree(RUN / "evals" / "before"), "evals/before is missing"),
+    ],
+)
+def test_what_is_missing_or_damaged_is_made_again_and_said(result, capsys, damage, told):
+    def kept() -> dict[str, bytes]:  # the others tell of the time and of the commands
+        others = ("environment.json", "report.html", "README.md", "digests.json", "tensorboard", ".lock", "damaged")
+        return {name: content for name, content in contents(RUN).items() if not any(part in name for part in others)}
+
+    before = kept()
+    damage()
     assert start() == result
-    assert (RUN / "export" / "model.safetensors").read_bytes() == weights
+    errors = capsys.readouterr().err
+    assert told in errors and "made again" in errors
+    assert kept() == before
+    assert "damaged" not in (RUN / "report.html").read_text()
+    assert (RUN / "damaged" / "export-1").exists() == (told.startswith("export"))
+    assert start() == result
+    assert capsys.readouterr().err == ""
+
+
+def test_a_report_says_what_is_damaged(result):
+    assert summarise_folders([RUN]).notes == ()
+    overwrite("export/model.safetensors", flip)
+    assert "export/model.safetensors is damaged" in " ".join(summarise_folders([RUN]).notes)
 
 
 def test_a_model_that_is_gone_is_named(result):

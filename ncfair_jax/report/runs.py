@@ -17,7 +17,7 @@ from ncfair_jax.data.files import read_json
 from ncfair_jax.environment import ENVIRONMENT_FILE
 from ncfair_jax.evals.files import DataError
 from ncfair_jax.evals.registry import BENCHMARKS, defined_path, headlines_of, lookup, n_of, parse
-from ncfair_jax.finished import RESULT_FILE
+from ncfair_jax.finished import RESULT_FILE, damage
 from ncfair_jax.report.measured import Measured, is_measured, markdown_tables, read_measured
 from ncfair_jax.run_log import METRICS_FILE
 
@@ -132,6 +132,7 @@ def read_run(folder: Path, before_folder: Path | None = None) -> Run:
         missing.append(f"the run is not finished: {reached}; the command that started it goes on with it")
     if (folder / "left_out.json").is_file():
         missing += [f"training data: {entry['note']}" for entry in read_json(folder / "left_out.json")]
+    missing += damage(folder, before_folder) if result else []
     if not environment:
         missing.append("command, versions and device were not recorded: the run is older than environment.json")
     grown = tuple(result.get("diverged", ()))

@@ -29,6 +29,7 @@ from ncfair_jax.objectives.adept import (
     word_representations,
 )
 from ncfair_jax.sharding import make_mesh, put_batch, replicate
+from ncfair_jax.stopping import Interrupted
 from tests import tiny, tiny_text
 from tests.evals import plain
 from tests.rounding import encoder_operations, rounding
@@ -322,7 +323,7 @@ def test_a_run_lowers_its_loss_and_stopped_midway_ends_the_same(setting, tmp_pat
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "stop_requested", lambda step, log_every: step == 7)
-        with pytest.raises(train.Interrupted):
+        with pytest.raises(Interrupted):
             train.train(run, tmp_path / "stopped")
     again = train.train(run, tmp_path / "stopped")
     for a, b in zip(jax.tree.leaves(again.params), jax.tree.leaves(whole.params), strict=True):
@@ -409,7 +410,7 @@ def test_a_prefix_trains_alone_is_saved_alone_and_is_exported_beside_the_model(s
     assert sum(np.prod(shape) for shape in saved["state"]) < 4 * start_prefix.size  # moments, prototypes, class means
     with monkeypatch.context() as patch:
         patch.setattr(train, "stop_requested", lambda step, log_every: step == 7)
-        with pytest.raises(train.Interrupted):
+        with pytest.raises(Interrupted):
             train.train(run, tmp_path / "stopped")
     again = train.train(run, tmp_path / "stopped")
     jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)

@@ -26,6 +26,7 @@ from ncfair_jax.models.hf import ModelFolderError, Pretrained, load_head, load_p
 from ncfair_jax.objectives.base import EXTRA, evaluate_objective
 from ncfair_jax.objectives.classification import CLASSIFICATION, classification_objective, fresh_head, label_sums
 from ncfair_jax.sharding import make_mesh, put_batch, replicate
+from ncfair_jax.stopping import Interrupted
 from tests import tiny, tiny_hub, tiny_tasks
 from tests.tiny import encode
 
@@ -221,7 +222,7 @@ def test_a_run_learns_stops_resumes_is_judged_and_exported(setting, tmp_path, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "stop_requested", lambda step, log_every: step == 25)
-        with pytest.raises(train.Interrupted):
+        with pytest.raises(Interrupted):
             train.train_and_evaluate(config, tmp_path / "stopped")
     assert train.train_and_evaluate(config, tmp_path / "stopped") == whole
 
@@ -249,7 +250,7 @@ def test_a_changed_label_is_another_corpus(setting, tmp_path, monkeypatch):
     first = train.prepare(config, mesh).identity
     with monkeypatch.context() as patch:
         patch.setattr(train, "stop_requested", lambda step, log_every: step == 4)
-        with pytest.raises(train.Interrupted):
+        with pytest.raises(Interrupted):
             train.train_and_evaluate(config, tmp_path / "run")
     path = tmp_path / "bios" / "train.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
