@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,8 +16,14 @@ import numpy as np
 import pytest
 from transformers import BertTokenizerFast
 
+from ncfair_jax import train
 from ncfair_jax.config import ConfigError, base_config, freeze
+from ncfair_jax.divergence import DivergedError
+from ncfair_jax.finished import WorkdirError
+from ncfair_jax.launcher import finish
 from ncfair_jax.models.hf import Pretrained, load_pretrained, save_pretrained
+from ncfair_jax.state import make_train_step
+from ncfair_jax.stopping import Interrupted
 from ncfair_jax.train import train_and_evaluate
 from tests import tiny, tiny_hub
 
@@ -82,13 +89,13 @@ def succeed(*args, **kwargs) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def run_here(setting: Path, workdir: Path, changes: dict) -> None:
+def run_here(setting: Path, workdir: Path, changes: dict) -> dict:
     """In this process, where no process is what is tested."""
     written: dict = {}
     exec((setting / "config.py").read_text(), written)
     config = written["get_config"]()
     config.update_from_flattened_dict(changes)
-    train_and_evaluate(freeze(config), workdir)
+    return train_and_evaluate(freeze(config), workdir)
 
 
 def metrics(workdir: Path) -> list[dict]:
@@ -163,19 +170,66 @@ def test_killed_at_any_moment_it_ends_bit_for_bit_the_same(setting, uninterrupte
     assert [line["loss"] for line in ours] == [line["loss"] for line in theirs]
 
 
-def test_sigterm_saves_leaves_and_resumes(setting, uninterrupted):
-    workdir = setting / "terminated"
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(signal.SIGTERM, "SIGTERM"), pytest.param(signal.SIGINT, "Ctrl-C", marks=pytest.mark.slow)],
+)
+def test_a_signal_saves_leaves_and_resumes(setting, uninterrupted, number, name):
+    workdir = setting / f"stopped by {name}"
     process = subprocess.Popen(command(setting, workdir), env=environment(1), stderr=subprocess.PIPE, text=True)
     log = workdir / "metrics.jsonl"
     while not (log.exists() and log.read_text().count("\n") >= 4):
         assert process.poll() is None
         time.sleep(0.005)
-    process.terminate()
+    process.send_signal(number)
     _, errors = process.communicate(timeout=100)
-    assert process.returncode == 143
-    assert "stopped by SIGTERM at step" in errors
+    assert process.returncode == 128 + number
+    assert re.search(
+        rf"^stopped by {name} at step \d+ of 24, which is saved; the same command goes on", errors, re.MULTILINE
+    )
+    assert "Traceback" not in errors
     succeed(setting, workdir)
     same_end(workdir, uninterrupted, 24)
+
+
+def test_a_signal_in_the_last_step_is_not_forgotten(setting, uninterrupted, monkeypatch):
+    workdir = setting / "stopped at the end"
+
+    def requested(step: int, log_every: int) -> bool:
+        if step == 24:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step == 24
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "stop_requested", requested)
+        with pytest.raises(Interrupted) as stopped:
+            run_here(setting, workdir, {})
+    assert stopped.value.code == 143
+    assert stopped.value.message == "stopped by SIGTERM while training; the same command goes on from there"
+    run_here(setting, workdir, {})
+    same_end(workdir, uninterrupted, 24)
+
+
+def test_judging_can_be_stopped_and_says_so(setting, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "judge", lambda *args: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(Interrupted, match="130") as stopped:
+            run_here(setting, setting / "stopped in judging", {})
+    assert stopped.value.message.startswith("stopped by Ctrl-C while judging the start model; ")
+
+
+def test_a_workdir_is_one_process_at_a_time(setting, uninterrupted):
+    workdir = setting / "twice"
+    first = subprocess.Popen(command(setting, workdir), env=environment(1), stderr=subprocess.PIPE, text=True)
+    while not (workdir / "metrics.jsonl").exists():
+        assert first.poll() is None
+        time.sleep(0.01)
+    second = run(setting, workdir)
+    assert (second.returncode, second.stderr.count("\n")) == (1, 1)
+    assert f"twice is in use by process {first.pid} on {socket.gethostname()}; wait until it ends" in second.stderr
+    _, errors = first.communicate(timeout=100)
+    assert first.returncode == 0, errors
+    assert [line["loss"] for line in metrics(workdir)] == [line["loss"] for line in metrics(uninterrupted)]
 
 
 @pytest.mark.slow
@@ -231,6 +285,60 @@ def test_not_finite_stops_with_step_examples_and_checkpoint(setting):
     for step in (workdir / "checkpoints").glob("[0-9]*"):
         for name, value in saved_state(workdir, int(step.name)).items():
             assert np.all(np.isfinite(value)), name
+
+
+def test_after_a_step_that_is_not_finite_another_run_starts_from_the_last_good_checkpoint(setting, monkeypatch):
+    """What the message says works: the parameters of the checkpoint, and nothing else of it."""
+    bad = setting / "bad"
+    with monkeypatch.context() as patch:  # step 7 is not finite, and six are saved
+        patch.setattr(train, "make_train_step", not_finite_at(7))
+        with pytest.raises(ArithmeticError, match=r"the last good checkpoint is step 6\. Lower .*") as told:
+            run_here(setting, bad, {})
+    there = re.search(
+        r"add --init_from=(\S+@6) and another --workdir: that takes over the parameters, not", str(told.value)
+    )
+    assert there
+    good = setting / "good"
+    run_here(setting, good, {"model.init_from": there[1], "train.steps": 3, "optimizer.learning_rate": 1e-30})
+    start, end = saved_state(bad, 6), saved_state(good, 3)
+    for name in start:
+        if name.startswith("params"):
+            np.testing.assert_array_equal(start[name], end[name], err_msg=name)
+    assert f"began with the parameters of {there[1]}".replace("_", r"\_") in (good / "export" / "README.md").read_text()
+    with pytest.raises(WorkdirError, match=r"config\.model\.init_from"):
+        run_here(setting, good, {"train.steps": 3, "optimizer.learning_rate": 1e-30})
+
+
+def not_finite_at(step: int):
+    """`make_train_step`, whose step does nothing from `step` on, as after a loss that is not finite."""
+
+    def make(*args):
+        update = make_train_step(*args)
+
+        def train_step(state, batch):
+            new, metrics = update(state, batch)
+            return jax.tree.map(lambda a, b: jax.lax.select(state.step < step - 1, a, b), new, state), metrics
+
+        return train_step
+
+    return make
+
+
+def test_a_loss_that_grows_is_told_in_the_last_lines_the_report_and_the_card(setting, capsys):
+    workdir = setting / "diverged"
+    result = run_here(setting, workdir, {"optimizer.learning_rate": 10.0})
+    (text,) = result["diverged"]
+    assert text.startswith("The training diverged: its loss went from ")
+    assert run_here(setting, workdir, {"optimizer.learning_rate": 10.0})["diverged"] == [text]
+    for name in ("report.html", "export/README.md"):
+        assert "The training diverged" in (workdir / name).read_text()
+    with pytest.raises(SystemExit) as ended:
+        finish(result["table"], result["diverged"])
+    assert ended.value.code == 3
+    assert capsys.readouterr().err.splitlines()[-1] == f"warning: {text}"
+    stop = {"optimizer.learning_rate": 10.0, "train.stop_on_divergence": True}
+    with pytest.raises(DivergedError, match=r"^stopped at step \d+ of 24: The training diverged: "):
+        run_here(setting, setting / "stopped early", stop)
 
 
 @pytest.mark.parametrize(

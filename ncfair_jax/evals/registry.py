@@ -35,8 +35,10 @@ from ncfair_jax.evals.quality import quality_report
 from ncfair_jax.evals.results import Result, write_result, write_table
 from ncfair_jax.fingerprint import model_fingerprint, params_fingerprint
 from ncfair_jax.finite import NonFiniteError
+from ncfair_jax.locking import held_by_all
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.run_log import say
+from ncfair_jax.stopping import stage
 
 
 class EvaluationError(ValueError):
@@ -121,12 +123,28 @@ def evaluate(
     Raises:
         ValueError: for names that cannot be run, or if out_dir holds results of another model that this call would leave
             beside the new ones.
+        LockedError: if another process works in out_dir.
         EvaluationError: at the end, if some failed.
     """
     parsed = parse(benchmarks)
     data = DataFolder(Path(data_dir) if data_dir else None, offline or HF_HUB_OFFLINE)
     folder, model = Path(out_dir), model_fingerprint(pretrained)
-    refuse_other_model(folder, model, [name for name, _ in parsed])
+    with held_by_all(folder):
+        refuse_other_model(folder, model, [name for name, _ in parsed])
+        return _evaluate(pretrained, parsed, data, folder, model, model_name, mesh, progress)
+
+
+def _evaluate(
+    pretrained: Pretrained,
+    parsed: Sequence[tuple[str, str]],
+    data: DataFolder,
+    folder: Path,
+    model: str,
+    model_name: str,
+    mesh: Mesh | None,
+    progress: bool,
+) -> dict[str, dict[str, Any]]:
+    """`evaluate`, in a folder that this process has for itself; `model` is the model's fingerprint."""
     results: dict[str, dict[str, Any]] = {}
     failures: dict[str, Exception] = {}
     for name, selector in parsed:
@@ -141,7 +159,7 @@ def evaluate(
                 if progress:
                     say(f"{name}: read back from {folder}; model, data and definition are the same")
                 continue
-            with collected() as left_out:
+            with stage(f"evaluating {name}"), collected() as left_out:
                 result = benchmark.run(pretrained, data, selector, mesh, progress and jax.process_index() == 0)
             settings = result.settings | ({"selector": selector} if selector else {})
             result = result._replace(settings=settings, left_out=tuple(left_out))
