@@ -16,8 +16,16 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string("workdir", "", "Identity of the run; default runs/<config name>-<hash of the config>.")
 CACHE = flags.DEFINE_string("compilation_cache", "~/.cache/ncfair_jax/xla", "Folder of compiled programs; '' = none.")
 COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0 of several, or 'auto' on a cluster.")
-PROCESSES = flags.DEFINE_integer("num_processes", 1, "How many processes make up the run.")
-PROCESS = flags.DEFINE_integer("process_id", 0, "Which of them this one is.")
+PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "How many processes make up the run; with --coordinator=host:port."
+)
+PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0.")
+COORDINATOR_TIMEOUT = flags.DEFINE_integer(
+    "coordinator_timeout", 120, "Seconds for all processes to come together; then exit code 75.", lower_bound=1
+)
+PEER_TIMEOUT = flags.DEFINE_integer(
+    "peer_timeout", 30, "Seconds without a sign of life until a process counts as lost; exit code 75.", lower_bound=1
+)
 INIT_FROM = flags.DEFINE_string(
     "init_from",
     "",
@@ -29,13 +37,17 @@ DETERMINISTIC = flags.DEFINE_bool("deterministic", False, "On a GPU: bitwise rep
 
 def main(argv: list[str]) -> None:
     from ncfair_jax import launcher
+    from ncfair_jax.processes import together
 
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
-    launcher.prepare_jax(CACHE.value, COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    launcher.prepare_jax(CACHE.value)
     if INIT_FROM.value:
         CONFIG.value.model.init_from = INIT_FROM.value
-    launcher.finish(*launcher.run(CONFIG.value, Path(WORKDIR.value) if WORKDIR.value else None))
+    limits = COORDINATOR_TIMEOUT.value, PEER_TIMEOUT.value
+    with together(COORDINATOR.value, PROCESSES.value, PROCESS.value, *limits):
+        outcome = launcher.run(CONFIG.value, Path(WORKDIR.value) if WORKDIR.value else None)
+    launcher.finish(*outcome)
 
 
 def asked(flag: str) -> bool:

@@ -13,7 +13,7 @@ import jax
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from ncfair_jax import exits, sharding, stopping
+from ncfair_jax import exits, stopping
 from ncfair_jax.config import ConfigError, freeze, short_hash, validate
 from ncfair_jax.divergence import DivergedError
 
@@ -83,12 +83,11 @@ def without_traceback(text: str) -> str:
     return f"{flag}: {kind}: {message} ({file}, line {line})"
 
 
-def prepare_jax(cache: str = "", coordinator: str = "", num_processes: int = 1, process_id: int = 0) -> None:
-    """Compilation cache, and the processes of one run; must precede every other use of jax."""
+def prepare_jax(cache: str = "") -> None:
+    """Compilation cache; must precede every other use of jax."""
     if cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(cache).expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    sharding.start_processes(coordinator, num_processes, process_id)
 
 
 def run(config: ConfigDict, workdir: Path | None) -> "Outcome":

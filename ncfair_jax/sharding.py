@@ -1,4 +1,4 @@
-"""The mesh, which parameter lies where on it, and how several processes come together."""
+"""The mesh, and which parameter lies where on it."""
 
 import re
 from typing import Any
@@ -125,20 +125,6 @@ def to_host(tree: Any) -> Any:
     from jax.experimental import multihost_utils
 
     return multihost_utils.process_allgather(tree, tiled=True)
-
-
-def start_processes(coordinator: str, num_processes: int, process_id: int) -> None:
-    """Joins the processes of one run; must precede every other jax call.
-
-    Args:
-        coordinator: host:port of process 0, or "auto" where the cluster (TPU VM, SLURM, GKE) tells; "" = one process.
-    """
-    if not coordinator:
-        return
-    if coordinator == "auto":
-        jax.distributed.initialize()
-    else:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
 
 
 def agreed(value: bool) -> bool:
