@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import NamedTuple, NoReturn
 
 import jax
@@ -24,7 +25,7 @@ from ncfair_jax.native_errors import NativeErrors
 
 AUTO = "auto"
 RETRY_SECONDS = 0.2
-ANNOUNCE_SECONDS = 5.0  # for one line over an open connection
+ANNOUNCE_SECONDS = 3.0  # for one line over an open connection
 LEAVE_SECONDS = 5.0  # for all to tell an error that all have, before the first of them is missed
 SHUTDOWN_SECONDS = 24 * 3600  # process 0 writes the export and the report while the others wait; if it dies they notice
 WHAT_TO_DO = (
@@ -57,6 +58,14 @@ class Place(NamedTuple):
         """Host and port of process 0."""
         host, _, port = self.coordinator.rpartition(":")
         return host.strip("[]"), int(port)
+
+
+class Caller(NamedTuple):
+    """What another process says of itself to process 0, and how to answer it."""
+
+    id: int
+    num: int
+    connection: socket.socket
 
 
 @contextmanager
@@ -132,20 +141,23 @@ def own_place(coordinator: str, num_processes: int | None, process_id: int | Non
 
 def join(place: Place, coordinator_timeout: int, peer_timeout: int) -> None:
     """Brings the processes together, for themselves and for jax."""
-    limits = {"heartbeat_timeout_seconds": peer_timeout, "shutdown_timeout_seconds": SHUTDOWN_SECONDS}
-    if place.coordinator == AUTO:
-        try:
-            jax.distributed.initialize(initialization_timeout=coordinator_timeout, **limits)
-        except ValueError as error:
-            raise ProcessesError(
-                f"--coordinator=auto: no cluster tells who the processes are ({error}); give --coordinator=host:port, "
-                "--num_processes and --process_id"
-            ) from error
-        return
-    come_together(place, coordinator_timeout)
-    jax.distributed.initialize(
-        place.coordinator, place.num, place.id, initialization_timeout=coordinator_timeout, **limits
+    initialize = partial(
+        jax.distributed.initialize,
+        initialization_timeout=coordinator_timeout,
+        heartbeat_timeout_seconds=peer_timeout,
+        shutdown_timeout_seconds=SHUTDOWN_SECONDS,
     )
+    if place.coordinator != AUTO:
+        come_together(place, coordinator_timeout)
+        initialize(place.coordinator, place.num, place.id)
+        return
+    try:
+        initialize()
+    except ValueError as error:
+        raise ProcessesError(
+            f"--coordinator=auto: no cluster tells who the processes are ({error}); give --coordinator=host:port, "
+            "--num_processes and --process_id"
+        ) from error
 
 
 def come_together(place: Place, seconds: float) -> None:
@@ -187,45 +199,55 @@ def listening(port: int) -> socket.socket | None:
 
 
 def gather(server: socket.socket, place: Place, deadline: float, seconds: float) -> None:
-    """Process 0 waits for all others and tells them to go on, or what is wrong."""
-    came: dict[int, socket.socket] = {}
+    """Process 0 waits for all others and tells them to go on, or what is wrong.
+
+    A mistake is told when the others had a little time to come and hear of it.
+    """
+    came: list[Caller] = []
+    wrong = ""
     while len(came) < place.num - 1:
         server.settimeout(max(deadline - time.monotonic(), 0.001))
         try:
             connection, _ = server.accept()
         except TimeoutError:
-            missing = ", ".join(str(i) for i in range(1, place.num) if i not in came)
-            text = (
-                f"not all came to the coordinator {place.coordinator} within {seconds:g} s: process id {missing} of "
-                f"{place.num} is missing; start all again, or raise --coordinator_timeout"
-            )
-            answer(came, exits.TRY_AGAIN, text)
-            raise LostError(f"{place}: {text}") from None
-        if (said := announced(connection)) is None:
+            break
+        if (caller := announced(connection)) is None:
             connection.close()  # something else
             continue
-        other, num = said
-        came = {process: waiting for process, waiting in came.items() if not closed(waiting)}
-        problem = ""
-        if num != place.num:
-            problem = f"process 0 has --num_processes={place.num}, process {other} has {num}; give all the same"
-        elif other == 0 or other in came:
-            problem = f"--process_id={other} is given to two processes; give each another one, 0 to {num - 1}"
-        if problem:
-            problem = f"{problem} (coordinator {place.coordinator})"
-            answer(came, exits.MISTAKE, problem)
-            answer({other: connection}, exits.MISTAKE, problem)
-            raise ProcessesError(f"{place}: {problem}")
-        came[other] = connection
+        came = [other for other in came if not closed(other.connection)]
+        if mistake := wrong or mistaken(caller, came, place):
+            wrong = mistake
+            deadline = min(deadline, time.monotonic() + LEAVE_SECONDS)
+        came.append(caller)
+    if wrong:
+        text = f"{wrong} (coordinator {place.coordinator})"
+        answer(came, exits.MISTAKE, text)
+        raise ProcessesError(f"{place}: {text}")
+    if missing := set(range(1, place.num)) - {caller.id for caller in came}:
+        text = (
+            f"not all came to the coordinator {place.coordinator} within {seconds:g} s: process id "
+            f"{', '.join(map(str, sorted(missing)))} of {place.num} is missing; start all again, or raise --coordinator_timeout"
+        )
+        answer(came, exits.TRY_AGAIN, text)
+        raise LostError(f"{place}: {text}")
     answer(came, exits.DONE, "")
 
 
-def announced(connection: socket.socket) -> tuple[int, int] | None:
-    """Id and number of processes of the one at the other end, or None if it is none of ours."""
+def mistaken(caller: Caller, came: list[Caller], place: Place) -> str:
+    """What is wrong with one more process beside process 0 and those who came; "" if nothing is."""
+    if caller.num != place.num:
+        return f"process 0 has --num_processes={place.num}, process {caller.id} has {caller.num}; give all the same"
+    if caller.id in (place.id, *(other.id for other in came)):
+        return f"--process_id={caller.id} is given to two processes; give each another one, 0 to {place.num - 1}"
+    return ""
+
+
+def announced(connection: socket.socket) -> Caller | None:
+    """Who is at the other end, or None if it is none of ours."""
     connection.settimeout(ANNOUNCE_SECONDS)
     with suppress(OSError), connection.makefile("rb") as lines:
         if match := re.fullmatch(rb"ncfair_jax (\d+) (\d+)\n", lines.readline(100)):
-            return int(match[1]), int(match[2])
+            return Caller(int(match[1]), int(match[2]), connection)
     return None
 
 
@@ -240,9 +262,9 @@ def closed(connection: socket.socket) -> bool:
         return True
 
 
-def answer(came: dict[int, socket.socket], code: int, text: str) -> None:
+def answer(came: list[Caller], code: int, text: str) -> None:
     """Sends an exit code of exits.py, and what to tell, to all who wait for it."""
-    for connection in came.values():
+    for _, _, connection in came:
         with suppress(OSError), connection:
             connection.settimeout(ANNOUNCE_SECONDS)
             connection.sendall(f"ncfair_jax {code} {text}\n".encode())
@@ -258,7 +280,7 @@ def announce(place: Place, deadline: float) -> None:
     left = max(deadline - time.monotonic(), RETRY_SECONDS)
     with socket.create_connection(place.address, timeout=min(left, ANNOUNCE_SECONDS)) as connection:
         connection.sendall(f"ncfair_jax {place.id} {place.num}\n".encode())
-        connection.settimeout(left)
+        connection.settimeout(left + ANNOUNCE_SECONDS)  # process 0 knows best what is wrong at the limit
         with connection.makefile("rb") as lines:
             match = re.fullmatch(rb"ncfair_jax (\d+) (.*)\n", lines.readline(10_000))
     if match is None:

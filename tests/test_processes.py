@@ -99,7 +99,7 @@ def test_a_coordinator_that_nobody_is_or_that_is_something_else_is_told(port):
     (text,) = outcomes(port, (2, 1), seconds=0.5)
     assert text.startswith("LostError: process 1 of 2 could not come together")
     assert f"localhost:{port} within 0.5 s (" in text and "refused" in text
-    with socket.create_server(("", port)), ThreadPoolExecutor(1):
+    with socket.create_server(("", port)):
         for text, failed in zip(
             outcomes(port, (2, 0), (2, 1), seconds=1.0), ("not listen", "not come together"), strict=True
         ):
