@@ -53,7 +53,10 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    from ncfair_jax.launcher import one_line_errors, parse_flags
+    from ncfair_jax.stopping import told
 
-    with one_line_errors():
-        app.run(main, flags_parser=parse_flags)
+    with told():  # from here on: the imports take seconds
+        from ncfair_jax.launcher import one_line_errors, parse_flags
+
+        with one_line_errors():
+            app.run(main, flags_parser=parse_flags)

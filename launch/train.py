@@ -60,7 +60,10 @@ if __name__ == "__main__":
         os.environ["HF_HUB_OFFLINE"] = "1"
     if asked("deterministic"):
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
-    from ncfair_jax.launcher import one_line_errors, parse_flags
+    from ncfair_jax.stopping import told
 
-    with one_line_errors():
-        app.run(main, flags_parser=parse_flags)
+    with told():  # from here on: the imports take seconds
+        from ncfair_jax.launcher import one_line_errors, parse_flags
+
+        with one_line_errors():
+            app.run(main, flags_parser=parse_flags)

@@ -31,11 +31,8 @@ def one_line_errors() -> Iterator[None]:
     NCFAIR_TRACEBACK=1 shows where an error arose.
     """
     try:
-        with stopping.stoppable():
+        with stopping.told():
             yield
-    except stopping.Interrupted as stopped:
-        print(stopped.message, file=sys.stderr)
-        raise SystemExit(stopped.code) from None
     except USER_ERRORS as error:
         if os.environ.get("NCFAIR_TRACEBACK"):
             raise

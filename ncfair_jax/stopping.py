@@ -54,6 +54,17 @@ def stoppable() -> Iterator[None]:
 
 
 @contextmanager
+def told() -> Iterator[None]:
+    """What a command does all its work in: `stoppable`, and a stop is one line on stderr and an exit code."""
+    try:
+        with stoppable():
+            yield
+    except Interrupted as stopped:
+        print(stopped.message, file=sys.stderr)
+        raise SystemExit(stopped.code) from None
+
+
+@contextmanager
 def stage(name: str) -> Iterator[None]:
     """Says what is being done, for the message of a signal that arrives meanwhile: "judging the start model".
 
@@ -104,11 +115,11 @@ def interrupted(where: str = "") -> Interrupted:
     """What to raise when a signal has arrived, here or in another process of the run.
 
     Args:
-        where: how far the run came and what is kept; "" = the stage, which the same command does again.
+        where: how far the run came and what is kept, " at step 7, …"; "" = the stage, which the same command does again.
     """
     number = signal.Signals(_state.received or signal.SIGTERM)
-    where = where or f"while {_state.stage}"
-    return Interrupted(number, f"stopped by {NAMES[number]} {where}; the same command goes on from there")
+    where = where or f" while {_state.stage}"
+    return Interrupted(number, f"stopped by {NAMES[number]}{where}; the same command goes on from there")
 
 
 def _handle(number: int, frame: Any) -> None:

@@ -227,7 +227,7 @@ def loop(run: Run, state: TrainState, shardings: Any, checkpoints: Checkpoints, 
             checkpoints.save(step, state, run.identity, dev_loss)
         if stop:
             checkpoints.wait()
-            raise stopping.interrupted(f"at step {step} of {run.total_steps}, which is saved")
+            raise stopping.interrupted(f" at step {step} of {run.total_steps}, which is saved")
     return state
 
 

@@ -1,12 +1,19 @@
 """What a command says of a config file that fails, and how its warnings look."""
 
+import os
+import signal
+import subprocess
+import sys
 from logging import makeLogRecord
+from pathlib import Path
 
 import pytest
 from absl import flags, logging
 from ml_collections import config_flags
 
 from ncfair_jax import launcher
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -49,3 +56,15 @@ def test_a_warning_is_its_text_without_thread_and_line_of_code(config_flag):
     launcher.parse_flags(["train.py"])
     record = makeLogRecord({"levelname": "WARNING", "msg": "%d rows are malformed", "args": (3,)})
     assert logging.get_absl_handler().format(record) == "WARNING: 3 rows are malformed"
+
+
+def test_ctrl_c_while_a_command_imports_is_one_line(tmp_path):
+    (tmp_path / "jax.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")  # takes its time
+    command = [sys.executable, str(ROOT / "launch" / "report.py"), "run"]
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "stopped by Ctrl-C while starting; the same command goes on from there\n"

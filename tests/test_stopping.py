@@ -54,7 +54,7 @@ def test_a_stage_that_can_stop_anywhere_does_and_says_where(number, name, code):
     assert err == f"stopped by {name} while judging the start model; the same command goes on from there\n"
 
 
-@pytest.mark.parametrize("then", ["raise stopping.interrupted('at step 7, which is saved')", "pass"])
+@pytest.mark.parametrize("then", ["raise stopping.interrupted(' at step 7, which is saved')", "pass"])
 def test_training_saves_first_and_a_stop_in_its_last_step_is_not_forgotten(then):
     process = start(SAVING.format(then=then))
     process.send_signal(signal.SIGINT)

@@ -1,8 +1,11 @@
 """Arms: changes applied, references resolved, mistakes refused before anything runs."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -121,6 +124,54 @@ def get_config(arg=None):
     config.seeds = "0,1"
     return config
 """
+
+
+@pytest.mark.slow
+def test_runs_of_a_killed_sweep_end_with_it_and_the_same_command_goes_on(tmp_path):
+    model, text = tiny_text.write(tmp_path)
+    (tmp_path / "config.py").write_text(CONFIG.format(model=str(model), text=str(text)))
+    script, work = str(ROOT / "launch" / "sweep.py"), tmp_path / "work"
+    options = [f"--config={tmp_path / 'config.py'}", f"--workdir={work}", f"--compilation_cache={tmp_path / 'xla'}"]
+    command = [
+        sys.executable,
+        script,
+        *options,
+        "--jobs=2",
+        "--config.train.steps=2000",
+        "--config.train.save_every=20",
+        "--config.run_arms=plain",
+    ]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    runs = [work / f"plain-seed{seed}" for seed in (0, 1)]
+
+    def lines(run: Path) -> int:
+        return (run / "metrics.jsonl").read_text().count("\n") if (run / "metrics.jsonl").exists() else 0
+
+    def started() -> subprocess.Popen:
+        before = [lines(run) for run in runs]
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        while not all(lines(run) > count + 1 for run, count in zip(runs, before, strict=True)):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        return process
+
+    first = started()
+    children = [json.loads((run / ".holder").read_text())["pid"] for run in runs]
+    first.kill()
+    first.wait()
+    deadline = time.time() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in children):
+        assert time.time() < deadline, "a run outlived its sweep"
+        time.sleep(0.05)
+    second = started()
+    second.send_signal(signal.SIGINT)  # not to the children: they get SIGTERM from their sweep, and save
+    _, errors = second.communicate(timeout=100)
+    assert second.returncode == 130
+    assert (
+        errors.strip().splitlines()[-1] == "stopped by Ctrl-C; its runs have saved; the same command goes on from there"
+    )
+    assert "Traceback" not in errors
+    assert all(list((run / "checkpoints").glob("[0-9]*")) for run in runs)
 
 
 @pytest.mark.slow
