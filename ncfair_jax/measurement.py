@@ -37,6 +37,7 @@ from ncfair_jax.data.corpus import measured_files, text_sentences
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.files import read_json
 from ncfair_jax.data.notes import as_json, collected, tell
+from ncfair_jax.evals.results import plain_cell
 from ncfair_jax.fingerprint import present_fingerprint, why_again
 from ncfair_jax.lexicons.classes import FairnessClasses, build_classes, matched_lists, token_counts
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
@@ -288,7 +289,8 @@ def write_words(path: Path, words: Words, groups: Groups, weight: np.ndarray) ->
             slots = words.union.slot_of_token[x.token_ids]
             number = dict(zip(x.token_ids.tolist(), holding[slots].tolist(), strict=True))
             for row in word_table(x, take(total, slots), weight[x.token_ids]):
-                writer.writerow({"word_set": name} | row | {"groups": number[row["token_id"]]})
+                cells = {"word_set": name} | row | {"word": plain_cell(row["word"]), "groups": number[row["token_id"]]}
+                writer.writerow(cells)
 
 
 def split(examples: Sequence[np.ndarray], groups: int, held_out: float) -> tuple[list[np.ndarray], list[np.ndarray]]:

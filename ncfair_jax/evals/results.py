@@ -1,13 +1,15 @@
 """What an evaluation hands back, and how it is written to and read from a folder.
 
 NAME.json holds the figures, NAME.csv one line per example with unrounded scores, and where figures depend on more than the
-scores NAME_examples.csv the examples' properties, line by line with NAME.csv.
+scores NAME_examples.csv the examples' properties, line by line with NAME.csv. People open them in spreadsheets, which run a
+cell that begins like a formula: `plain_cell` and `text_of_cell` keep texts what they are.
 """
 
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +22,8 @@ from ncfair_jax.data.tables import comma_separated, table_rows
 from ncfair_jax.finite import require_finite
 
 Table = dict[str, list[Any]]  # column name -> one value per example
+# What spreadsheets take for the beginning of a formula, wide forms too; a tab and line ends may be dropped before it.
+_FORMULA = re.compile("'*[=+@\\-＝＋－＠\\t\\r\\n]")
 
 
 class Score(float):
@@ -82,27 +86,44 @@ def write_result(
 
 
 def write_table(path: Path, table: Table) -> None:
-    """A CSV with a header, in a folder that is made if need be; floats with all their digits, None as an empty cell.
+    """A CSV with a header, in a folder that is made if need be; floats with all their digits, None as an empty cell, texts as
+    `plain_cell` has them.
 
     Raises:
         NonFiniteError: for a number that is not finite, naming its row and column.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table)
+    lines = [_line(table)]
     for number, row in enumerate(zip(*table.values(), strict=True), start=2):
-        writer.writerow(
-            [_cell(value, f"{path.name}: {name} of row {number}") for name, value in zip(table, row, strict=True)]
-        )
-    write_text(path, text.getvalue())
+        cells = [_cell(value, f"{path.name}: {name} of row {number}") for name, value in zip(table, row, strict=True)]
+        lines.append(_line(cells))
+    write_text(path, "".join(lines))
+
+
+def _line(cells: Iterable[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerow(cells)  # quotes cells that hold one of its line end's characters
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _cell(value: Any, name: str) -> Any:
     if isinstance(value, float | np.floating):
         require_finite(np.array([value]), lambda _: name)
         return repr(float(value))
-    return "" if value is None else value
+    return plain_cell(value) if isinstance(value, str) else "" if value is None else value
+
+
+def plain_cell(text: str) -> str:
+    """The text for a cell, with an apostrophe in front if a spreadsheet would run it as a formula.
+
+    A text that has apostrophes before such a beginning gets one more, so that `text_of_cell` gives every text back exactly.
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def text_of_cell(cell: str) -> str:
+    """The text that `plain_cell` made a cell of."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def read_table(path: Path, types: Mapping[str, type]) -> Table:
@@ -123,6 +144,8 @@ def read_table(path: Path, types: Mapping[str, type]) -> Table:
 
 
 def _value(text: str, kind: Any) -> Any:
+    if kind is str:
+        return text_of_cell(text)
     if not issubclass(kind, float):
         return kind(text)
     if kind is Score and text == "":

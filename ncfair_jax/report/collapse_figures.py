@@ -1,6 +1,5 @@
 """Pictures of neural collapse for a paper: each as PDF and PNG, in colours that colour-blind readers tell apart."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,9 @@ from ncfair_jax.collapse.jackknife import Measured
 from ncfair_jax.collapse.model_measures import ModelMeasures
 from ncfair_jax.collapse.stored import load_stats
 from ncfair_jax.collapse.word_sets import EVERYTHING, LEXICON
+from ncfair_jax.data.files import DataError, RowError
+from ncfair_jax.data.tables import comma_separated, table_rows
+from ncfair_jax.evals.results import text_of_cell
 from ncfair_jax.run_log import METRICS_FILE
 
 matplotlib.use("Agg")
@@ -200,12 +202,22 @@ def word_map(folder: Path, rows: Sequence[Row], title: str) -> Any:
 
 
 def read_words(folder: Path) -> list[Row]:
-    """words.csv with numbers as numbers."""
-    with (folder / "words.csv").open(encoding="utf-8", newline="") as file:
-        return [
-            row | {"cosine": float(row["cosine"]), "count": int(row["count"]), "token_id": int(row["token_id"])}
-            for row in csv.DictReader(file)
-        ]
+    """The columns of words.csv that are drawn, numbers as numbers.
+
+    Raises:
+        DataError: if the file is missing or damaged.
+    """
+    path, kinds = folder / "words.csv", {"word_set": str, "token_id": int, "count": int, "cosine": float}
+    rows = []
+    for place, row in table_rows(comma_separated(path), path, ("word", *kinds)):
+        try:
+            if isinstance(row, RowError):
+                raise row
+            rows.append({"word": text_of_cell(row["word"])} | {name: kind(row[name]) for name, kind in kinds.items()})
+        except ValueError as error:
+            fault = error.fault if isinstance(error, RowError) else error
+            raise DataError(f"{place}: {fault}; delete measures.json beside it and measure again") from None
+    return rows
 
 
 def read_metrics(run: Path) -> list[Row]:

@@ -5,11 +5,14 @@ import itertools
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from transformers import BertTokenizerFast
 
 from ncfair_jax.collapse.class_stats import ClassStats
 from ncfair_jax.collapse.jackknife import Measured
 from ncfair_jax.collapse.stored import save_stats
+from ncfair_jax.data.files import DataError
 from ncfair_jax.lexicons.classes import classes_of
+from ncfair_jax.measurement import Words, write_words
 from ncfair_jax.report import collapse_figures
 from tests import tiny_text
 
@@ -68,3 +71,24 @@ def test_layers_and_steps_draw_their_numbers():
     np.testing.assert_allclose(steps.axes[2].lines[0].get_xydata(), [[0, 0.2], [20, 0.1]])
     assert not steps.axes[0].lines
     plt.close("all")
+
+
+def test_words_that_look_like_formulas_are_safe_in_words_csv_and_come_back(tmp_path):
+    listed = ["=", "-", "@", "+", "he"]
+    vocab = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *listed])}
+    words = classes_of(range(5, 10), BertTokenizerFast(vocab=vocab))
+    weight = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
+    stats = ClassStats(np.full(5, 3, np.int32), weight[5:] + 1, np.ones(5, np.float32))
+    path = tmp_path / "words.csv"
+    write_words(path, Words({"lexicon": words}, np.zeros((0, 0), np.int32), words), [stats], weight)
+    assert [line.split(",")[1] for line in path.read_text().splitlines()[1:]] == ["'=", "'-", "'@", "'+", "he"]
+    rows = collapse_figures.read_words(tmp_path)
+    assert [(row["word"], row["token_id"], row["count"]) for row in rows] == [
+        (word, 5 + number, 3) for number, word in enumerate(listed)
+    ]
+    path.write_text(path.read_text()[:-60])
+    with pytest.raises(DataError, match=r"words\.csv:6: .*measure again"):
+        collapse_figures.read_words(tmp_path)
+    path.write_text("word_set,word,token_id,count,cosine\nlexicon,he,x,3,0.5\n")
+    with pytest.raises(DataError, match=r"words\.csv:2: .*measure again"):
+        collapse_figures.read_words(tmp_path)
