@@ -7,6 +7,7 @@ and named by its line, and more than 1 % of them stop the reading, too. Blank li
 
 import json
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -228,8 +229,7 @@ def _loads(text: str, source: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            names = [key for key, _ in pairs]
-            twice = next(key for key in names if names.count(key) > 1)
+            twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
             raise DataError(f"{source}: the key {twice!r} is there twice in one object; keep one of them")
         return found
 
@@ -237,3 +237,7 @@ def _loads(text: str, source: str) -> Any:
         return json.loads(text, object_pairs_hook=unique)
     except RecursionError:
         raise DataError(f"{source}: JSON that is nested too deeply to be read; is it the right file?") from None
+    except (json.JSONDecodeError, DataError):
+        raise
+    except ValueError:  # Python reads no number of more than 4300 digits
+        raise DataError(f"{source}: JSON with a number of thousands of digits; is it the right file?") from None

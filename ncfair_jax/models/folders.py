@@ -22,17 +22,28 @@ HUB_FILES = (
 )  # fmt: skip
 
 
+_MOST_LISTED = 50  # problems of one folder
+_LONGEST = 1000  # characters of a problem: names in a hostile file may be of any length
+
+
 class ModelFolderError(ValueError):
     """A model folder or name that cannot be loaded or written; the message says what is wrong and what to do."""
 
 
 def refuse(folder: Path, problems: Sequence[str]) -> None:
-    """Raises a ModelFolderError that lists all problems of a folder; does nothing if there is none."""
+    """Raises a ModelFolderError that lists all problems of a folder, a line each; does nothing if there is none."""
     if len(problems) == 1:
-        raise ModelFolderError(f"{folder}: {problems[0]}")
+        raise ModelFolderError(f"{folder}: {one_line(problems[0])}")
     if problems:
-        listed = "\n".join(f"  - {problem}" for problem in problems)
-        raise ModelFolderError(f"{folder}: {len(problems)} problems\n{listed}")
+        lines = [f"  - {one_line(problem)}" for problem in problems[:_MOST_LISTED]]
+        lines += [f"  - and {len(problems) - _MOST_LISTED:,} more"] if len(problems) > _MOST_LISTED else []
+        raise ModelFolderError("\n".join([f"{folder}: {len(problems):,} problems", *lines]))
+
+
+def one_line(text: str) -> str:
+    """Text for a message: no line ends and control characters, which names in a file may hold, and not too long."""
+    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[: _LONGEST + 1])
+    return shown if len(text) <= _LONGEST else f"{shown[:_LONGEST]}…"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -61,7 +72,11 @@ def find_folder(name_or_folder: str | Path, offline: bool = False) -> Path:
     Raises:
         ModelFolderError: if there is none.
     """
-    name, folder = str(name_or_folder), Path(name_or_folder).expanduser()
+    name = str(name_or_folder)
+    try:
+        folder = Path(name_or_folder).expanduser()
+    except RuntimeError:
+        raise ModelFolderError(f"{name} names the home folder of a user who is not here; correct the path") from None
     if folder.is_dir():
         return folder
     if folder.exists():

@@ -25,7 +25,7 @@ from ncfair_jax.models.tensors import (
     to_tensors,
 )
 from ncfair_jax.models.tokenizer import read_tokenizer, write_tokenizer
-from ncfair_jax.models.weight_files import open_tensors
+from ncfair_jax.models.weight_files import open_tensors, wrong_dtype
 
 __all__ = [
     "ModelFolderError", "Pretrained", "find_folder", "load_head", "load_pooler", "load_pretrained", "save_pretrained",
@@ -130,13 +130,15 @@ def load_pooler(name_or_folder: str | Path, config: ModelConfig, *, offline: boo
         if "pooler.dense.weight" not in stored or "pooler.dense.bias" not in stored:
             return None
         parts = [stored[f"pooler.dense.{part}"] for part in ("weight", "bias")]
+        refuse(folder, [problem for part in parts if (problem := wrong_dtype(part.key, part.dtype))])
+        size, shapes = config.hidden_size, [list(part.shape) for part in parts]
+        if shapes != [[size, size], [size]]:
+            raise ModelFolderError(
+                f"{folder}: the pooler has shapes {shapes[0]} and {shapes[1]}, config.json says [{size}, {size}] and [{size}]; "
+                "correct config.json or take its weights"
+            )
         weight, bias = (part.read() for part in parts)
         refuse_non_finite(folder, zip((part.key for part in parts), (weight, bias), strict=True))
-    size = config.hidden_size
-    if weight.shape != (size, size) or bias.shape != (size,):
-        raise ModelFolderError(
-            f"{folder}: the pooler has shape {list(weight.shape)}, config.json says [{size}, {size}]"
-        )
     return {"kernel": np.ascontiguousarray(weight.T), "bias": bias}
 
 

@@ -1,7 +1,6 @@
 """config.json of a Hugging Face folder to a ModelConfig and back. Every field that the model depends on is checked."""
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,9 @@ from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.models.encoder import CHOICES, ModelConfig
 from ncfair_jax.models.folders import CONFIG, ModelFolderError, read_json, refuse
+
+_MOST = 10_000_000  # of any size: beyond every published model, and refused before anything is allocated
+_SHOWN = 80  # characters of a wrong value
 
 
 class HubConfig(NamedTuple):
@@ -33,11 +35,16 @@ def _is_integer(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return _is_integer(value) or (isinstance(value, float) and math.isfinite(value))
+    return _is_integer(value) or isinstance(value, float)
 
 
 def _size(attribute: str, default: float | None = None) -> Field:
-    return Field(attribute, lambda v: _is_integer(v) and v >= 1, "a whole number of at least 1", default)
+    expected = f"a whole number of at least 1 and at most {_MOST:,}"
+    return Field(attribute, lambda v: _is_integer(v) and 1 <= v <= _MOST, expected, default)
+
+
+def _small(attribute: str, default: float) -> Field:
+    return Field(attribute, lambda v: _is_number(v) and 0 <= v <= 1, "a number from 0 to 1", default)
 
 
 def _rate(attribute: str) -> Field:
@@ -53,10 +60,10 @@ _FIELDS = {
     "intermediate_size": _size("intermediate_size"),
     "max_position_embeddings": _size("max_positions"),
     "type_vocab_size": _size("type_vocab_size", 2),
-    "layer_norm_eps": Field("layer_norm_eps", lambda v: _is_number(v) and v >= 0, "a number from 0", 1e-12),
+    "layer_norm_eps": _small("layer_norm_eps", 1e-12),
     "hidden_dropout_prob": _rate("hidden_dropout"),
     "attention_probs_dropout_prob": _rate("attention_dropout"),
-    "initializer_range": Field("initializer_range", lambda v: _is_number(v) and v >= 0, "a number from 0", 0.02),
+    "initializer_range": _small("initializer_range", 0.02),
 }
 _ARCHITECTURES = {"bert": "BertForMaskedLM", "roberta": "RobertaForMaskedLM"}
 _PAD = {"bert": 0, "roberta": 1}
@@ -135,8 +142,13 @@ def _unsupported(raw: dict[str, Any]) -> list[str]:
     return [
         f"{CONFIG} has {name}={_shown(raw[name])}, supported: {', '.join(map(_shown, values))}; choose another model"
         for name, values in _SUPPORTED.items()
-        if raw.get(name, values[0]) not in values
+        if not any(_same(raw.get(name, values[0]), value) for value in values)
     ]
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equal and of one type: in Python 0 == False."""
+    return type(a) is type(b) and a == b
 
 
 def _wrong_pad(raw: dict[str, Any]) -> list[str]:
@@ -165,7 +177,12 @@ def _impossible(model: ModelConfig) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    """A value as config.json spells it, strings in single quotes and numbers in strings called so."""
+    """A value as config.json spells it, strings in single quotes and numbers in strings called so; long ones cut."""
     if isinstance(value, str):
-        return f"{value!r} (a string)" if value.replace(".", "").isdecimal() else repr(value)
-    return json.dumps(value)
+        shown = f"{value!r} (a string)" if value.replace(".", "").isdecimal() else repr(value)
+    else:
+        try:
+            shown = json.dumps(value)
+        except RecursionError:  # it was read just below the limit
+            shown = f"a deeply nested {type(value).__name__}"
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"

@@ -1,8 +1,7 @@
 """Where each tensor of a Hugging Face folder lives: its name in the file and the path of the parameter, by family."""
 
 import re
-
-from ncfair_jax.models.encoder import ModelConfig
+from collections.abc import Iterable
 
 # Name in the file (without "bert." or "roberta."), path of the parameter. Matrices named "kernel" are
 # stored transposed by PyTorch; everything else is stored as it is.
@@ -23,6 +22,7 @@ _LAYER = {
     "output.dense": "output",
     "output.LayerNorm": "norm",
 }
+_LAYER_NUMBER = re.compile(r"encoder\.layer\.(0|[1-9][0-9]{0,8})\.")
 HEADS = {
     "bert": {
         "cls.predictions.transform.dense.weight": "mlm/transform/kernel",
@@ -62,16 +62,21 @@ _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_
 _LEGACY = ((re.compile(r"LayerNorm\.gamma$"), "LayerNorm.weight"), (re.compile(r"LayerNorm\.beta$"), "LayerNorm.bias"))
 
 
-def table_of(config: ModelConfig) -> dict[str, tuple[str, ...]]:
-    """Name in the file (without prefix) -> path of the parameter."""
+def table_of(family: str, layers: Iterable[int]) -> dict[str, tuple[str, ...]]:
+    """Name in the file (without prefix) -> path of the parameter, of these layers and all that is outside them."""
     names = dict(_ENCODER)
-    for layer in range(config.num_layers):
+    for layer in layers:
         for module, path in _LAYER.items():
             weight = "scale" if path.endswith("norm") else "kernel"
             names[f"encoder.layer.{layer}.{module}.weight"] = f"encoder/layer_{layer}/{path}/{weight}"
             names[f"encoder.layer.{layer}.{module}.bias"] = f"encoder/layer_{layer}/{path}/bias"
-    names |= HEADS[config.model_type]
+    names |= HEADS[family]
     return {name: tuple(path.split("/")) for name, path in names.items()}
+
+
+def layers_of(names: Iterable[str]) -> set[int]:
+    """The layers that tensors of these canonical names belong to."""
+    return {int(match[1]) for name in names if (match := _LAYER_NUMBER.match(name))}
 
 
 def canonical(key: str) -> str:

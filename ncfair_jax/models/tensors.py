@@ -1,5 +1,6 @@
 """The weights of a Hugging Face folder to parameters and back: every name, shape and value is checked."""
 
+import dataclasses
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,21 +12,19 @@ import ml_dtypes
 import numpy as np
 from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from ncfair_jax.finite import count_non_finite
 from ncfair_jax.models.encoder import PREFIX, ModelConfig, Params
 from ncfair_jax.models.folders import HEAD_FILE, PREFIX_FILE, ModelFolderError, refuse
 from ncfair_jax.models.heads import init_params
 from ncfair_jax.models.hub_config import HubConfig
-from ncfair_jax.models.tensor_table import CLASSIFIER, HEADS, NSP, TIED, left_out, table_of
-from ncfair_jax.models.weight_files import Stored, open_tensors
+from ncfair_jax.models.tensor_table import CLASSIFIER, HEADS, NSP, TIED, layers_of, left_out, table_of
+from ncfair_jax.models.weight_files import Stored, open_tensors, read_file, wrong_dtype
 
-_DTYPES = ("F16", "BF16", "F32")
 SAVE_DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 _MOST_NAMED = 3  # tensors with values that are not finite
 
+_SEEDED = re.compile(r"seeded:(\d+)")
 _HEAD_REMEDY = (
     'pass head="identity" (features go to the decoder unchanged but for GELU and LayerNorm) '
     'or head="seeded:42" (random, to be trained)'
@@ -43,20 +42,22 @@ def read_params(folder: Path, config: HubConfig, head: str, nsp: bool) -> Params
             decoder that is not the word embedding table.
     """
     with open_tensors(folder) as stored:
-        family, table = config.model.model_type, table_of(config.model)
+        family = config.model.model_type
+        layers = sorted(number for number in layers_of(stored) if number < config.model.num_layers)
+        table = table_of(family, layers)
         has_head = any(name in stored for name in (*HEADS[family], *TIED[family]))
         copies = {copy: original for copy, original in TIED[family].items() if copy in stored}
         for copy, original in copies.items():  # some files store the copies only
             if original not in stored and (config.tied or original in HEADS[family]):
                 stored[original] = stored[copy]
-        flat: dict[tuple[str, ...], Any] = {}
         if not has_head:
-            flat |= _fresh_head(folder, config.model, head, stored)
+            _refuse_no_head(folder, config.model, head, stored)
             table = {name: path for name, path in table.items() if path[0] != "mlm"}
         if nsp and family == "bert":
             table |= {name: tuple(path.split("/")) for name, path in NSP.items() if name in stored}
-        problems = [*_key_problems(table, stored, family), *_shape_problems(config.model, table, stored)]
-        refuse(folder, [*problems, *_untied_problems(config, stored, has_head)])
+        problems = [*_layer_problems(config.model, layers), *_key_problems(table, stored, family)]
+        problems += [*_shape_problems(config.model, table, stored), *_untied_problems(config, stored, has_head)]
+        refuse(folder, problems)  # before anything is allocated
         tensors = {name: stored[name].read() for name in table}
         doubles = {
             copy: stored[copy].read() for copy, original in copies.items() if stored[copy] is not stored[original]
@@ -71,6 +72,7 @@ def read_params(folder: Path, config: HubConfig, head: str, nsp: bool) -> Params
                 if not np.array_equal(values, tensors[copies[copy]])
             ],
         )
+        flat: dict[tuple[str, ...], Any] = {} if has_head else _fresh_head(config.model, head)
         for name, path in table.items():
             flat[path] = jnp.asarray(_reorient(path, tensors[name]))
         _tell_left_out(folder, stored)
@@ -86,10 +88,10 @@ def read_prefix(folder: Path, config: ModelConfig) -> Params:
     path = folder / PREFIX_FILE
     if not path.is_file():
         return {}
-    try:
-        table = load_file(path)[PREFIX]
-    except (SafetensorError, KeyError) as error:
-        raise ModelFolderError(f"{path} holds no tensor {PREFIX!r} ({error}); export it again or remove it") from error
+    tensors = read_file(path, remedy := "export it again or remove it")
+    if PREFIX not in tensors:
+        raise ModelFolderError(f"{path} holds no tensor {PREFIX!r}; {remedy}")
+    table = tensors[PREFIX]
     heads = config.hidden_size // config.num_heads
     if table.ndim != 5 or (*table.shape[:2], *table.shape[3:]) != (config.num_layers, 2, config.num_heads, heads):
         raise ModelFolderError(
@@ -109,10 +111,9 @@ def read_head(folder: Path) -> Params:
     path = folder / HEAD_FILE
     if not path.is_file():
         raise ModelFolderError(f"{folder} has no {HEAD_FILE}; give the export of a run that trained a classifier")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ModelFolderError(f"{path} is truncated or not safetensors ({error}); export it again") from error
+    tensors = read_file(path, remedy := "export it again")
+    inside = [name for name in tensors if any(other.startswith(f"{name}/") for other in tensors)]
+    refuse(path, [f"{name} is a tensor and a group of tensors; {remedy}" for name in inside])
     refuse_non_finite(path, tensors.items())
     return unflatten_dict({tuple(name.split("/")): jnp.asarray(leaf) for name, leaf in tensors.items()})
 
@@ -128,7 +129,7 @@ def to_tensors(folder: Path, config: ModelConfig, params: Params, dtype: str) ->
     Raises:
         ModelFolderError: if a parameter is missing, not finite, or becomes infinite in `dtype`.
     """
-    flat, table = flatten_dict(params), table_of(config)
+    flat, table = flatten_dict(params), table_of(config.model_type, range(config.num_layers))
     refuse(Path("params"), [f"no {'/'.join(path)}" for path in table.values() if path not in flat])
     tensors = {
         (name if name.startswith(("cls.", "lm_head.")) else f"{config.model_type}.{name}"): _reorient(
@@ -172,6 +173,16 @@ def _reorient(path: tuple[str, ...], tensor: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(tensor.T) if path[-1] == "kernel" else tensor
 
 
+def _layer_problems(config: ModelConfig, layers: list[int]) -> list[str]:
+    """One line for all layers of which there is no tensor: config.json may claim any number of them."""
+    if len(layers) == config.num_layers:
+        return []
+    return [
+        f"config.json has num_hidden_layers={config.num_layers}, but there are tensors of {len(layers)} of these layers only; "
+        "correct config.json or take its weights"
+    ]
+
+
 def _key_problems(table: dict[str, tuple[str, ...]], stored: dict[str, Stored], family: str) -> list[str]:
     missing = [f"missing tensor {name}; config.json and weights do not belong together, or the file is incomplete"
                for name in table if name not in stored]  # fmt: skip
@@ -185,7 +196,8 @@ def _key_problems(table: dict[str, tuple[str, ...]], stored: dict[str, Stored], 
 
 
 def _shape_problems(config: ModelConfig, table: dict[str, tuple[str, ...]], stored: dict[str, Stored]) -> list[str]:
-    params = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    one_layer = dataclasses.replace(config, num_layers=1)  # whose shapes all layers have
+    params = jax.eval_shape(lambda: init_params(one_layer, jax.random.key(0)))
     shapes = {path: leaf.shape for path, leaf in flatten_dict(params).items()}
     for module, outputs in (("pooler", config.hidden_size), ("classifier", 2)):
         shapes |= {("nsp", module, "kernel"): (config.hidden_size, outputs), ("nsp", module, "bias"): (outputs,)}
@@ -193,16 +205,15 @@ def _shape_problems(config: ModelConfig, table: dict[str, tuple[str, ...]], stor
     for name, path in table.items():
         if name not in stored:
             continue
-        expected = shapes[path][::-1] if path[-1] == "kernel" else shapes[path]
+        shape = shapes[(path[0], "layer_0", *path[2:]) if path[0] == "encoder" else path]
+        expected = shape[::-1] if path[-1] == "kernel" else shape
         if stored[name].shape != expected:
             problems.append(
                 f"{stored[name].key} has shape {list(stored[name].shape)}, config.json says {list(expected)}; "
                 f"correct config.json or take its weights"
             )
-        if stored[name].dtype not in _DTYPES:
-            problems.append(
-                f"{stored[name].key} has type {stored[name].dtype}, expected one of {', '.join(_DTYPES)}; convert it to float32"
-            )
+        if problem := wrong_dtype(stored[name].key, stored[name].dtype):
+            problems.append(problem)
     return problems
 
 
@@ -218,16 +229,20 @@ def _untied_problems(config: HubConfig, stored: dict[str, Stored], has_head: boo
     ]
 
 
-def _fresh_head(folder: Path, config: ModelConfig, head: str, stored: dict[str, Stored]) -> dict[tuple[str, ...], Any]:
+def _refuse_no_head(folder: Path, config: ModelConfig, head: str, stored: dict[str, Stored]) -> None:
+    """A folder without a masked-LM head needs a `head` that says what to take instead."""
     if head == "":
         other = [tensor.key for name, tensor in stored.items() if CLASSIFIER.fullmatch(name)]
         instead = f", but a classifier ({', '.join(sorted(other))}), which is not read" if other else ""
         raise ModelFolderError(
             f"{folder} has no masked-LM head ({', '.join(HEADS[config.model_type])}){instead}; {_HEAD_REMEDY}"
         )
-    seeded = re.fullmatch(r"seeded:(\d+)", head)
-    if not seeded and head != "identity":
+    if head != "identity" and not _SEEDED.fullmatch(head):
         raise ModelFolderError(f"head={head!r} is unknown; {_HEAD_REMEDY}")
+
+
+def _fresh_head(config: ModelConfig, head: str) -> dict[tuple[str, ...], Any]:
+    seeded = _SEEDED.fullmatch(head)
     fresh = init_params(config, jax.random.key(int(seeded[1]) if seeded else 0))["mlm"]
     if head == "identity":
         fresh["transform"]["kernel"] = jnp.eye(config.hidden_size)

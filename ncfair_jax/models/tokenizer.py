@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ncfair_jax.models.encoder import ModelConfig
-from ncfair_jax.models.folders import TOKENIZER_CONFIG, TOKENIZER_FILES, ModelFolderError, read_json, refuse
+from ncfair_jax.models.folders import TOKENIZER_CONFIG, TOKENIZER_FILES, ModelFolderError, one_line, read_json, refuse
 
 _SPARE_ROWS = (
     1024  # vocabularies are padded to a multiple of 8 to 512; more rows without a token is the wrong tokenizer
@@ -18,6 +18,7 @@ _SPARE_ROWS = (
 _MOST_CAPITALISED = 0.05  # of an uncased vocabulary's entries
 _LEAST_CASED = 0.5  # below, most of the vocabulary is of scripts without capitals, and case says little about it
 _PROBE_WORDS = 200
+_PROBE = "A \u2603 walks."  # encoding it fails where known pieces, or what stands for unknown ones, are missing
 _MOST_UNKNOWN = 0.5
 
 
@@ -25,7 +26,7 @@ def read_tokenizer(folder: Path, config: ModelConfig) -> PreTrainedTokenizerBase
     """The folder's fast tokenizer, without truncation and padding.
 
     Raises:
-        ModelFolderError: if there is none, it does not load, or it does not fit the model or its own vocabulary.
+        ModelFolderError: if there is none, it does not work, or it does not fit the model or its own vocabulary.
     """
     # Checked here because transformers 5 makes a tokenizer of five tokens out of a folder without vocabulary.
     if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES):
@@ -35,14 +36,18 @@ def read_tokenizer(folder: Path, config: ModelConfig) -> PreTrainedTokenizerBase
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # whatever the tokenizer libraries raise, the user needs the folder's name
+        problems = _problems(tokenizer, config) or case_problems(tokenizer)
+        if not problems:
+            _reset(tokenizer)
+            tokenizer(_PROBE)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # whatever the tokenizer libraries raise (a panic of theirs is no Exception)
         reason = str(error).strip().split("\n")[0]
         raise ModelFolderError(
-            f"{folder}: the tokenizer does not load ({type(error).__name__}: {reason}); copy its files again"
+            one_line(f"{folder}: the tokenizer does not work ({type(error).__name__}: {reason}); copy its files again")
         ) from error
-    refuse(folder, _problems(tokenizer, config))
-    refuse(folder, case_problems(tokenizer))
-    _reset(tokenizer)
+    refuse(folder, problems)
     return tokenizer
 
 
@@ -108,6 +113,12 @@ def _problems(tokenizer: PreTrainedTokenizerBase, config: ModelConfig) -> list[s
     if not len(tokenizer) <= config.vocab_size < len(tokenizer) + _SPARE_ROWS:
         problems.append(
             f"the tokenizer has {len(tokenizer):,} tokens, the model's vocabulary {config.vocab_size:,} rows; "
+            f"take the tokenizer of this model"
+        )
+    token, last = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1], default=("", -1))
+    if last >= config.vocab_size:
+        problems.append(
+            f"the tokenizer gives {token!r} the id {last:,}, the model's vocabulary has {config.vocab_size:,} rows; "
             f"take the tokenizer of this model"
         )
     for name in ("mask", "cls", "sep", "pad"):

@@ -1,6 +1,7 @@
 """The tensors stored in a folder's safetensors files, one or several. Nothing is ever unpickled."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ncfair_jax.models.folders import INDEX, WEIGHTS, ModelFolderError, read_json, refuse
+from ncfair_jax.models.folders import INDEX, WEIGHTS, ModelFolderError, one_line, read_json, refuse
 from ncfair_jax.models.tensor_table import canonical
 
 _CONVERT = (
@@ -16,6 +17,13 @@ _CONVERT = (
     "AutoModelForMaskedLM.from_pretrained(A).save_pretrained(B); AutoTokenizer.from_pretrained(A).save_pretrained(B)` "
     "(needs torch), then load B"
 )
+
+
+DTYPES = ("F16", "BF16", "F32")
+_SHOWN = 80  # characters of a wrong name
+# As transformers names the parts, and `folders.HUB_FILES` fetches and fingerprints them: in the folder itself, whatever an
+# index from elsewhere says.
+_PART = re.compile(r"model[\w.-]{0,200}\.safetensors", re.ASCII)
 
 
 class Stored(NamedTuple):
@@ -41,7 +49,7 @@ def open_tensors(folder: Path) -> Iterator[dict[str, Stored]]:
         for path in _weight_files(folder):
             try:
                 file = stack.enter_context(safe_open(path, framework="numpy"))
-            except SafetensorError as error:
+            except (SafetensorError, OSError) as error:
                 size = f"{path.stat().st_size:,} bytes"
                 problems.append(
                     f"{path.name} ({size}) is truncated or not safetensors ({error}); copy or fetch it again"
@@ -54,6 +62,28 @@ def open_tensors(folder: Path) -> Iterator[dict[str, Stored]]:
                 stored[name] = Stored(file, key, tuple(part.get_shape()), part.get_dtype())
         refuse(folder, problems)
         yield stored
+
+
+def read_file(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    """All tensors of a small file beside the model, as they are stored.
+
+    Raises:
+        ModelFolderError: if it is broken or has numbers of a type that is not supported; ending with the remedy.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            keys = list(file.keys())
+            refuse(path, [problem for key in keys if (problem := wrong_dtype(key, file.get_slice(key).get_dtype()))])
+            return {key: file.get_tensor(key) for key in keys}
+    except (SafetensorError, OSError) as error:
+        raise ModelFolderError(one_line(f"{path} is truncated or not safetensors ({error}); {remedy}")) from error
+
+
+def wrong_dtype(key: str, dtype: str) -> str:
+    """The problem of a tensor whose numbers are of an unsupported type; "" if there is none."""
+    return (
+        "" if dtype in DTYPES else f"{key} has type {dtype}, expected one of {', '.join(DTYPES)}; convert it to float32"
+    )
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -73,6 +103,16 @@ def _weight_files(folder: Path) -> list[Path]:
         raise ModelFolderError(
             f"{folder / INDEX} names no file (expected a weight_map of tensor and file names); copy the file again"
         )
-    files = [folder / name for name in sorted(set(index.values()))]
+    names = sorted(set(index.values()))
+    refuse(
+        folder,
+        [
+            f"{INDEX} names {name[:_SHOWN]!r}, expected the name of a file beside it such as model-00001-of-00002.safetensors; "
+            "take the index and its files from one source"
+            for name in names
+            if not _PART.fullmatch(name)
+        ],
+    )
+    files = [folder / name for name in names]
     refuse(folder, [f"{INDEX} names {path.name}, which is missing; copy it" for path in files if not path.is_file()])
     return files
