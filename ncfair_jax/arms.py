@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ncfair_jax.data.files import DataError, read_json
 from ncfair_jax.evals import compare_many
 from ncfair_jax.evals.compare import Row
 from ncfair_jax.evals.table import comparison_markdown, number, span
 from ncfair_jax.judge import CORRECTED_SUFFIX, SHOWN, Figures
+from ncfair_jax.records import SWEEP, read_record, taken_apart
 from ncfair_jax.run_log import finite
 
 Line = tuple[float | None, list[float] | None, str]  # value, interval, n
@@ -54,9 +54,10 @@ def read_figures(path: str | Path) -> dict[str, Any]:
     Raises:
         DataError: if the file is missing, broken or something else.
     """
-    content = read_json(path)
-    if not isinstance(content, dict) or not {"start", "arms", "comparisons"} <= set(content):
-        raise DataError(f"{path} does not hold the figures of a sweep; name the figures.json in a sweep's folder")
+    remedy = "name the figures.json in a sweep's folder; if it is that, its sweep's command writes it again"
+    content: dict[str, Any] = read_record(Path(path), SWEEP, remedy)
+    with taken_apart(Path(path), remedy):
+        arms_table(content)
     return content
 
 

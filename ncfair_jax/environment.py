@@ -1,7 +1,6 @@
 """Where and how a run was made: what a report says of it besides the config."""
 
 import importlib.metadata
-import json
 import os
 import platform
 import shlex
@@ -11,12 +10,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from ncfair_jax.atomic import write_json
+from ncfair_jax.data.files import DataError
+from ncfair_jax.records import ENVIRONMENT, read_record
+from ncfair_jax.run_log import say
 
 NOT_INSTALLED = "not installed"
 ENVIRONMENT_FILE = "environment.json"
@@ -34,7 +37,7 @@ def recorded(workdir: Path) -> Iterator[None]:
         yield
         return
     path = workdir / ENVIRONMENT_FILE
-    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    earlier = _earlier(path)
     entry, began, ended = describe(), time.perf_counter(), "error"
     write_json(path, [*earlier, entry])
     try:
@@ -46,6 +49,24 @@ def recorded(workdir: Path) -> Iterator[None]:
     finally:
         done = {"wall_seconds": round(time.perf_counter() - began, 1), "ended": ended}
         write_json(path, [*earlier, entry | done])
+
+
+def _earlier(path: Path) -> list[dict[str, Any]]:
+    """The entries so far. A damaged file is kept under another name: it is only a record, and no run waits for it."""
+    if not path.exists():
+        return []
+    aside = next(
+        name for number in count(1) if not (name := path.with_name(f"{path.stem}.damaged-{number}.json")).exists()
+    )
+    try:
+        entries: list[dict[str, Any]] = read_record(
+            path, ENVIRONMENT, f"it is kept as {aside.name}, and a new one begun"
+        )
+    except DataError as error:
+        say(f"warning: {error}")
+        os.replace(path, aside)
+        return []
+    return entries
 
 
 def describe() -> dict[str, Any]:

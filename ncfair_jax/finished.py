@@ -19,6 +19,7 @@ from ncfair_jax.lexicons.classes import split_control
 from ncfair_jax.lexicons.lexicon import lexicon_file
 from ncfair_jax.models.folders import find_folder, model_files
 from ncfair_jax.objectives import METHODS
+from ncfair_jax.records import read_record
 from ncfair_jax.run_log import say
 
 INPUTS_FILE = "inputs.json"
@@ -64,7 +65,9 @@ def refuse_other_content(workdir: Path, config: RunConfig, content: Mapping[str,
                 "use another --workdir, or delete it to run again"
             )
         return
-    if lines := differing(content, read_json(path)):
+    remedy = "put it back from a copy, or delete the workdir to run again"
+    recorded = read_record(path, dict.fromkeys(content, str), remedy)
+    if lines := differing(content, recorded):
         names = ", ".join(f"config.{field}={get(config, field)!r}" for field in (line.split(": ")[0] for line in lines))
         raise WorkdirError(
             f"{workdir} holds a run of other content: what {names} names has changed since (fingerprints: {'; '.join(lines)}). "

@@ -16,7 +16,6 @@ from ncfair_jax.collapse.survey import survey
 from ncfair_jax.config import EvalConfig
 from ncfair_jax.data.corpus import measured_files, text_sentences
 from ncfair_jax.data.encoding import encode_sentences
-from ncfair_jax.data.files import read_json
 from ncfair_jax.data.notes import as_json, collected, tell
 from ncfair_jax.digests import drop_damaged, record
 from ncfair_jax.evals import compare, evaluate, headline
@@ -28,6 +27,7 @@ from ncfair_jax.lexicons.classes import build_classes, refuse_missing_groups, to
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
 from ncfair_jax.models.heads import classifier
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.records import FIGURES, JUDGE_AGAIN, read_record
 from ncfair_jax.run_log import finite, say
 from ncfair_jax.sharding import agreed
 
@@ -67,7 +67,7 @@ def judge(
         say(f"{'; '.join(problems)}; what is missing or damaged is made again")
         path.unlink(missing_ok=True)
     if agreed(path.exists()):
-        stored: Figures = read_json(path)
+        stored: Figures = read_record(path, FIGURES, JUDGE_AGAIN)
         recorded = stored.get("content", {})
         if recorded == content:
             return stored

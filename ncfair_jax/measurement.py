@@ -35,7 +35,6 @@ from ncfair_jax.collapse.words import COLUMNS, word_table
 from ncfair_jax.config import differences
 from ncfair_jax.data.corpus import measured_files, text_sentences
 from ncfair_jax.data.encoding import encode_sentences
-from ncfair_jax.data.files import read_json
 from ncfair_jax.data.notes import as_json, collected, tell
 from ncfair_jax.evals.results import plain_cell
 from ncfair_jax.fingerprint import present_fingerprint, why_again
@@ -44,6 +43,7 @@ from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
 from ncfair_jax.models.folders import find_folder, model_files
 from ncfair_jax.models.heads import classifier
 from ncfair_jax.models.hf import Pretrained, load_pretrained
+from ncfair_jax.records import MEASURE_AGAIN, MEASURES, read_record, taken_apart
 from ncfair_jax.report import collapse_figures, collapse_table
 from ncfair_jax.run_log import say
 from ncfair_jax.strings import several_strings
@@ -194,16 +194,18 @@ def read_measures(path: str, settings: MeasureSettings, folder: Path, offline: b
 
     Raises:
         MeasureError: if the folder belongs to other settings, naming them.
+        DataError: if the file is damaged.
     """
     result = folder / MEASURES_FILE
     if not result.exists():
         return None
-    stored = read_json(result)
+    stored = read_record(result, MEASURES, MEASURE_AGAIN)
     if lines := differences(recorded_settings(path, settings), stored["settings"], "settings"):
         raise MeasureError(f"{folder} was measured with other settings: {'; '.join(lines)}. Use another --out")
     content, recorded = measured_content(path, settings, offline), stored.get("content", {})
     if recorded == content:
-        return from_json(stored)
+        with taken_apart(result, MEASURE_AGAIN):
+            return from_json(stored)
     say(f"{folder} is measured again: {why_again(content, recorded)}")
     return None
 

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tensorboardX import SummaryWriter
 
 from ncfair_jax.atomic import disk_full_told, write_text
+from ncfair_jax.records import metrics_lines
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -76,18 +77,13 @@ def say(text: str) -> None:
 
 
 def truncate(path: Path, last_step: int) -> None:
-    """Keeps the whole lines up to `last_step`; a torn last line goes too. Atomic."""
+    """Keeps the whole lines up to `last_step`; a torn last line goes too, and other damaged ones, which are told. Atomic."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            step = json.loads(line)["step"]
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue
-        if step <= last_step:
-            kept.append(line)
-    write_text(path, "".join(line + "\n" for line in kept))
+    lines, faults = metrics_lines(path)
+    for fault in faults:
+        say(f"warning: {fault}")
+    write_text(path, "".join(line.text + "\n" for line in lines if line.figures["step"] <= last_step))
 
 
 def finite(value: float) -> float | None:

@@ -18,11 +18,11 @@ from ncfair_jax import stopping
 from ncfair_jax.arms import arms_figures, arms_table
 from ncfair_jax.atomic import write_json, write_text
 from ncfair_jax.config import ConfigError, RunConfig, differences, freeze, short_hash, validate
-from ncfair_jax.data.files import read_json
 from ncfair_jax.data.generated import TRUTH_FILE, write_world
 from ncfair_jax.exits import DIVERGED, DONE, STOPPED_BY_SIGTERM
 from ncfair_jax.finished import RESULT_FILE, refuse_other_content, training_content
 from ncfair_jax.locking import held, held_by_all
+from ncfair_jax.records import read_record
 from ncfair_jax.report.collapse_figures import draw_training
 from ncfair_jax.stopping import stage, stoppable
 from ncfair_jax.train import train_and_evaluate
@@ -115,7 +115,12 @@ def refuse_other_world(folder: Path, config: ConfigDict) -> None:
     """
     if not config.world.sentences or not folder.exists():
         return
-    wanted, made = config.world.to_dict(), read_json(folder / TRUTH_FILE)
+    wanted = config.world.to_dict()
+    made = read_record(
+        folder / TRUTH_FILE,
+        {name: type(value) for name, value in wanted.items()},
+        f"delete {folder} to generate it again",
+    )
     if lines := differences(wanted, {name: made.get(name) for name in wanted}, "config.world"):
         raise SweepError(
             f"{folder} was generated with other settings: {'; '.join(lines)}. Use another --workdir, or delete it"

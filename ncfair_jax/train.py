@@ -37,6 +37,7 @@ from ncfair_jax.models.hf import Pretrained, load_head, load_pretrained, save_pr
 from ncfair_jax.objectives import METHODS
 from ncfair_jax.objectives.base import EXTRA, Metrics
 from ncfair_jax.prepare import Run, check_method, model_params, not_saved, prepare, start_state
+from ncfair_jax.records import CONFIG, read_record
 from ncfair_jax.report.collapse_figures import draw_training, read_metrics
 from ncfair_jax.report.html import page
 from ncfair_jax.report.model_card import model_card
@@ -126,7 +127,7 @@ def refuse_other_run(workdir: Path, config: RunConfig) -> None:
     path = workdir / CONFIG_FILE
     if not path.exists():
         return
-    theirs = read_json(path)
+    theirs = read_record(path, CONFIG, "put it back from a copy, or use another --workdir")
     if lines := differences(identity(to_dict(config)), identity(theirs)):
         raise WorkdirError(
             f"{workdir} holds a run with another config: {'; '.join(lines)}. Use another --workdir, or those values"

@@ -102,6 +102,6 @@ def test_the_command_prints_the_table_again_and_refuses_other_files(tmp_path):
     assert done.stdout.strip() == arms_table(made).strip()
     (tmp_path / "figures.json").write_text('{"metrics": {}}')
     with pytest.raises(
-        DataError, match=r"figures\.json does not hold the figures of a sweep; name the figures\.json in"
+        DataError, match=r"figures\.json: the file lacks 'start'; name the figures\.json in a sweep's folder"
     ):
         read_figures(tmp_path / "figures.json")

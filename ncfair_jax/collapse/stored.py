@@ -1,7 +1,6 @@
 """Class moments on disk: one file for each group of a survey, written whole or not at all."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -15,6 +14,7 @@ from ncfair_jax.collapse.class_stats import ClassStats
 from ncfair_jax.config import differences
 from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.models.encoder import ModelConfig, Params
+from ncfair_jax.records import SURVEY, read_record
 
 IDENTITY_FILE = "survey.json"
 
@@ -135,6 +135,7 @@ def refuse_other_survey(
 
     Raises:
         SurveyError: naming what differs.
+        DataError: if the file that says so is damaged.
     """
     identity = {
         "weights": _digest([config.activation_dtype.encode(), *map(_contents, jax.tree.leaves(params))]),
@@ -144,7 +145,8 @@ def refuse_other_survey(
     }
     path = folder / IDENTITY_FILE
     if path.exists():
-        if lines := differences(identity, json.loads(path.read_text(encoding="utf-8")), "survey"):
+        theirs = read_record(path, SURVEY, f"delete the folder {folder} and measure again")
+        if lines := differences(identity, theirs, "survey"):
             raise SurveyError(f"{folder} holds another survey: {'; '.join(lines)}. Use another folder, or delete it")
     elif jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ncfair_jax.data.files import read_json
 from ncfair_jax.evals.benchmark import Benchmark, defined_path, lookup, n_of
 from ncfair_jax.evals.files import DataError
 from ncfair_jax.evals.registry import BENCHMARKS, headlines_of
 from ncfair_jax.evals.results import Table, numbers, read_table, scored
+from ncfair_jax.records import DOCUMENT, EVALUATE_AGAIN, read_record, taken_apart
 from ncfair_jax.statistics.paired import compare_distance, compare_paired, holm
 from ncfair_jax.statistics.samples import Sample
 
@@ -81,10 +81,12 @@ def _listed(folders: Folders) -> list[Path]:
 
 def _compare_benchmark(name: str, folders_a: list[Path], folders_b: list[Path]) -> list[Row]:
     benchmark = BENCHMARKS[name]
+    documents = {
+        folder: read_record(folder / f"{name}.json", DOCUMENT, EVALUATE_AGAIN) for folder in (*folders_a, *folders_b)
+    }
     table_a, table_b = (read_averaged(name, benchmark, folders) for folders in (folders_a, folders_b))
     _check_same_examples(name, benchmark, [table_a, table_b], [folders_a[0], folders_b[0]])
     samples_a, samples_b = benchmark.samples(table_a), benchmark.samples(table_b)
-    documents = {folder: read_json(folder / f"{name}.json") for folder in (*folders_a, *folders_b)}
     _check_same_version(name, documents)
     document = documents[folders_a[0]]
     rows = []
@@ -94,7 +96,8 @@ def _compare_benchmark(name: str, folders_a: list[Path], folders_b: list[Path]) 
             continue
         a, inside = find_sample(samples_a, path)
         b, _ = find_sample(samples_b, path)
-        n = n_of(line, path, document)
+        with taken_apart(folders_a[0] / f"{name}.json", EVALUATE_AGAIN):
+            n = n_of(line, path, document)
         rows.append(Row(line.name, n, *compare_paired(a, b, inside)))
         if line.unbiased is not None:
             label = f"|{line.name} − {line.unbiased:g}|" if line.unbiased else f"|{line.name}|"

@@ -37,6 +37,7 @@ from ncfair_jax.fingerprint import model_fingerprint, params_fingerprint
 from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.locking import held_by_all
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.records import wrong_form
 from ncfair_jax.run_log import say
 from ncfair_jax.stopping import stage
 
@@ -225,7 +226,7 @@ def _document(path: Path) -> dict[str, Any]:
         content = read_json(path)
     except DataError:
         return {}
-    return content if isinstance(content, dict) else {}
+    return content if not wrong_form(content, {"fingerprints?": dict, "settings?": dict}) else {}
 
 
 def write(out_dir: Path, name: str, model_name: str, result: Result, content: Mapping[str, str]) -> dict[str, Any]:

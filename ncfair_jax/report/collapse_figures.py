@@ -1,6 +1,5 @@
 """Pictures of neural collapse for a paper: each as PDF and PNG, in colours that colour-blind readers tell apart."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from ncfair_jax.collapse.word_sets import EVERYTHING, LEXICON
 from ncfair_jax.data.files import DataError, RowError
 from ncfair_jax.data.tables import comma_separated, table_rows
 from ncfair_jax.evals.results import text_of_cell
-from ncfair_jax.run_log import METRICS_FILE
+from ncfair_jax.records import metrics_lines
+from ncfair_jax.run_log import METRICS_FILE, say
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -221,9 +221,11 @@ def read_words(folder: Path) -> list[Row]:
 
 
 def read_metrics(run: Path) -> list[Row]:
-    """metrics.jsonl of a workdir."""
-    lines = (run / METRICS_FILE).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    """metrics.jsonl of a workdir; damaged lines are told and left out."""
+    lines, faults = metrics_lines(run / METRICS_FILE)
+    for fault in faults:
+        say(f"warning: {fault}")
+    return [line.figures for line in lines]
 
 
 def _of(rows: Sequence[Row], word_set: str) -> list[Row]:

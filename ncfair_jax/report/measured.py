@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ncfair_jax.collapse.measures import VERSION
-from ncfair_jax.data.files import read_json
+from ncfair_jax.data.files import stream_lines
+from ncfair_jax.records import MEASURE_AGAIN, MEASURES, read_record
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,12 @@ def _measures(folder: Path) -> list[Path]:
 
 
 def read_measured(folder: Path) -> Measured:
-    """Its tables as cells, its pictures as data URIs."""
-    text = (folder / "table.md").read_text(encoding="utf-8")
+    """Its tables as cells, its pictures as data URIs.
+
+    Raises:
+        DataError: for a file that cannot be read.
+    """
+    text = "".join(stream_lines(folder / "table.md"))
     titles = (
         "Words and figures (sets of words with other counts can only be compared by the corrected figures)",
         "The lexicon among random lists of its own and neutral words, as many and as frequent (two-sided p)",
@@ -44,7 +49,8 @@ def read_measured(folder: Path) -> Measured:
         (path.stem, "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode())
         for path in sorted((folder / "figures").glob("*.png"))
     )
-    versions = {read_json(path).get("content", {}).get("figures") for path in _measures(folder)}
+    documents = [read_record(path, MEASURES, MEASURE_AGAIN) for path in _measures(folder)]
+    versions = {document.get("content", {}).get("figures", "") for document in documents}
     return Measured(folder.name, tables, pictures, versions != {f"version {VERSION}"})
 
 

@@ -5,7 +5,6 @@ wrote. What a folder lacks, and what its figures leave out, is named in
 `missing`; what it has but cannot be read is an error.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,15 +12,28 @@ from pathlib import Path
 from typing import Any
 
 from ncfair_jax.collapse.measures import VERSION
-from ncfair_jax.data.files import read_json
 from ncfair_jax.environment import ENVIRONMENT_FILE
-from ncfair_jax.evals.files import DataError
 from ncfair_jax.evals.registry import BENCHMARKS, defined_path, headlines_of, lookup, n_of, parse
 from ncfair_jax.finished import RESULT_FILE, damage
+from ncfair_jax.records import (
+    CONFIG,
+    DOCUMENT,
+    ENVIRONMENT,
+    EVALUATE_AGAIN,
+    FIGURES,
+    JUDGE_AGAIN,
+    NOTES,
+    RESULT,
+    Form,
+    metrics_lines,
+    read_record,
+    taken_apart,
+)
 from ncfair_jax.report.measured import Measured, is_measured, markdown_tables, read_measured
 from ncfair_jax.run_log import METRICS_FILE
 
 COLLAPSE = ("nc3", "unc3", "nc1")  # of the figures that a run reads, those worth a line
+RESULT_AGAIN = "delete it, and the run's command writes it again"
 SEED = re.compile(r"(?P<arm>.+)-seed(?P<seed>\d+)")
 REMEDY = (
     "name the --workdir of launch/train.py or launch/sweep.py, or the --out of launch/evaluate.py or launch/measure.py"
@@ -110,28 +122,30 @@ def read_folders(folders: Sequence[Path], before: Path | None = None) -> tuple[l
 
 def read_run(folder: Path, before_folder: Path | None = None) -> Run:
     """A workdir of `train_and_evaluate`, finished or not."""
-    config = _dict(folder / "config.json")
-    environment = read_json(folder / ENVIRONMENT_FILE) if (folder / ENVIRONMENT_FILE).is_file() else []
-    result = _dict(folder / RESULT_FILE) if (folder / RESULT_FILE).is_file() else {}
+    config = _config(folder / "config.json")
+    environment = _optional(folder / ENVIRONMENT_FILE, ENVIRONMENT, "delete it: figures do not depend on it") or []
+    result = _optional(folder / RESULT_FILE, RESULT, RESULT_AGAIN) or {}
     missing: list[str] = []
     before_folder = before_folder or _find_before(folder, config, result)
     before = _read_results(before_folder, config["evals"], missing, "before") if before_folder else None
     if before is None and result:
-        before = Results(_lines(result["before"]), None)
+        with taken_apart(folder / RESULT_FILE, RESULT_AGAIN):
+            before = Results(_lines(result["before"]), None)
         missing.append(
             "the examples of the model before are not in this folder, so nothing is compared example by example"
         )
     elif before is None and config["evals"]["benchmarks"]:
         missing.append("there are no figures of the model before")
     after = _read_results(folder / "evals" / "after", config["evals"], missing, "after")
-    metrics = _read_metrics(folder / METRICS_FILE)
+    metrics, damaged = _read_metrics(folder / METRICS_FILE)
+    missing += damaged
     if not metrics:
         missing.append(f"{METRICS_FILE} is missing, so there are no curves")
     if not (folder / "evals" / "after" / "figures.json").is_file():
         reached = f"its last logged step is {metrics[-1]['step']}" if metrics else "it has logged no step"
         missing.append(f"the run is not finished: {reached}; the command that started it goes on with it")
-    if (folder / "left_out.json").is_file():
-        missing += [f"training data: {entry['note']}" for entry in read_json(folder / "left_out.json")]
+    left_out = _optional(folder / "left_out.json", NOTES, "delete it, and the run's command writes it again") or []
+    missing += [f"training data: {entry['note']}" for entry in left_out]
     missing += damage(folder, before_folder) if result else []
     if not environment:
         missing.append("command, versions and device were not recorded: the run is older than environment.json")
@@ -145,12 +159,15 @@ def _is_workdir(folder: Path) -> bool:
     path = folder / "config.json"
     if not path.is_file():
         return False
-    config = read_json(path)
-    if isinstance(config, dict) and "model_type" in config:
+    config = read_record(path, dict, f"put it back from a copy; if it is no run's, {REMEDY}")
+    if "model_type" in config:
         raise ReportError(f"{folder} is an exported model, not a run; {REMEDY}")
-    if not isinstance(config, dict) or not isinstance(config.get("evals"), dict) or "objective" not in config:
-        raise ReportError(f"{path} is no config of a run of this package; {REMEDY}")
     return True
+
+
+def _config(path: Path) -> dict[str, Any]:
+    config: dict[str, Any] = read_record(path, CONFIG, f"put it back from a copy; if it is no run's, {REMEDY}")
+    return config
 
 
 def _arms(folder: Path) -> dict[str, list[Path]]:
@@ -177,7 +194,7 @@ def _find_before(folder: Path, config: Mapping[str, Any], result: Mapping[str, A
     if own.is_dir():
         return own
     for shared in sorted((folder.parent / "start").glob("*")):
-        figures = _dict(shared / "figures.json") if (shared / "figures.json").is_file() else None
+        figures = _optional(shared / "figures.json", FIGURES, JUDGE_AGAIN)
         if result and figures == result["before"]:
             return shared
         if not result and config["model"]["path"] in _models(shared):
@@ -186,8 +203,13 @@ def _find_before(folder: Path, config: Mapping[str, Any], result: Mapping[str, A
 
 
 def _models(folder: Path) -> set[str]:
-    documents = (_dict(folder / f"{name}.json") for name in BENCHMARKS if (folder / f"{name}.json").is_file())
-    return {document["model"] for document in documents}
+    return {document["model"] for document in _documents(folder).values()}
+
+
+def _documents(folder: Path) -> dict[str, dict[str, Any]]:
+    """By benchmark, NAME.json of those that have one."""
+    found = {name: _optional(folder / f"{name}.json", DOCUMENT, EVALUATE_AGAIN) for name in BENCHMARKS}
+    return {name: document for name, document in found.items() if document is not None}
 
 
 def _read_evaluation(folder: Path) -> Run:
@@ -200,17 +222,16 @@ def _read_results(folder: Path, asked: Mapping[str, Any], missing: list[str], wh
     """Figures of a result folder; adds to `missing` what was asked for and is not there, and rows and tokens left out."""
     if not folder.is_dir():
         return None
-    documents = {name: _dict(folder / f"{name}.json") for name in BENCHMARKS if (folder / f"{name}.json").is_file()}
+    documents = _documents(folder)
     _check_one_model(folder, documents)
     figures: dict[str, Figure] = {}
     for name, document in documents.items():
-        try:
+        with taken_apart(folder / f"{name}.json", EVALUATE_AGAIN):
             figures |= {figure.name: figure for figure in _figures(name, document)}
-        except (KeyError, TypeError) as error:
-            raise ReportError(f"{folder / name}.json lacks {error}; evaluate the model again") from None
-    own = _dict(folder / "figures.json") if (folder / "figures.json").is_file() else {}
+    own = _optional(folder / "figures.json", FIGURES, JUDGE_AGAIN) or {}
     collapse = own.get("collapse", {})
-    figures |= _collapse(collapse)
+    with taken_apart(folder / "figures.json", JUDGE_AGAIN):
+        figures |= _collapse(collapse)
     outdated = [name for name, document in documents.items() if document.get("version") != BENCHMARKS[name].version]
     if collapse and not own.get("content", {}).get("collapse", "").startswith(f"version {VERSION},"):
         outdated.append("collapse")
@@ -277,21 +298,12 @@ def _lines(figures: Mapping[str, Any]) -> dict[str, Figure]:
     return found | _collapse(figures["collapse"])
 
 
-def _read_metrics(path: Path) -> tuple[dict[str, float], ...]:
-    """Lines of metrics.jsonl; a last line that is cut off is left out, since the run may be going on."""
+def _read_metrics(path: Path) -> tuple[tuple[dict[str, Any], ...], list[str]]:
+    """The figures of metrics.jsonl, and a note on each damaged line."""
     if not path.is_file():
-        return ()
-    lines = path.read_text(encoding="utf-8").splitlines()
-    found = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            if number < len(lines):
-                raise ReportError(
-                    f"{path}: line {number} is not JSON; delete the line and make the report again"
-                ) from None
-    return tuple(found)
+        return (), []
+    lines, faults = metrics_lines(path)
+    return tuple(line.figures for line in lines), faults
 
 
 def _distinct(groups: list[Group]) -> list[Group]:
@@ -312,8 +324,6 @@ def _named(group: Group, parents: int) -> str:
     return "/".join([*above[len(above) - min(parents, len(above)) :], group.name])
 
 
-def _dict(path: Path) -> dict[str, Any]:
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise DataError(f"{path} holds a {type(content).__name__}, not figures: get it again")
-    return content
+def _optional(path: Path, form: Form, remedy: str) -> Any:
+    """As `read_record`; None if there is no such file."""
+    return read_record(path, form, remedy) if path.is_file() else None

@@ -21,6 +21,7 @@ from ncfair_jax.evals.files import DataError
 from ncfair_jax.evals.registry import BENCHMARKS
 from ncfair_jax.evals.results import read_table
 from ncfair_jax.evals.table import NO_INTERVAL
+from ncfair_jax.finished import WorkdirError
 from ncfair_jax.objectives import METHODS
 from ncfair_jax.objectives.classification import TASKS
 from ncfair_jax.report import latex, markdown
@@ -213,6 +214,9 @@ def test_a_run_that_goes_on_shows_its_curves(copy):
     assert page(summary).count("<polyline") >= 4
 
 
+FIGURES = r"figures\.json: not as this package writes it .*; delete it, and the run's command makes the figures again"
+
+
 def broken(run, name, text):
     (run / name).write_text(text)
     return run
@@ -225,10 +229,22 @@ def broken(run, name, text):
         (lambda run: broken(run, "evals/after/stereoset.json", '{"benchmark"'), r"after/stereoset\.json:1: .*cut off"),
         (
             lambda run: broken(run, "evals/after/stereoset.json", "{}"),
-            r"stereoset\.json lacks .*evaluate the model again",
+            r"stereoset\.json: the file lacks 'model'; .*evaluate the model again",
         ),
-        (lambda run: broken(run, "evals/after/figures.json", "[]"), r"figures\.json holds a list"),
-        (lambda run: broken(run, "metrics.jsonl", "{\n{}\n"), r"metrics\.jsonl: line 1 is not JSON; delete"),
+        (
+            lambda run: broken(run, "evals/after/figures.json", "[]"),
+            r"figures\.json: the file holds a list, expected an",
+        ),
+        (
+            lambda run: broken(run, "evals/after/figures.json", '{"benchmarks": [], "collapse": {"hidden": {}}}'),
+            FIGURES,
+        ),
+        (lambda run: broken(run, "result.json", "{}"), r"result\.json: the file lacks 'before'; delete it"),
+        (
+            lambda run: broken(run, "environment.json", '[{"command": 1}]'),
+            r"'command' holds a whole number, expected a text",
+        ),
+        (lambda run: broken(run, "left_out.json", "[[]]"), r"left_out\.json: an entry of the file holds a list"),
         (lambda run: run / "evals", r"evals holds no run and no results; name the --workdir"),
         (lambda run: run / "export", r"export is an exported model, not a run; name the --workdir"),
         (lambda run: run / "nothing", r"nothing is not a folder; name the --workdir"),
@@ -238,6 +254,48 @@ def test_what_cannot_be_read_is_named_in_one_line(copy, breaks, message):
     with pytest.raises((ReportError, DataError), match=message) as caught:
         summarise_folders([breaks(copy("first"))])
     assert "\n" not in str(caught.value)
+
+
+def fault_of(folders) -> str:
+    """What a report of the folders refuses; "" if it can be made."""
+    try:
+        summary = summarise_folders(folders)
+        for render in (page, markdown.markdown, latex.latex):
+            render(summary)
+    except (ReportError, DataError, WorkdirError) as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.slow
+def test_every_damaged_file_is_named_in_one_line_or_left_out(copy):
+    """Cut off, empty, of another form or without a key: no traceback, whichever file it is."""
+    run = copy("first")
+    files = [path for path in sorted(run.rglob("*.json")) if "export" not in path.parts]
+    assert len(files) >= 8
+    for path in files:
+        whole = path.read_text()
+        content = json.loads(whole)
+        damaged = [whole[: len(whole) // 2], "", "null", "[]", "{}", "[[]]", "\0"]
+        if isinstance(content, dict):
+            damaged += [json.dumps({key: value for key, value in content.items() if key != left}) for left in content]
+            damaged += [json.dumps(content | {key: value}) for key in content for value in (None, [1])]
+        for text in damaged:
+            path.write_text(text)
+            said = fault_of([run])
+            assert not said or (path.name in said and "\n" not in said), (path, text[:100])
+        path.write_text(whole)
+
+
+def test_damaged_lines_of_metrics_are_noted_and_left_out(copy):
+    run = copy("first")
+    lines = (run / "metrics.jsonl").read_bytes().splitlines()
+    (run / "metrics.jsonl").write_bytes(b"\n".join([lines[0], b"\0\0", b'{"step": 1', *lines[1:], b'{"step": 9, "lo']))
+    summary = summarise_folders([run])
+    assert [re.sub(".*/", "", note)[:36] for note in summary.notes if "metrics" in note] == [
+        "metrics.jsonl:2: the line is damaged", "metrics.jsonl:3: the line is damaged",
+    ]  # fmt: skip
+    assert len(summary.groups[0].runs[0].metrics) == len(lines)
 
 
 def test_untrusted_text_is_escaped_in_every_format(copy):
@@ -351,7 +409,7 @@ def test_every_method_and_task_has_a_text_of_its_own():
 
 def test_a_measurement_shows_its_table_and_pictures(tmp_path):
     (tmp_path / "model").mkdir()
-    (tmp_path / "model/measures.json").write_text("{}")
+    (tmp_path / "model/measures.json").write_text('{"settings": {}}')
     (tmp_path / "figures").mkdir()
     png = bytes.fromhex("89504e470d0a1a0a")
     (tmp_path / "figures/by_layer.png").write_bytes(png)
