@@ -38,7 +38,7 @@ SWEEP: Form = {"start": dict, "arms": dict, "comparisons": dict}
 NOTES: Form = [{"note": str}]
 EVALUATE_AGAIN = "delete it and evaluate the model again"
 MEASURE_AGAIN = "delete it and measure again"
-JUDGE_AGAIN = "delete it, and the run's command makes the figures again"
+JUDGE_AGAIN = "delete it and the run's result.json, and the run's command makes the figures again"
 
 _NAMES = {
     dict: "an object",

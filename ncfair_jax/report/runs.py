@@ -34,6 +34,7 @@ from ncfair_jax.run_log import METRICS_FILE
 
 COLLAPSE = ("nc3", "unc3", "nc1")  # of the figures that a run reads, those worth a line
 RESULT_AGAIN = "delete it, and the run's command writes it again"
+RECORD_ONLY = "delete it: no figure depends on it"
 SEED = re.compile(r"(?P<arm>.+)-seed(?P<seed>\d+)")
 REMEDY = (
     "name the --workdir of launch/train.py or launch/sweep.py, or the --out of launch/evaluate.py or launch/measure.py"
@@ -123,7 +124,7 @@ def read_folders(folders: Sequence[Path], before: Path | None = None) -> tuple[l
 def read_run(folder: Path, before_folder: Path | None = None) -> Run:
     """A workdir of `train_and_evaluate`, finished or not."""
     config = _config(folder / "config.json")
-    environment = _optional(folder / ENVIRONMENT_FILE, ENVIRONMENT, "delete it: figures do not depend on it") or []
+    environment = _optional(folder / ENVIRONMENT_FILE, ENVIRONMENT, RECORD_ONLY) or []
     result = _optional(folder / RESULT_FILE, RESULT, RESULT_AGAIN) or {}
     missing: list[str] = []
     before_folder = before_folder or _find_before(folder, config, result)
@@ -144,7 +145,7 @@ def read_run(folder: Path, before_folder: Path | None = None) -> Run:
     if not (folder / "evals" / "after" / "figures.json").is_file():
         reached = f"its last logged step is {metrics[-1]['step']}" if metrics else "it has logged no step"
         missing.append(f"the run is not finished: {reached}; the command that started it goes on with it")
-    left_out = _optional(folder / "left_out.json", NOTES, "delete it, and the run's command writes it again") or []
+    left_out = _optional(folder / "left_out.json", NOTES, RECORD_ONLY) or []
     missing += [f"training data: {entry['note']}" for entry in left_out]
     missing += damage(folder, before_folder) if result else []
     if not environment:

@@ -214,7 +214,7 @@ def test_a_run_that_goes_on_shows_its_curves(copy):
     assert page(summary).count("<polyline") >= 4
 
 
-FIGURES = r"figures\.json: not as this package writes it .*; delete it, and the run's command makes the figures again"
+FIGURES = r"figures\.json: not as this package writes it .*; delete it and the run's result.json, and the run's"
 
 
 def broken(run, name, text):
@@ -418,7 +418,7 @@ def test_a_measurement_shows_its_table_and_pictures(tmp_path):
     (tmp_path / "table.md").write_text("\n".join(lines))
     summary = summarise_folders([tmp_path])
     assert "measured with another version of the figures' definition" in " ".join(summary.notes)
-    document = {"content": {"figures": f"version {VERSION}"}}
+    document = {"settings": {}, "content": {"figures": f"version {VERSION}"}}
     (tmp_path / "model/measures.json").write_text(json.dumps(document))
     summary = summarise_folders([tmp_path])
     assert summary.notes == ()
