@@ -11,7 +11,7 @@ from typing import Any
 
 from ncfair_jax.checkpoint import checkpoint_folder
 from ncfair_jax.config import RunConfig, get
-from ncfair_jax.data.files import DataError, read_json
+from ncfair_jax.data.files import DataError
 from ncfair_jax.digests import DIGESTS_FILE, damaged
 from ncfair_jax.fingerprint import differing, present_fingerprint
 from ncfair_jax.judge import evaluation_content
@@ -19,7 +19,7 @@ from ncfair_jax.lexicons.classes import split_control
 from ncfair_jax.lexicons.lexicon import lexicon_file
 from ncfair_jax.models.folders import find_folder, model_files
 from ncfair_jax.objectives import METHODS
-from ncfair_jax.records import read_record
+from ncfair_jax.records import RESULT, read_record
 from ncfair_jax.run_log import say
 
 INPUTS_FILE = "inputs.json"
@@ -86,15 +86,14 @@ def stored_result(workdir: Path, before_folder: Path | None = None) -> dict[str,
         if (workdir / EXPORT).exists():
             say(f"{path} is missing; it is made again")
         return None
+    remedy = "what is missing or damaged is made again"
+    if problems := damage(workdir, before_folder):
+        say(f"{'; '.join(problems)}; {remedy}")
+        return None
     try:
-        stored = read_json(path)
+        stored: dict[str, Any] = read_record(path, RESULT, remedy)
     except DataError as error:
-        problems = [str(error)]
-    else:
-        complete = isinstance(stored, dict) and {"before", "after", "table", "judged"} <= set(stored)
-        problems = [] if complete else [f"{path} does not hold the result of a run"]
-    if problems := [*problems, *damage(workdir, before_folder)]:
-        say(f"{'; '.join(problems)}; what is missing or damaged is made again")
+        say(str(error))
         return None
     return stored
 

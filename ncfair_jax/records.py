@@ -20,7 +20,7 @@ CONFIG: Form = {
 }
 ENVIRONMENT: Form = [{"command?": str, "versions?": dict, "wall_seconds?": float}]
 FIGURES: Form = {"benchmarks": [list], "collapse": dict, "content?": dict}  # of a model that a run judged
-RESULT: Form = {"before": FIGURES, "after": FIGURES, "table": str}
+RESULT: Form = {"before": FIGURES, "after": FIGURES, "table": str, "judged?": dict, "diverged?": [str]}
 # NAME.json of a benchmark.
 DOCUMENT: Form = {
     "model": str,

@@ -16,7 +16,6 @@ from ncfair_jax import digests, stopping
 from ncfair_jax.atomic import write_json, write_text
 from ncfair_jax.checkpoint import Checkpoints, set_aside
 from ncfair_jax.config import RunConfig, differences, identity, to_dict, validate
-from ncfair_jax.data.files import read_json
 from ncfair_jax.data.notes import as_json
 from ncfair_jax.divergence import DivergedError, diverged, training_diverged
 from ncfair_jax.environment import recorded
@@ -78,7 +77,7 @@ def train_and_evaluate(config: RunConfig, workdir: Path, before_folder: Path | N
         content, judged = training_content(config), judged_content(config)
         refuse_other_content(workdir, config, content)
         stored = stored_result(workdir, before_folder)
-        if stored is not None and stored["judged"] == judged:
+        if stored is not None and stored.get("judged") == judged:
             return {name: stored.get(name, []) for name in SHOWN}
         with stage("reading model and data"):
             run = prepare(config, mesh)

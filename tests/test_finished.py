@@ -206,7 +206,7 @@ def flip(content: bytes) -> bytes:
         (lambda: overwrite("export/model.safetensors", lambda x: x[:1000]), "export/model.safetensors is damaged"),
         (lambda: (RUN / "export" / "model.safetensors").unlink(), "export/model.safetensors is missing"),
         (lambda: shutil.rmtree(RUN / "export"), "run/export is missing"),
-        (lambda: overwrite("result.json", lambda x: b"{}"), "result.json does not hold the result of a run"),
+        (lambda: overwrite("result.json", lambda x: b"{}"), "result.json is damaged"),
         (lambda: overwrite("result.json", lambda x: x[: len(x) // 2]), "result.json"),
         (lambda: overwrite("result.json", flip), "result.json"),
         (lambda: (RUN / "result.json").unlink(), "result.json is missing"),
