@@ -12,7 +12,7 @@ from typing import Any
 from ncfair_jax.checkpoint import checkpoint_folder
 from ncfair_jax.config import RunConfig, get
 from ncfair_jax.data.files import DataError
-from ncfair_jax.digests import DIGESTS_FILE, damaged
+from ncfair_jax.digests import DIGESTS_FILE, damaged, recorded
 from ncfair_jax.fingerprint import differing, present_fingerprint
 from ncfair_jax.judge import evaluation_content
 from ncfair_jax.lexicons.classes import split_control
@@ -66,8 +66,8 @@ def refuse_other_content(workdir: Path, config: RunConfig, content: Mapping[str,
             )
         return
     remedy = "put it back from a copy, or delete the workdir to run again"
-    recorded = read_record(path, dict.fromkeys(content, str), remedy)
-    if lines := differing(content, recorded):
+    begun_with = read_record(path, dict.fromkeys(content, str), remedy)
+    if lines := differing(content, begun_with):
         names = ", ".join(f"config.{field}={get(config, field)!r}" for field in (line.split(": ")[0] for line in lines))
         raise WorkdirError(
             f"{workdir} holds a run of other content: what {names} names has changed since (fingerprints: {'; '.join(lines)}). "
@@ -100,7 +100,17 @@ def stored_result(workdir: Path, before_folder: Path | None = None) -> dict[str,
 
 def damage(workdir: Path, before_folder: Path | None = None) -> list[str]:
     """A phrase for each file of a finished run that is missing, or is not what was written."""
-    before = before_folder or workdir / "evals" / "before"
-    folders = [workdir, workdir / "evals" / "after", workdir / EXPORT, before]
+    folders = _recorded_folders(workdir, before_folder)
     missing = [f"{folder} is missing" for folder in folders if not folder.is_dir()]
     return missing + [text for folder in folders for text in damaged(folder)]
+
+
+def altered(workdir: Path, before_folder: Path | None = None) -> list[str]:
+    """`damage`, but for what is missing: parts of a run may have been moved elsewhere before a report is made."""
+    folders = _recorded_folders(workdir, before_folder)
+    there = {folder: [name for name in recorded(folder) or {} if (folder / name).is_file()] for folder in folders}
+    return [text for folder, names in there.items() for text in damaged(folder, names)]
+
+
+def _recorded_folders(workdir: Path, before_folder: Path | None) -> list[Path]:
+    return [workdir, workdir / "evals" / "after", workdir / EXPORT, before_folder or workdir / "evals" / "before"]

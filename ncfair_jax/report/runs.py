@@ -14,7 +14,7 @@ from typing import Any
 from ncfair_jax.collapse.measures import VERSION
 from ncfair_jax.environment import ENVIRONMENT_FILE
 from ncfair_jax.evals.registry import BENCHMARKS, defined_path, headlines_of, lookup, n_of, parse
-from ncfair_jax.finished import RESULT_FILE, damage
+from ncfair_jax.finished import RESULT_FILE, altered
 from ncfair_jax.records import (
     CONFIG,
     DOCUMENT,
@@ -147,7 +147,7 @@ def read_run(folder: Path, before_folder: Path | None = None) -> Run:
         missing.append(f"the run is not finished: {reached}; the command that started it goes on with it")
     left_out = _optional(folder / "left_out.json", NOTES, RECORD_ONLY) or []
     missing += [f"training data: {entry['note']}" for entry in left_out]
-    missing += damage(folder, before_folder) if result else []
+    missing += altered(folder, before_folder)
     if not environment:
         missing.append("command, versions and device were not recorded: the run is older than environment.json")
     grown = tuple(result.get("diverged", ()))
