@@ -15,8 +15,8 @@ from ncfair_jax.collapse.measures import VERSION
 from ncfair_jax.collapse.survey import survey
 from ncfair_jax.config import EvalConfig
 from ncfair_jax.data.corpus import measured_files, text_sentences
-from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.notes import as_json, collected, tell
+from ncfair_jax.data.token_store import temporary_store
 from ncfair_jax.digests import drop_damaged, record
 from ncfair_jax.evals import compare, evaluate, headline
 from ncfair_jax.evals.files import DataFolder
@@ -80,7 +80,7 @@ def judge(
             model, config.benchmarks, config.data, folder, model_name=model_name, mesh=mesh, progress=True
         )
     with collected() as left_out:
-        collapse = collapse_figures(model, config, mesh) if config.collapse_text else {}
+        collapse = collapse_figures(model, config, mesh, folder) if config.collapse_text else {}
     figures: Figures = {
         "benchmarks": [list(line) for line in headline(results)],
         "collapse": collapse,
@@ -118,23 +118,27 @@ def evaluation_content(config: EvalConfig, judged_on: Sequence[Path] = ()) -> di
     return content
 
 
-def collapse_figures(model: Pretrained, config: EvalConfig, mesh: Mesh) -> dict[str, dict[str, list[float | None]]]:
+def collapse_figures(
+    model: Pretrained, config: EvalConfig, mesh: Mesh, folder: Path
+) -> dict[str, dict[str, list[float | None]]]:
     """NC figures of whole lexicon words, each token with its own representation, on text that nothing trains on.
 
+    Args:
+        folder: where the encoded text lies as long as this takes.
     Returns:
         By features and figure: [value, low, high] of the 95% jackknife interval, which is of what other texts of the same kind
         and size give on average; None where undefined. "nc3_corrected" and so on are without the bias of rare words
         (`collapse.jackknife`), of "corrected_words" words.
     """
-    sentences = text_sentences(config.collapse_text, config.data)
     row_tokens = min(ROW_TOKENS, model.config.max_tokens)
-    examples = encode_sentences(sentences, model.tokenizer, row_tokens)
-    classes = build_classes(load_lexicon(config.lexicon), model.tokenizer)
-    refuse_missing_groups(classes, token_counts(examples, len(model.tokenizer), classes.boundaries))
+    sentences = text_sentences(config.collapse_text, config.data)
+    with temporary_store(sentences, model.tokenizer, row_tokens, folder) as examples:
+        classes = build_classes(load_lexicon(config.lexicon), model.tokenizer)
+        refuse_missing_groups(classes, token_counts(examples, len(model.tokenizer), classes.boundaries))
+        surveyed = survey(
+            model.config, model.params, examples, classes, features=FEATURES, row_tokens=row_tokens, mesh=mesh
+        )
     weight, bias = (np.asarray(x)[classes.token_ids] for x in classifier(model.params))
-    surveyed = survey(
-        model.config, model.params, examples, classes, features=FEATURES, row_tokens=row_tokens, mesh=mesh
-    )
     found: dict[str, dict[str, list[float | None]]] = {}
     for features, groups in surveyed.items():
         measured = measure_groups(groups, weight, bias)

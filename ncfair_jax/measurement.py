@@ -9,7 +9,8 @@ import dataclasses
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -29,13 +30,14 @@ from ncfair_jax.collapse.measures import VERSION
 from ncfair_jax.collapse.model_measures import ModelMeasures, from_json, to_json
 from ncfair_jax.collapse.permutation import figures_of_lists
 from ncfair_jax.collapse.stored import StoredGroups, save_stats
-from ncfair_jax.collapse.survey import Groups, HeldOut, group_runs, survey, survey_nc4
+from ncfair_jax.collapse.survey import Groups, HeldOut, survey, survey_nc4
 from ncfair_jax.collapse.word_sets import EVERYTHING, LEXICON, WORD_SETS, union, word_sets
 from ncfair_jax.collapse.words import COLUMNS, word_table
 from ncfair_jax.config import differences
 from ncfair_jax.data.corpus import measured_files, text_sentences
-from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.notes import as_json, collected, tell
+from ncfair_jax.data.runs import split
+from ncfair_jax.data.token_store import temporary_store
 from ncfair_jax.evals.results import plain_cell
 from ncfair_jax.fingerprint import present_fingerprint, why_again
 from ncfair_jax.lexicons.classes import FairnessClasses, build_classes, matched_lists, token_counts
@@ -107,10 +109,10 @@ class MeasureSettings:
 
 
 class Text(NamedTuple):
-    """Encoded sentences: those that moments are collected on, and those that only NC4 sees."""
+    """Encoded sentences on disk: those that moments are collected on, and those that only NC4 sees."""
 
-    collected: list[np.ndarray]
-    held_out: list[np.ndarray]
+    collected: Sequence[np.ndarray]
+    held_out: Sequence[np.ndarray]
     row_tokens: int
 
 
@@ -120,6 +122,22 @@ class Words(NamedTuple):
     sets: dict[str, FairnessClasses]
     lists: np.ndarray
     union: FairnessClasses
+
+
+class Surveyed(NamedTuple):
+    """What a survey of all words gives.
+
+    Attributes:
+        moments: groups of the main features.
+        layers: by other features, theirs.
+        total: `moments` together.
+        agreements: of `nc4_of_sets`.
+    """
+
+    moments: Groups
+    layers: dict[str, Groups]
+    total: ClassStats
+    agreements: dict[str, dict[str, list[Agreement]]]
 
 
 def measure_model(
@@ -136,11 +154,30 @@ def measure_model(
     content = measured_content(path, settings, offline)
     clear(folder)
     model = load_pretrained(path, offline=offline)
-    with collected() as left_out:
-        text = read_examples(model, settings)
-        words = choose_words(model, text, settings)
-    for note in left_out if jax.process_index() == 0 else ():
-        tell(note)
+    with ExitStack() as stack:
+        with collected() as left_out:
+            text = stack.enter_context(read_examples(model, settings, folder))
+            words = choose_words(model, text, settings)
+        for note in left_out if jax.process_index() == 0 else ():
+            tell(note)
+        surveyed = survey_text(model, text, words, settings, folder / SURVEY_FOLDER, mesh)
+    found = figures(path, model, text, words, surveyed)
+    if jax.process_index() == 0:
+        weight, bias = (np.asarray(x)[words.union.token_ids] for x in classifier(model.params))
+        write_words(folder / WORDS_FILE, words, surveyed.moments, np.asarray(classifier(model.params)[0]))
+        save_stats(folder / STATS_FILE, surveyed.total, words.union, weight, bias)
+        document = to_json(found, recorded_settings(path, settings)) | {
+            "left_out": as_json(left_out),
+            "content": content,
+        }
+        write_json(folder / MEASURES_FILE, document)  # last: it says that the rest is there
+    return found
+
+
+def survey_text(
+    model: Pretrained, text: Text, words: Words, settings: MeasureSettings, folder: Path, mesh: Mesh
+) -> Surveyed:
+    """Both passes over the text: class moments of all words, then NC4 of each set on what was held out."""
     main, features = feature_names(settings, model)
     options: dict[str, Any] = {
         "alignment": settings.alignment,
@@ -148,45 +185,46 @@ def measure_model(
         "mesh": mesh,
         "progress": jax.process_index() == 0,
     }
-    surveyed = survey(
+    moments = survey(
         model.config,
         model.params,
         text.collected,
         words.union,
         features=features,
         groups=settings.groups,
-        folder=folder / SURVEY_FOLDER,
+        folder=folder,
         **options,
     )
+    total: ClassStats = jax.tree.map(np.asarray, reduce(merge, moments[main]))
+    agreements = nc4_of_sets(model, text, words, total, options | {"features": main, "groups": len(moments[main])})
+    layers = {name: groups for name, groups in moments.items() if name != main}
+    return Surveyed(moments[main], layers, total, agreements)
+
+
+def figures(path: str, model: Pretrained, text: Text, words: Words, surveyed: Surveyed) -> ModelMeasures:
+    """All figures of a survey."""
     weight, bias = (np.asarray(x) for x in classifier(model.params))
-    total: ClassStats = jax.tree.map(np.asarray, reduce(merge, surveyed[main]))
-    groups = {name: select(surveyed[main], words.union, chosen) for name, chosen in words.sets.items()}
-    agreements = nc4_of_sets(model, text, words, total, options | {"features": main, "groups": len(surveyed[main])})
     sets = {
-        name: measure_groups(groups[name], weight[x.token_ids], bias[x.token_ids], agreements.get(name))
+        name: measure_groups(
+            select(surveyed.moments, words.union, x),
+            weight[x.token_ids],
+            bias[x.token_ids],
+            surveyed.agreements.get(name),
+        )
         for name, x in words.sets.items()
     }
     depth = {
         name: {
-            layer: measure_groups(select(surveyed[layer], words.union, x), weight[x.token_ids])
-            for layer in features
-            if layer != main
+            layer: measure_groups(select(groups, words.union, x), weight[x.token_ids])
+            for layer, groups in surveyed.layers.items()
         }
         for name, x in words.sets.items()
-        if name != EVERYTHING and len(features) > 1
+        if name != EVERYTHING and surveyed.layers
     }
-    lists = figures_of_lists(total, weight[words.union.token_ids], words.union.slot_of_token[words.lists])
+    slots = words.union.slot_of_token[words.lists]
+    lists = figures_of_lists(surveyed.total, weight[words.union.token_ids], slots)
     counts = {name: x.num_classes for name, x in words.sets.items()}
-    found = ModelMeasures(path, counts, len(text.collected), len(text.held_out), sets, depth, lists)
-    if jax.process_index() == 0:
-        write_words(folder / WORDS_FILE, words, surveyed[main], weight)
-        save_stats(folder / STATS_FILE, total, words.union, weight[words.union.token_ids], bias[words.union.token_ids])
-        document = to_json(found, recorded_settings(path, settings)) | {
-            "left_out": as_json(left_out),
-            "content": content,
-        }
-        write_json(folder / MEASURES_FILE, document)  # last: it says that the rest is there
-    return found
+    return ModelMeasures(path, counts, len(text.collected), len(text.held_out), sets, depth, lists)
 
 
 def read_measures(path: str, settings: MeasureSettings, folder: Path, offline: bool = False) -> ModelMeasures | None:
@@ -240,12 +278,15 @@ def clear(folder: Path) -> None:
         multihost_utils.sync_global_devices(f"{folder} is empty")
 
 
-def read_examples(model: Pretrained, settings: MeasureSettings) -> Text:
-    """The corpus, encoded and split."""
+@contextmanager
+def read_examples(model: Pretrained, settings: MeasureSettings, folder: Path) -> Iterator[Text]:
+    """The corpus, encoded and split; it lies in the folder as long as the context lasts."""
     row_tokens = min(ROW_TOKENS, model.config.max_tokens)
-    sentences = text_sentences(settings.corpus, settings.data)[: settings.max_sentences or None]
-    examples = encode_sentences(sentences, model.tokenizer, row_tokens)
-    return Text(*split(examples, settings.groups, settings.held_out), row_tokens)
+    sentences = text_sentences(settings.corpus, settings.data)
+    if most := settings.max_sentences:  # the rest is read, too: a fault in it is told whatever part is used
+        sentences = (sentence for number, sentence in enumerate(sentences) if number < most)
+    with temporary_store(sentences, model.tokenizer, row_tokens, folder) as examples:
+        yield Text(*split(examples, settings.groups, settings.held_out), row_tokens)
 
 
 def choose_words(model: Pretrained, text: Text, settings: MeasureSettings) -> Words:
@@ -293,17 +334,6 @@ def write_words(path: Path, words: Words, groups: Groups, weight: np.ndarray) ->
             for row in word_table(x, take(total, slots), weight[x.token_ids]):
                 cells = {"word_set": name} | row | {"word": plain_cell(row["word"]), "groups": number[row["token_id"]]}
                 writer.writerow(cells)
-
-
-def split(examples: Sequence[np.ndarray], groups: int, held_out: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Collected and held-out examples: of every group of consecutive examples, the last ones are held out."""
-    collected: list[np.ndarray] = []
-    aside: list[np.ndarray] = []
-    for run in group_runs(len(examples), groups):
-        cut = len(run) - int(held_out * len(run))
-        collected += [examples[i] for i in run[:cut]]
-        aside += [examples[i] for i in run[cut:]]
-    return collected, aside
 
 
 def feature_names(settings: MeasureSettings, pretrained: Pretrained) -> tuple[str, list[str]]:

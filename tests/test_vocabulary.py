@@ -33,7 +33,7 @@ def of_texts(tokenizer: PreTrainedTokenizerFast, texts) -> tuple[list[list[str]]
 @pytest.mark.parametrize("kind", MODELS)
 def test_boundaries_are_those_of_the_tokenizer(shared, kind):
     tokenizer = AutoTokenizer.from_pretrained(shared(MODELS[kind]))
-    sentences = [*TEXTS, *text_sentences("wikitext2", str(shared("data")))[:600]]
+    sentences = [*TEXTS, *list(text_sentences("wikitext2", str(shared("data"))))[:600]]
     pieces, found, wanted = of_texts(tokenizer, sentences)
     different = np.flatnonzero(found != wanted)
     assert not len(different), [np.concatenate(pieces)[i - 2 : i + 3] for i in different[:5]]

@@ -103,7 +103,7 @@ def time_pass(model: str, data: str) -> Result:
     """Tokens a second of the moments pass on the gender lexicon, and of the encoder alone, in turns on the same batches."""
     pretrained = load_pretrained(model, offline=True)
     words = build_classes(load_lexicon("gender"), pretrained.tokenizer)
-    examples = encode_sentences(text_sentences("gap", data)[:600], pretrained.tokenizer, ROW_TOKENS)
+    examples = encode_sentences(list(text_sentences("gap", data))[:600], pretrained.tokenizer, ROW_TOKENS)
     packed = pack_for_inference(examples, ROW_TOKENS)
     params, slot_of_token = jax.device_put((pretrained.params, words.slot_of_token))
     parts = list(batches(packed, BATCH_ROWS, words.boundaries, None))[:-1]  # full ones only

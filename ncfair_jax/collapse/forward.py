@@ -107,9 +107,11 @@ def batches(packed: PackedRows, rows: int, boundaries: WordBoundaries | None, me
         yield Rows(*put_rows([np.pad(x, ((0, rows - len(x)), (0, 0))) for x in parts], mesh))
 
 
-def rows_of_batch(packed: Sequence[PackedRows], batch_rows: int, mesh: Mesh | None) -> int:
-    """R, one for all parts, so one program: the largest part cut evenly into as few batches as `batch_rows` allows."""
-    devices = 1 if mesh is None else mesh.size
-    largest = max(len(part.tokens) for part in packed)
+def rows_of_batch(largest: int, batch_rows: int, devices: int) -> int:
+    """R, one for all parts, so one program: the largest part cut evenly into as few batches as `batch_rows` allows.
+
+    Args:
+        largest: rows of the largest part.
+    """
     batches = -(-largest // round_up(batch_rows, devices))
     return round_up(-(-largest // batches), devices)

@@ -1,7 +1,7 @@
 """Class moments on disk: one file for each group of a survey, written whole or not at all."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 from zipfile import BadZipFile
@@ -12,6 +12,7 @@ import numpy as np
 from ncfair_jax.atomic import write_json, written
 from ncfair_jax.collapse.class_stats import ClassStats
 from ncfair_jax.config import differences
+from ncfair_jax.data.runs import parts
 from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.models.encoder import ModelConfig, Params
 from ncfair_jax.records import SURVEY, read_record
@@ -139,7 +140,7 @@ def refuse_other_survey(
     """
     identity = {
         "weights": _digest([config.activation_dtype.encode(), *map(_contents, jax.tree.leaves(params))]),
-        "text": _digest([np.asarray(example, "<i4").tobytes() + b"." for example in examples]),
+        "text": _digest(np.asarray(example, "<i4").tobytes() + b"." for part in parts(examples) for example in part),
         "words": classes.fingerprint,
         **choices,
     }
@@ -157,8 +158,8 @@ def _contents(leaf: Any) -> bytes:
     return np.ascontiguousarray(np.asarray(leaf)).tobytes()
 
 
-def _digest(parts: Sequence[bytes]) -> str:
+def _digest(pieces: Iterable[bytes]) -> str:
     digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
+    for piece in pieces:
+        digest.update(piece)
     return digest.hexdigest()[:16]

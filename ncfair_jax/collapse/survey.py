@@ -1,12 +1,13 @@
 """Survey of a model on a corpus: one deterministic pass for class moments, and a second over held-out rows for NC4.
 
 The corpus is cut into groups, which the jackknife leaves out in turn. With a folder each finished group is a file, so a
-killed survey goes on with the next group, bit for bit, and no more than one group is in memory.
+killed survey goes on with the next group, bit for bit. No more than a part of a group is in memory, and only as much of the
+examples if they lie on disk (`data.token_store`).
 
 Letters: E examples, G groups, D hidden, K classes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +33,8 @@ from ncfair_jax.collapse.forward import (
 )
 from ncfair_jax.collapse.measures import require_finite_moments
 from ncfair_jax.collapse.stored import StoredGroups, refuse_other_survey
-from ncfair_jax.data.packing import pack_for_inference
+from ncfair_jax.data.packing import PackedRows, first_fit_decreasing, pack_for_inference, round_up
+from ncfair_jax.data.runs import group_runs, parts
 from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.inference import untuned_jit
 from ncfair_jax.lexicons.classes import FairnessClasses
@@ -61,12 +63,12 @@ def survey(
     """Class moments of a corpus, at full float32 matmul precision.
 
     Args:
-        examples: E encoded sentences, i32[L] each with special tokens, L at most `row_tokens`.
+        examples: E encoded sentences, i32[L] each with special tokens, L at most `row_tokens`; in memory or on disk.
         classes: the listed words, and where their tokens count.
         features: one or more of "transform", "hidden", "layer_0", …, all read off the same forward pass
             (`forward.token_features`).
         alignment: "same" or "next" (`forward.token_slots`).
-        row_tokens: T; sentences are packed into rows of that many tokens.
+        row_tokens: T; sentences are packed into rows of that many tokens, at most `runs.PART` of them together.
         batch_rows: R at most, rounded up to the number of devices; smaller where no group fills it.
         mesh: rows are shared out over all its devices, and over all processes, which must make the same call; the
             moments come back whole in every process. Parameters are replicated unless they lie on the mesh already.
@@ -83,25 +85,22 @@ def survey(
         NonFiniteError: if a representation is not finite, or too large for its variance to be; naming its word.
     """
     check_choices(config, features, alignment)
-    _check_examples(config, examples, groups)
     devices = 1 if mesh is None else mesh.size
-    packed = [
-        pack_for_inference([examples[i] for i in run], row_tokens, devices) for run in group_runs(len(examples), groups)
-    ]
-    rows = rows_of_batch(packed, batch_rows, mesh)
+    runs, rows = _plan(config, examples, groups, row_tokens, batch_rows, devices)
     if folder is not None:
         choices = {"features": list(features), "alignment": alignment, "row_tokens": row_tokens, "rows": rows}
-        refuse_other_survey(folder, config, params, examples, classes, choices | {"groups": len(packed)})
-    done = 0 if folder is None else StoredGroups.complete(folder, len(packed))
+        refuse_other_survey(folder, config, params, examples, classes, choices | {"groups": len(runs)})
+    done = 0 if folder is None else StoredGroups.complete(folder, len(runs))
     params, slot_of_token = replicate((params, classes.slot_of_token), mesh)
     zeros = ClassStats.zeros(classes.num_classes, config.hidden_size)
     empty = replicate(dict.fromkeys(features, zeros), mesh)
     found: list[dict[str, ClassStats]] = []
-    for number in shown(range(done, len(packed)), "class moments", progress):
+    for number in shown(range(done, len(runs)), "class moments", progress):
         stats = empty
-        for batch in batches(packed[number], rows, classes.boundaries, mesh):
-            with jax.default_matmul_precision("highest"):
-                stats = _add_moments(config, alignment, mesh, params, stats, slot_of_token, batch)
+        for packed in packed_parts(examples, runs[number], row_tokens, devices):
+            for batch in batches(packed, rows, classes.boundaries, mesh):
+                with jax.default_matmul_precision("highest"):
+                    stats = _add_moments(config, alignment, mesh, params, stats, slot_of_token, batch)
         stats = jax.tree.map(np.asarray, stats)
         for name, moments in stats.items():
             require_finite_moments(moments, partial(_moments_of, classes, name))
@@ -110,7 +109,7 @@ def survey(
         else:
             StoredGroups.write(folder, number, stats)
     if folder is not None:
-        return {name: StoredGroups(folder, len(packed), name) for name in features}
+        return {name: StoredGroups(folder, len(runs), name) for name in features}
     return {name: [stats[name] for stats in found] for name in features}
 
 
@@ -149,15 +148,11 @@ def survey_nc4(
         NonFiniteError: if a representation of the held-out text is not finite.
     """
     check_choices(config, [features], alignment)
-    _check_examples(config, examples, groups)
     boundaries = [word_set.classes.boundaries for word_set in word_sets.values()]
     if len({of_set is None for of_set in boundaries}) > 1:
         raise ValueError("word sets of different word rules; build all of them by the same one")
     devices = 1 if mesh is None else mesh.size
-    packed = [
-        pack_for_inference([examples[i] for i in run], row_tokens, devices) for run in group_runs(len(examples), groups)
-    ]
-    rows = rows_of_batch(packed, batch_rows, mesh)
+    runs, rows = _plan(config, examples, groups, row_tokens, batch_rows, devices)
     arrays = {
         name: (word_set.classes.slot_of_token, word_set.stats, word_set.classifier, word_set.bias)
         for name, word_set in word_sets.items()
@@ -168,11 +163,12 @@ def survey_nc4(
         for name, word_set in word_sets.items()
     }
     found: dict[str, dict[str, list[Agreement]]] = {name: {"nc4": [], "nc4_bias": []} for name in word_sets}
-    for part in shown(packed, "NC4", progress):
+    for run in shown(runs, "NC4", progress):
         counts = replicate((empty, np.zeros((), np.int32)), mesh)
-        for batch in batches(part, rows, boundaries[0], mesh):
-            with jax.default_matmul_precision("highest"):
-                counts = _add_agreement(config, features, alignment, mesh, params, counts, arrays, batch)
+        for packed in packed_parts(examples, run, row_tokens, devices):
+            for batch in batches(packed, rows, boundaries[0], mesh):
+                with jax.default_matmul_precision("highest"):
+                    counts = _add_agreement(config, features, alignment, mesh, params, counts, arrays, batch)
         agreements, broken = jax.tree.map(np.asarray, counts)
         if broken:
             raise NonFiniteError(
@@ -190,9 +186,12 @@ def shown(parts: Sequence[Any], what: str, progress: bool) -> Iterable[Any]:
     return track(parts, description=what, console=Console(stderr=True), disable=not progress)
 
 
-def group_runs(examples: int, groups: int) -> list[np.ndarray]:
-    """The numbers of the examples of each group: runs of consecutive ones."""
-    return np.array_split(np.arange(examples), min(groups, examples))
+def packed_parts(
+    examples: Sequence[np.ndarray], run: range, row_tokens: int, row_multiple: int
+) -> Iterator[PackedRows]:
+    """A group packed part by part: a whole group would grow with the text."""
+    for part in parts(examples, run):
+        yield pack_for_inference(part, row_tokens, row_multiple)
 
 
 @partial(untuned_jit, static_argnames=("config", "alignment", "mesh"))
@@ -267,8 +266,24 @@ def _moments_of(classes: FairnessClasses, features: str, slot: int) -> str:
     return f'the moments of "{classes.words[slot]}" ({features} features)'
 
 
-def _check_examples(config: ModelConfig, examples: Sequence[np.ndarray], groups: int) -> None:
+def _plan(
+    config: ModelConfig,
+    examples: Sequence[np.ndarray],
+    groups: int,
+    row_tokens: int,
+    batch_rows: int,
+    devices: int,
+) -> tuple[list[range], int]:
+    """The groups, and R, from the lengths of the examples alone."""
     if not len(examples) or groups < 1:
         raise ValueError(f"{len(examples)} examples in {groups} groups; a survey needs at least one of each")
-    if (longest := max(len(example) for example in examples)) > config.max_tokens:
-        raise ValueError(f"an example has {longest} tokens, the model reads {config.max_tokens}: encode it truncated")
+    runs = group_runs(len(examples), groups)
+    largest = 0
+    for part in (part for run in runs for part in parts(examples, run)):
+        lengths = np.array([len(example) for example in part])
+        if (longest := lengths.max()) > config.max_tokens:
+            raise ValueError(
+                f"an example has {longest} tokens, the model reads {config.max_tokens}: encode it truncated"
+            )
+        largest = max(largest, first_fit_decreasing(lengths, row_tokens).num_rows)
+    return runs, rows_of_batch(round_up(largest, devices), batch_rows, devices)

@@ -1,6 +1,6 @@
 """From the corpus a config names to encoded training and development examples."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,7 +36,7 @@ def read_sentences(config: DataConfig) -> list[str]:
     if config.corpus == "gap":
         sentences = read_gap(config.path or DataFolder(None).path(GAP_FILE))
     elif config.corpus == "text":
-        sentences = read_text(config.path)
+        sentences = list(read_text(config.path))
     else:
         from ncfair_jax.data.hub import read_hub  # loading `datasets` takes a second that other corpora need not wait
 
@@ -74,19 +74,23 @@ def measured_files(corpus: str, data: str | Path) -> list[Path]:
     return [DataFolder(Path(data) if data else None).path(named[corpus])]
 
 
-def text_sentences(corpus: str, data: str | Path) -> list[str]:
-    """The sentences of a text to measure on.
+def text_sentences(corpus: str, data: str | Path) -> Iterator[str]:
+    """The sentences of a text to measure on, as they are read: a text file is never in memory as a whole.
 
     Args:
         corpus: "wikitext2", its held-out part; "gap", as released by BEC (genders flipped); or a text file or folder.
         data: folder with wikitext2/ and gap/; "" = public files, pinned by hash.
+    Raises:
+        DataError: as `read_text`, `read_gap` and `heldout_text`.
     """
     folder = DataFolder(Path(data) if data else None)
     if corpus == "gap":
-        return read_gap(folder.path(GAP_FILE))
-    if corpus == "wikitext2":
-        return [sentence for line in heldout_text(folder.path(WIKITEXT_FILE)) for sentence in split_sentences(line)]
-    return read_text(corpus)
+        yield from read_gap(folder.path(GAP_FILE))
+    elif corpus == "wikitext2":
+        for paragraph in heldout_text(folder.path(WIKITEXT_FILE)):
+            yield from split_sentences(paragraph)
+    else:
+        yield from read_text(corpus)
 
 
 def load_sentences(config: DataConfig, seed: int) -> tuple[list[str], list[str]]:

@@ -6,15 +6,18 @@ tokens stand only where they are put by place, around a sequence and in its gaps
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from ncfair_jax.data import notes
-from ncfair_jax.strings import several_strings
+from ncfair_jax.strings import refuse_lone_string, several_strings
 
+BATCH = 1024  # sentences that are encoded at once; the tokenizer needs some 10 kB for each
 MASK = "[MASK]"  # how sentences and benchmark files mark a gap, whatever the model's own mask token
 
 
@@ -78,36 +81,58 @@ def encode_sentences(sentences: Sequence[str], tokenizer: PreTrainedTokenizerBas
         ValueError: if nothing is left of a sentence, naming it; or if `max_tokens` leaves no room for one.
     """
     sentences = several_strings("sentences", sentences)
+    return [example for batch in encode_batches(sentences, tokenizer, max_tokens) for example in batch]
+
+
+def encode_batches(
+    sentences: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> Iterator[list[np.ndarray]]:
+    """`encode_sentences`, at most `BATCH` of them at a time: for texts that would not fit in memory.
+
+    What is cut off is noted once, after the last batch.
+    """
+    refuse_lone_string("sentences", sentences)
     specials = tokenizer.num_special_tokens_to_add()
     if max_tokens <= specials:
         raise ValueError(f"max_tokens={max_tokens}; at least {specials + 1} are needed for one token a sentence")
-    if not sentences:
-        return []
-    encoded = tokenized(tokenizer, sentences, truncation=True, max_length=max_tokens)["input_ids"]
-    for number, (sentence, ids) in enumerate(zip(sentences, encoded, strict=True), start=1):
-        if len(ids) <= specials:
-            raise ValueError(f"sentence {number} ({sentence!r}) has no tokens; remove it from the corpus")
-    note_cut(
-        [len(ids) for ids in encoded],
-        max_tokens,
-        lambda chosen: tokenized(tokenizer, [sentences[i] for i in chosen], verbose=False)["input_ids"],
-    )
-    return [np.array(ids, np.int32) for ids in encoded]
+    remaining = iter(sentences)
+    total = notes.Cut(max_tokens, 0, 0, 0, 0)
+    while batch := list(islice(remaining, BATCH)):
+        encoded = tokenized(tokenizer, batch, truncation=True, max_length=max_tokens)["input_ids"]
+        for number, (sentence, ids) in enumerate(zip(batch, encoded, strict=True), start=total.sequences + 1):
+            if len(ids) <= specials:
+                raise ValueError(f"sentence {number} ({sentence!r}) has no tokens; remove it from the corpus")
+        cut = count_cut([len(ids) for ids in encoded], max_tokens, partial(_uncut, tokenizer, batch))
+        total = total.plus(cut)
+        yield [np.array(ids, np.int32) for ids in encoded]
+    if total.lost:
+        notes.add(total)
+
+
+def _uncut(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], chosen: list[int]) -> Sequence[Sequence[int]]:
+    ids: Sequence[Sequence[int]] = tokenized(tokenizer, [texts[i] for i in chosen], verbose=False)["input_ids"]
+    return ids
 
 
 def note_cut(lengths: Sequence[int], max_tokens: int, uncut: Callable[[list[int]], Sequence[Sequence[int]]]) -> None:
-    """Notes how many of some texts were cut, and how many tokens that cost.
+    """Notes how many of some texts were cut, and how many tokens that cost; the arguments are those of `count_cut`."""
+    cut = count_cut(lengths, max_tokens, uncut)
+    if cut.lost:
+        notes.add(cut)
+
+
+def count_cut(
+    lengths: Sequence[int], max_tokens: int, uncut: Callable[[list[int]], Sequence[Sequence[int]]]
+) -> notes.Cut:
+    """How many of some texts were cut, and how many tokens that cost.
 
     Args:
         lengths: of the texts as encoded.
         uncut: the token ids of the texts with these numbers, without a limit.
     """
     longest = [number for number, length in enumerate(lengths) if length == max_tokens]
-    if not longest:
-        return
-    lost = [len(ids) - max_tokens for ids in uncut(longest) if len(ids) > max_tokens]
-    if lost:
-        notes.add(notes.Cut(max_tokens, len(lengths), len(lost), sum(lengths) + sum(lost), sum(lost)))
+    lost = [len(ids) - max_tokens for ids in uncut(longest) if len(ids) > max_tokens] if longest else []
+    return notes.Cut(max_tokens, len(lengths), len(lost), sum(lengths) + sum(lost), sum(lost))
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

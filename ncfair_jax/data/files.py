@@ -117,6 +117,21 @@ def read_lines(path: str | Path) -> list[str]:
     return lines
 
 
+def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file that are not blank, without their ends, and their numbers from 1, one at a time.
+
+    Raises:
+        DataError: as `stream_lines`, or there are none.
+    """
+    empty = True
+    for number, line in enumerate(stream_lines(path), start=1):
+        if line.strip():
+            empty = False
+            yield number, line.rstrip("\r\n")
+    if empty:
+        raise DataError(f"{path}: the file is empty")
+
+
 def stream_lines(path: str | Path) -> Iterator[str]:
     """Lines of a file with their ends, one at a time: for files that would not fit in memory.
 

@@ -76,6 +76,10 @@ class Cut(NamedTuple):
             f"{self.tokens} tokens are lost ({100 * self.lost / self.tokens:.2f} %)"
         )
 
+    def plus(self, other: "Cut") -> "Cut":
+        """Of these texts and others together, cut at the same length."""
+        return Cut(self.limit, *(a + b for a, b in zip(self[1:], other[1:], strict=True)))
+
     @property
     def counts(self) -> dict[str, int]:
         """What is added to a result's counts."""

@@ -1,29 +1,29 @@
 """Plain text: a file, or a folder of files, with a sentence, a paragraph or more a line."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from ncfair_jax.data.files import DataError, Place, accepted, check_visible, read_lines
+from ncfair_jax.data.files import DataError, Place, accepted, check_visible, numbered_lines
 from ncfair_jax.data.gap import split_sentences
 
 
-def read_text(path: str | Path) -> list[str]:
-    """Sentences of a UTF-8 text file, or of all `*.txt` below a folder in the order of their paths. Blank lines are skipped.
+def read_text(path: str | Path) -> Iterator[str]:
+    """Sentences of a UTF-8 text file, or of all `*.txt` below a folder in the order of their paths, one line in memory.
 
-    Every line is cut into sentences, so that a book on one line is not cut off after its first sentences.
+    Blank lines are skipped. Every line is cut into sentences, so that a book on one line is not cut off after its first
+    sentences.
 
     Raises:
         DataError: no such file, no text, bytes that are not UTF-8, or more than 1 % of a file's lines without a visible
-            character.
+            character; when the reading comes there.
     """
     files = text_files(path)
     if not files:
         raise DataError(f"{path}: the folder holds no .txt files")
-    return [sentence for file in files for sentences in _lines(file) for sentence in sentences]
-
-
-def _lines(path: Path) -> list[list[str]]:
-    lines = enumerate(read_lines(path), start=1)
-    return list(accepted(((Place(str(path), n), line) for n, line in lines if line.strip()), _sentences))
+    for file in files:
+        lines = ((Place(str(file), number), line) for number, line in numbered_lines(file))
+        for sentences in accepted(lines, _sentences):
+            yield from sentences
 
 
 def _sentences(place: Place, line: str) -> list[str]:

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.data.notes import WithoutClass, add
 from ncfair_jax.data.packing import flat_positions
+from ncfair_jax.data.runs import parts
 from ncfair_jax.lexicons.lexicon import SHIPPED, Lexicon, LexiconError, load_lexicon
 from ncfair_jax.vocabulary import WORD_STARTS, WordBoundaries, whole_words, word_boundaries
 
@@ -265,13 +266,14 @@ def token_counts(
     examples: Sequence[np.ndarray], vocab_size: int, boundaries: WordBoundaries | None = None
 ) -> np.ndarray:
     """Occurrences i64[V] of each token id in encoded examples (i32[L] each); with boundaries, as a whole word only."""
-    if not len(examples):
-        return np.zeros(vocab_size, np.int64)
-    tokens = np.concatenate(examples)
-    if boundaries is not None:
-        positions = flat_positions(np.array([len(example) for example in examples]))
-        tokens = tokens[whole_words(tokens, positions, boundaries)]
-    return np.bincount(tokens, minlength=vocab_size)
+    counts = np.zeros(vocab_size, np.int64)
+    for part in parts(examples):
+        tokens = np.concatenate(part)
+        if boundaries is not None:
+            positions = flat_positions(np.array([len(example) for example in part]))
+            tokens = tokens[whole_words(tokens, positions, boundaries)]
+        counts += np.bincount(tokens, minlength=vocab_size)
+    return counts
 
 
 def listed(words: Sequence[str]) -> str:
