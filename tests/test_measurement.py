@@ -8,18 +8,30 @@ import signal
 import subprocess
 import sys
 import time
+from functools import reduce
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
 from ncfair_jax import measurement
+from ncfair_jax.collapse.class_stats import merge
+from ncfair_jax.collapse.jackknife import measure_groups
 from ncfair_jax.collapse.measures import measure, similarities
 from ncfair_jax.collapse.model_measures import from_json
 from ncfair_jax.collapse.stored import StoredGroups, SurveyError, load_stats
+from ncfair_jax.collapse.survey import HeldOut, survey, survey_nc4
+from ncfair_jax.data import encoding
+from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.launcher import USER_ERRORS
+from ncfair_jax.lexicons.classes import build_classes
+from ncfair_jax.lexicons.lexicon import load_lexicon
 from ncfair_jax.measurement import MeasureError, MeasureSettings, folder_names, split
 from ncfair_jax.measurement import measure as measure_models
+from ncfair_jax.models.heads import classifier
+from ncfair_jax.models.hf import load_pretrained
 from tests import tiny_text
 from tests.rounding import rounding
 
@@ -149,6 +161,68 @@ def small_measure(*others: str) -> str:
     return measurement.measure(["model", *others], settings, Path("out"))
 
 
+def test_figures_are_those_of_a_text_in_memory(small, monkeypatch):
+    with Path("text.txt").open("a", encoding="utf-8") as file:
+        file.write("\u200b\n")
+    monkeypatch.setattr(encoding, "BATCH", 16)
+    settings = MeasureSettings(
+        corpus="text.txt",
+        lexicon="lexicon.json",
+        word_sets=("lexicon",),
+        groups=4,
+        held_out=0.25,
+        permutations=0,
+        max_sentences=90,
+    )
+    measurement.measure(["model"], settings, Path("out"))
+    content = json.loads(Path("out/measures.json").read_text(encoding="utf-8"))
+    assert [(note["rows"], note["lines"]) for note in content["left_out"]] == [(201, [201])]  # beyond what is used
+    assert {path.name for path in Path("out").iterdir()} >= {"survey", "stats.npz"}
+    assert not list(Path("out").rglob("tokens*"))
+
+    model = load_pretrained("model")
+    examples = encode_sentences(Path("text.txt").read_text(encoding="utf-8").splitlines()[:90], model.tokenizer, 40)
+    groups = np.array_split(np.arange(90), 4)  # of 23, 23, 22 and 22; 5 of each are held out
+    kept, aside = ([examples[i] for run in groups for i in run[part]] for part in (slice(-5), slice(-5, None)))
+    words = build_classes(load_lexicon("lexicon.json"), model.tokenizer)
+    weight, bias = (np.asarray(x)[words.token_ids] for x in classifier(model.params))
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
+    options = {"row_tokens": 40, "groups": 4, "mesh": mesh}
+    (moments,) = survey(model.config, model.params, kept, words, features=("transform",), **options).values()
+    held = {"lexicon": HeldOut(words, reduce(merge, moments), weight, bias)}
+    (nc4,) = survey_nc4(model.config, model.params, aside, held, **options).values()
+    wanted = measure_groups(moments, weight, bias, nc4)
+    found = from_json(content).sets["lexicon"]
+    np.testing.assert_equal(found.figures, wanted.figures)
+    np.testing.assert_equal(found.without, wanted.without)
+    assert (content["sentences"], content["held_out"]) == (len(kept), len(aside)) == (70, 20)
+
+
+MEASURED_ALONE = """
+import sys
+from pathlib import Path
+from ncfair_jax.measurement import MeasureSettings, measure
+model, text, out = sys.argv[1:]
+measure([model], MeasureSettings(corpus=text, permutations=0, word_sets=("lexicon",)), Path(out), offline=True)
+print(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")).split()[1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+def test_memory_does_not_grow_with_the_text(tmp_path):
+    """In memory, the sentences and tokens of the longer text would take 140 MB more: a fifth of what the process needs."""
+    model, text = tiny_text.write(tmp_path)
+    short = "\n".join(tiny_text.sentences(10_000)) + "\n"  # 0.4 MB
+    peaks = []
+    for times in (1, 10):
+        text.write_text(short * times, encoding="utf-8")
+        done = run(sys.executable, "-c", MEASURED_ALONE, str(model), str(text), str(tmp_path / f"out-{times}"))
+        assert done.returncode == 0, done.stderr[-2000:]
+        peaks.append(int(done.stdout.splitlines()[-1]))
+    assert peaks[1] < 1.1 * peaks[0], peaks
+
+
 def exchange(name: str, old: str, new: str) -> None:
     """Another file of the same size and time under the same name."""
     path, stat = Path(name), Path(name).stat()
@@ -263,4 +337,4 @@ def test_settings_names_and_split():
     collected, held_out = split(examples, 4, 0.4)
     assert [int(x[0]) for x in held_out] == [3, 4, 8, 9, 13, 14, 18, 19]
     assert len(collected) + len(held_out) == 20
-    assert split(examples, 4, 0.0)[1] == []
+    assert list(split(examples, 4, 0.0)[1]) == []

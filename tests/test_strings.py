@@ -12,6 +12,7 @@ from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.mabel import build_pairs
 from ncfair_jax.data.matching import whole_words
 from ncfair_jax.data.rows import split_rows
+from ncfair_jax.data.token_store import build
 from ncfair_jax.evals.seat import terms
 from ncfair_jax.evals.sentences import pseudo_log_likelihoods, word_log_probs
 from ncfair_jax.lexicons.lexicon import load_lexicon, make_lexicon
@@ -54,6 +55,7 @@ CALLS = {
     "word_log_probs, words": lambda model, out: word_log_probs(model, ["[MASK] ran."], "he"),
     "pseudo_log_likelihoods": lambda model, out: pseudo_log_likelihoods(model, TEXT),
     "encode_sentences": lambda model, out: encode_sentences(TEXT, model.tokenizer, 20),
+    "build": lambda model, out: build(TEXT, model.tokenizer, 20, out),
     "counterfactual": lambda model, out: counterfactual(TEXT, GENDER, "two_sided"),
     "counterfactual, none": lambda model, out: counterfactual(TEXT, GENDER),
     "whole_words": lambda model, out: whole_words("nurse"),

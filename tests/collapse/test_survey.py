@@ -1,6 +1,8 @@
 """Survey: moments and NC4 against unpacked forward passes, one device against eight, and a killed survey that goes on."""
 
 import dataclasses
+import hashlib
+import json
 import os
 import socket
 import subprocess
@@ -15,7 +17,8 @@ from jax.sharding import AxisType
 
 from ncfair_jax.collapse.class_stats import ClassStats, merge
 from ncfair_jax.collapse.stored import StoredGroups, SurveyError
-from ncfair_jax.collapse.survey import HeldOut, survey, survey_nc4
+from ncfair_jax.collapse.survey import HeldOut, packed_parts, survey, survey_nc4
+from ncfair_jax.data import runs
 from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.models.heads import classifier, mlm_transform
 from ncfair_jax.vocabulary import WordBoundaries
@@ -225,6 +228,33 @@ def test_one_process_equals_two(tmp_path):
         stored = np.load(output)
         for name, leaf in zip(stored.files, jax.tree.leaves(alone), strict=True):
             np.testing.assert_allclose(stored[name], leaf, rtol=1e-5, atol=ROUNDING)
+
+
+def test_groups_in_parts_are_whole_groups(monkeypatch, tmp_path):
+    """A group is packed part by part where it is large; that changes nothing but the order of the sums."""
+    params, classes, options = tiny.params(), tiny.classes(), {"row_tokens": 32, "groups": 3}
+    examples, held_out = tiny.examples(50), tiny.examples(40, seed=1)
+
+    def surveyed(folder):
+        groups = survey(tiny.MODEL, params, examples, classes, folder=tmp_path / folder, **options)["hidden"]
+        weight, bias = (np.asarray(x)[classes.token_ids] for x in classifier(params))
+        words = {"words": HeldOut(classes, reduce(merge, groups), weight, bias)}
+        found = survey_nc4(tiny.MODEL, params, held_out, words, features="hidden", **options)["words"]
+        return groups, jax.tree.map(np.ndarray.tolist, found), json.loads((tmp_path / folder / "survey.json").read_text())
+
+    whole, whole_nc4, whole_identity = surveyed("whole")
+    monkeypatch.setattr(runs, "PART", 7)
+    assert len(list(packed_parts(examples, range(17), 32, 1))) == 3
+    in_parts, nc4, identity = surveyed("parts")
+    for one, other in zip(whole, in_parts, strict=True):
+        np.testing.assert_array_equal(one.count, other.count)
+        np.testing.assert_allclose(one.mean, other.mean, rtol=1e-5, atol=ROUNDING)
+        np.testing.assert_allclose(one.m2, other.m2, rtol=1e-5)
+    assert nc4 == whole_nc4
+    assert 0 < identity.pop("rows") < whole_identity.pop("rows")  # parts this small do not fill a batch
+    assert identity == whole_identity
+    text = hashlib.sha256(b"".join(example.astype("<i4").tobytes() + b"." for example in examples)).hexdigest()
+    assert identity["text"] == text[:16]
 
 
 def test_few_groups_and_wrong_calls():
