@@ -240,7 +240,11 @@ def test_groups_in_parts_are_whole_groups(monkeypatch, tmp_path):
         weight, bias = (np.asarray(x)[classes.token_ids] for x in classifier(params))
         words = {"words": HeldOut(classes, reduce(merge, groups), weight, bias)}
         found = survey_nc4(tiny.MODEL, params, held_out, words, features="hidden", **options)["words"]
-        return groups, jax.tree.map(np.ndarray.tolist, found), json.loads((tmp_path / folder / "survey.json").read_text())
+        return (
+            groups,
+            jax.tree.map(np.ndarray.tolist, found),
+            json.loads((tmp_path / folder / "survey.json").read_text()),
+        )
 
     whole, whole_nc4, whole_identity = surveyed("whole")
     monkeypatch.setattr(runs, "PART", 7)
