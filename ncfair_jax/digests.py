@@ -78,12 +78,12 @@ def drop_damaged(folder: Path) -> list[str]:
 
 
 def refuse_damaged(path: Path, remedy: str) -> None:
-    """A file must be what was written, if its folder says what that was.
+    """A file that is there must be what was written, if its folder says what that was.
 
     Raises:
         DataError: naming the file and the remedy.
     """
-    if problems := damaged(path.parent, [path.name]):
+    if path.is_file() and (problems := damaged(path.parent, [path.name])):
         raise DataError(f"{problems[0]}; {remedy}")
 
 

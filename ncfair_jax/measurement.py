@@ -21,6 +21,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh
 
+from ncfair_jax import digests
 from ncfair_jax.atomic import write_json, write_text, written
 from ncfair_jax.collapse.agreement import Agreement
 from ncfair_jax.collapse.class_stats import ClassStats, merge, take
@@ -42,12 +43,15 @@ from ncfair_jax.evals.results import plain_cell
 from ncfair_jax.fingerprint import present_fingerprint, why_again
 from ncfair_jax.lexicons.classes import FairnessClasses, build_classes, matched_lists, token_counts
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
+from ncfair_jax.locking import held_by_all
 from ncfair_jax.models.folders import find_folder, model_files
 from ncfair_jax.models.heads import classifier
 from ncfair_jax.models.hf import Pretrained, load_pretrained
 from ncfair_jax.records import MEASURE_AGAIN, MEASURES, read_record, taken_apart
 from ncfair_jax.report import collapse_figures, collapse_table
 from ncfair_jax.run_log import say
+from ncfair_jax.sharding import agreed
+from ncfair_jax.stopping import stage
 from ncfair_jax.strings import several_strings
 
 MEASURES_FILE, WORDS_FILE, STATS_FILE = "measures.json", "words.csv", "stats.npz"
@@ -171,6 +175,7 @@ def measure_model(
             "content": content,
         }
         write_json(folder / MEASURES_FILE, document)  # last: it says that the rest is there
+        digests.record(folder, [MEASURES_FILE, WORDS_FILE, STATS_FILE])
     return found
 
 
@@ -236,6 +241,9 @@ def read_measures(path: str, settings: MeasureSettings, folder: Path, offline: b
     """
     result = folder / MEASURES_FILE
     if not result.exists():
+        return None
+    if agreed(bool(problems := digests.damaged(folder) if jax.process_index() == 0 else [])):
+        say(f"{'; '.join(problems)}; {folder} is measured again")
         return None
     stored = read_record(result, MEASURES, MEASURE_AGAIN)
     if lines := differences(recorded_settings(path, settings), stored["settings"], "settings"):
@@ -352,8 +360,13 @@ def measure(models: Sequence[str], settings: MeasureSettings, out: Path, *, offl
         The tables as Markdown; also in out/table.md, beside figures/ and a folder for each model (with one model: its files).
     Raises:
         TypeError: `models` is a single string.
+        LockedError: if another process works in `out`.
     """
-    models = several_strings("models", models)
+    with held_by_all(out), stage("measuring"):
+        return _measure(several_strings("models", models), settings, out, offline)
+
+
+def _measure(models: Sequence[str], settings: MeasureSettings, out: Path, offline: bool) -> str:
     for path in models:  # a wrong name should not wait until the models before it are measured
         find_folder(path, offline)
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ncfair_jax.data.files import DataError, parse_json, read_json
+from ncfair_jax.digests import refuse_damaged
 
 # What a document must look like: a type, [form] for a list of such, or {key: form} for keys that must be there; one that ends
 # with "?" may be absent, since earlier versions did not write it.
@@ -56,8 +57,9 @@ def read_record(path: Path, form: Form, remedy: str) -> Any:
     Args:
         remedy: what to do if it is damaged, to end the message.
     Raises:
-        DataError: if it is missing, not JSON, or of another form.
+        DataError: if it is missing, not what was written (`digests`), not JSON, or of another form.
     """
+    refuse_damaged(path, remedy)
     try:
         content = read_json(path)
     except DataError as error:

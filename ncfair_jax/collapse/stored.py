@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ from ncfair_jax.data.runs import parts
 from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.models.encoder import ModelConfig, Params
 from ncfair_jax.records import SURVEY, read_record
+from ncfair_jax.run_log import say
 
 IDENTITY_FILE = "survey.json"
 
@@ -70,13 +71,27 @@ class StoredGroups(Sequence[ClassStats]):
 
     @staticmethod
     def complete(folder: Path, groups: int) -> int:
-        """How many groups from the first on are done; all processes agree on what process 0 sees."""
-        done = next((number for number in range(groups) if not group_file(folder, number).exists()), groups)
+        """How many groups from the first on are done; all processes agree on what process 0 sees. A damaged one is not."""
+        done = next((number for number in range(groups) if not is_whole(group_file(folder, number))), groups)
         if jax.process_count() == 1:
             return done
         from jax.experimental import multihost_utils
 
         return int(multihost_utils.broadcast_one_to_all(np.int32(done)))
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file of arrays is there and every check sum in it is right; it is said if one is not."""
+    if not path.exists():
+        return False
+    try:
+        with ZipFile(path) as arrays:
+            fault = arrays.testzip()
+    except (OSError, EOFError, BadZipFile, NotImplementedError) as error:
+        fault = str(error)
+    if fault:
+        say(f"{path} is damaged ({fault}); it is measured again")
+    return not fault
 
 
 def group_file(folder: Path, number: int) -> Path:

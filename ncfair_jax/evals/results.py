@@ -19,6 +19,7 @@ from ncfair_jax.atomic import write_json, write_text
 from ncfair_jax.data.files import DataError, RowError
 from ncfair_jax.data.notes import Note, as_json, total_counts
 from ncfair_jax.data.tables import comma_separated, table_rows
+from ncfair_jax.digests import refuse_damaged
 from ncfair_jax.finite import require_finite
 
 Table = dict[str, list[Any]]  # column name -> one value per example
@@ -130,8 +131,9 @@ def read_table(path: Path, types: Mapping[str, type]) -> Table:
     """Reads a table back: columns typed float, Score (empty: None), int or str.
 
     Raises:
-        DataError: if a column is missing, a row is malformed, or a cell is not of its type, or not a finite number.
+        DataError: if it is not what was written, a column is missing, a row is malformed, or a cell is not of its type, or not a finite number.
     """
+    refuse_damaged(path, "delete it and evaluate the model again")
     rows = []
     for _, row in table_rows(comma_separated(path), path, tuple(types)):
         if isinstance(row, RowError):  # tables of one result belong together line by line: none can be left out
