@@ -305,10 +305,10 @@ def lost_text(place: Place, text: str) -> str:
     """One line from what C++ code tells in many."""
     if match := re.search(r"stopped sending heartbeats\):\s*(\d+(?:\s+\d+)*)", text):
         lost = f"process {', '.join(match[1].split())}"
-    elif "PollForError" in text or "RegisterTask" in text:
+    elif re.search("CoordinationService/(PollForError|Heartbeat)", text):
         lost = "the coordinator (process 0)"
     else:
-        lost = "a peer"
+        lost = "a peer or the coordinator"
     who, where = (str(place), f" at {place.coordinator}") if place.num else ("this process", "")
     if place.coordinator == AUTO and distributed.global_state.num_processes > 1:
         state = distributed.global_state

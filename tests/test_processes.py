@@ -131,9 +131,10 @@ The tasks have crashed. RPC: /xla.coordination.CoordinationService/PollForError"
     ("text", "lost"),
     [
         (HEARTBEAT, "process 1 was lost"),
-        ("UNAVAILABLE: CoordinationService/PollForError: Socket closed", "the coordinator (process 0) was lost"),
-        ("UNKNOWN: Gloo AllGather failed: Connection closed by peer", "a peer was lost"),
-        ("DEADLINE_EXCEEDED: Barrier timed out. Id: leave::0.", "a peer was lost"),
+        ("UNAVAILABLE: CoordinationService/PollForError Socket closed", "the coordinator (process 0) was lost"),
+        ("DEADLINE_EXCEEDED: CoordinationService/Heartbeat", "the coordinator (process 0) was lost"),
+        ("UNKNOWN: Gloo AllGather failed: Connection closed by peer", "a peer or the coordinator was lost"),
+        ("DEADLINE_EXCEEDED: Barrier timed out. Id: leave::0.", "a peer or the coordinator was lost"),
     ],
 )
 def test_an_error_of_a_lost_process_is_told_from_others_and_becomes_one_line(text, lost):
