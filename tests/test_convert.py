@@ -58,6 +58,11 @@ def test_weights_that_are_not_finite_are_neither_read_nor_written(convert, tmp_p
     tensors = load_file(source / "model.safetensors")
     tensors["cls.predictions.bias"][2] = np.inf
     save_file(tensors, source / "model.safetensors")
+    with pytest.raises(
+        ModelFolderError, match=r"model\.safetensors is damaged .*, or delete digests\.json if the change was"
+    ):
+        convert(to="orbax", model=source, out=tmp_path / "out")
+    (source / "digests.json").unlink()
     with pytest.raises(ModelFolderError, match=r"not finite .*: cls\.predictions\.bias"):
         convert(to="orbax", model=source, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

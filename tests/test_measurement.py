@@ -292,8 +292,36 @@ def test_figures_of_an_earlier_version_are_made_again(small, capsys):
     document = json.loads(Path("out/measures.json").read_text())
     del document["content"]
     Path("out/measures.json").write_text(json.dumps(document))
+    Path("out/digests.json").unlink()  # earlier versions wrote none
     assert small_measure() == first
     assert "measured again: its figures are of an earlier version" in capsys.readouterr().err
+
+
+def flip(path: str, place: float) -> None:
+    content = bytearray(Path(path).read_bytes())
+    content[int(place * len(content))] ^= 1
+    Path(path).write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["measures.json", "words.csv", "stats.npz"])
+def test_a_damaged_measurement_is_made_again_and_said(small, capsys, name):
+    first, whole = small_measure(), {name: Path("out", name).read_bytes()}
+    flip(f"out/{name}", 0.5)
+    assert small_measure() == first
+    assert f"out/{name} is damaged (its SHA-256 is not that of what was written); out is measured again" in (
+        capsys.readouterr().err
+    )
+    assert {name: Path("out", name).read_bytes()} == whole
+
+
+@pytest.mark.parametrize("place", [0.01, 0.3, 0.6, 0.9])
+def test_a_damaged_group_of_an_unfinished_measurement_is_made_again(small, capsys, place):
+    first = small_measure()
+    Path("out/measures.json").unlink()
+    Path("out/digests.json").unlink()
+    flip("out/survey/group-001.npz", place)
+    assert small_measure() == first
+    assert "out/survey/group-001.npz is damaged (" in capsys.readouterr().err
     document["content"] = json.loads(Path("out/measures.json").read_text())["content"] | {"figures": "version 1"}
     Path("out/measures.json").write_text(json.dumps(document))
     assert small_measure() == first

@@ -131,7 +131,8 @@ def read_table(path: Path, types: Mapping[str, type]) -> Table:
     """Reads a table back: columns typed float, Score (empty: None), int or str.
 
     Raises:
-        DataError: if it is not what was written, a column is missing, a row is malformed, or a cell is not of its type, or not a finite number.
+        DataError: if the file is not what was written, a column is missing, a row is malformed, or a cell is not of its type,
+            or not a finite number.
     """
     refuse_damaged(path, "delete it and evaluate the model again")
     rows = []
