@@ -9,6 +9,7 @@ from absl import app, flags
 from absl.testing import flagsaver
 from safetensors.numpy import load_file, save_file
 
+from ncfair_jax import digests
 from ncfair_jax.checkpoint import CheckpointError, save_params
 from ncfair_jax.models.hf import ModelFolderError, load_pretrained
 from tests import tiny_hub
@@ -55,6 +56,7 @@ def test_weights_that_are_not_finite_are_neither_read_nor_written(convert, tmp_p
     save_params(tmp_path / "params", params)
     with pytest.raises(ModelFolderError, match=r"not finite .*: cls\.predictions\.bias \(1 of 21 values\)"):
         convert(to="hf", model=source, params=tmp_path / "params", out=tmp_path / "out")
+    digests.record(source, ["model.safetensors"])  # as in an export
     tensors = load_file(source / "model.safetensors")
     tensors["cls.predictions.bias"][2] = np.inf
     save_file(tensors, source / "model.safetensors")

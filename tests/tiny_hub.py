@@ -9,6 +9,7 @@ import numpy as np
 from transformers import BertTokenizerFast, PreTrainedTokenizerBase, RobertaTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from ncfair_jax.digests import DIGESTS_FILE
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.heads import init_params
 from ncfair_jax.models.hf import Pretrained, save_pretrained
@@ -48,8 +49,9 @@ def pretrained(kind: str, seed: int = 0) -> Pretrained:
 
 
 def write(folder: Path, kind: str, seed: int = 0) -> Path:
-    """The model as a folder."""
+    """The model as a folder, without digests, as others write it."""
     save_pretrained(folder, pretrained(kind, seed))
+    (folder / DIGESTS_FILE).unlink()
     return folder
 
 

@@ -32,7 +32,8 @@ def original(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(original, tmp_path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "model"))
+    """A folder to change: without digests, as others write it."""
+    return Path(shutil.copytree(original, tmp_path / "model", ignore=shutil.ignore_patterns("digests.json")))
 
 
 def rewrite(folder: Path, change) -> None:
