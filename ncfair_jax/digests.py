@@ -6,7 +6,7 @@ say whether an input is the same as before, these are computed anew at every che
 
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ncfair_jax.atomic import write_json
 from ncfair_jax.data.files import DataError, read_json
@@ -21,18 +21,21 @@ def record(folder: Path, names: Iterable[str]) -> None:
 
 
 def files_of(folder: Path) -> list[str]:
-    """The files of a folder and of the folders in it, but digests.json."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != DIGESTS_FILE)
+    """The files of a folder and of the folders in it, but digests.json and hidden ones, such as a lock."""
+    files = (path for path in folder.rglob("[!.]*") if path.is_file() and path.name != DIGESTS_FILE)
     return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
 def recorded(folder: Path) -> dict[str, str] | None:
-    """By file name, the digests in a folder; None if there are none that can be read."""
+    """By file name, the digests in a folder; None if there are none that can be read, or a name leads out of the folder."""
     try:
         found = read_json(folder / DIGESTS_FILE)
     except DataError:
         return None
-    return found if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        return None
+    paths = [PurePosixPath(name) for name in found]
+    return None if any(path.is_absolute() or ".." in path.parts for path in paths) else found
 
 
 def damaged(folder: Path, names: Iterable[str] | None = None) -> list[str]:
@@ -44,11 +47,8 @@ def damaged(folder: Path, names: Iterable[str] | None = None) -> list[str]:
     known = recorded(folder)
     if known is None and (folder / DIGESTS_FILE).exists():
         return [f"{folder / DIGESTS_FILE} is damaged"]
-    return [
-        text
-        for name in (known or {} if names is None else names)
-        if (text := _damage(folder / name, known or {}, name))
-    ]
+    known = known or {}
+    return [text for name in (known if names is None else names) if (text := _damage(folder / name, known, name))]
 
 
 def _damage(path: Path, known: dict[str, str], name: str) -> str:

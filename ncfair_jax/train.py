@@ -220,15 +220,23 @@ def loop(run: Run, state: TrainState, shardings: Any, checkpoints: Checkpoints, 
             values |= track(run.tracker, model_params(state.params))
         log.metrics(step, values)
         interval = Interval()
-        text = training_diverged(log.logged, run.total_steps) if config.stop_on_divergence else ""
-        if agreed(bool(text)):
-            raise DivergedError(f"stopped at step {step} of {run.total_steps}: {text}, in another --workdir")
+        if config.stop_on_divergence:
+            stop_if_diverged(run, step, log)
         if wants_save:
             checkpoints.save(step, state, run.identity, dev_loss)
         if stop:
             checkpoints.wait()
             raise stopping.interrupted(f" at step {step} of {run.total_steps}, which is saved")
     return state
+
+
+def stop_if_diverged(run: Run, step: int, log: RunLog) -> None:
+    """Raises DivergedError, in all processes, if the training loss has grown too much."""
+    text = training_diverged(log.logged, run.total_steps)  # "" in processes that do not log
+    if agreed(bool(text)):
+        raise DivergedError(
+            f"stopped at step {step} of {run.total_steps}. {text or 'The training diverged'}, in another --workdir"
+        )
 
 
 def refreshed(run: Run, state: TrainState, shardings: Any) -> TrainState:

@@ -337,7 +337,7 @@ def test_a_loss_that_grows_is_told_in_the_last_lines_the_report_and_the_card(set
     assert ended.value.code == 3
     assert capsys.readouterr().err.splitlines()[-1] == f"warning: {text}"
     stop = {"optimizer.learning_rate": 10.0, "train.stop_on_divergence": True}
-    with pytest.raises(DivergedError, match=r"^stopped at step \d+ of 24: The training diverged: "):
+    with pytest.raises(DivergedError, match=r"^stopped at step \d+ of 24\. The training diverged: "):
         run_here(setting, setting / "stopped early", stop)
 
 
