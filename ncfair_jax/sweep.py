@@ -151,11 +151,12 @@ def run_in_processes(runs: Runs, workdir: Path, jobs: int, cache: str) -> None:
     with stopping.deferred(), ThreadPoolExecutor(jobs) as pool:
         seeds = list(dict.fromkeys(seed for _, seed in runs))
         waiting = [pool.submit(run_seed, seed) for seed in seeds]
+        asked = set[int]()  # a second signal would end them before they have saved
         while wait(waiting, timeout=0.5).not_done:
-            if stopping.received():
-                for process in processes:
-                    if process.is_alive():
-                        process.terminate()
+            for process in processes if stopping.received() else ():
+                if process.is_alive() and process.pid not in asked:
+                    asked.add(process.pid)
+                    process.terminate()
         failed = [text for done in waiting if (text := done.result())]
         if stopping.received():  # runs that a signal ended have not failed
             raise stopping.interrupted("; its runs have saved")
