@@ -106,6 +106,7 @@ def finish(run: Run, workdir: Path, shared: Path | None, judged: dict[str, str])
     result = {"before": before, "after": after, "table": table, "diverged": grown}
     if jax.process_index() == 0:
         with stage("writing export and report"):
+            (workdir / digests.DIGESTS_FILE).unlink(missing_ok=True)  # of a report that is about to be replaced
             summary = dataclasses.replace(summarise_folders([workdir], before_folder), diverged=tuple(grown))
             card = model_card(config, summary)
             save_pretrained(workdir / EXPORT, trained, card=card, head=trained.params.get(EXTRA))

@@ -295,6 +295,11 @@ def test_figures_of_an_earlier_version_are_made_again(small, capsys):
     Path("out/digests.json").unlink()  # earlier versions wrote none
     assert small_measure() == first
     assert "measured again: its figures are of an earlier version" in capsys.readouterr().err
+    document["content"] = json.loads(Path("out/measures.json").read_text())["content"] | {"figures": "version 1"}
+    Path("out/measures.json").write_text(json.dumps(document))
+    Path("out/digests.json").unlink()
+    assert small_measure() == first
+    assert "measured again: figures: version " in capsys.readouterr().err
 
 
 def flip(path: str, place: float) -> None:
@@ -321,11 +326,8 @@ def test_a_damaged_group_of_an_unfinished_measurement_is_made_again(small, capsy
     Path("out/digests.json").unlink()
     flip("out/survey/group-001.npz", place)
     assert small_measure() == first
-    assert "out/survey/group-001.npz is damaged (" in capsys.readouterr().err
-    document["content"] = json.loads(Path("out/measures.json").read_text())["content"] | {"figures": "version 1"}
-    Path("out/measures.json").write_text(json.dumps(document))
-    assert small_measure() == first
-    assert "measured again: figures: version " in capsys.readouterr().err
+    if 0.1 < place < 0.8:  # elsewhere the archive has fields, such as times, that nothing depends on
+        assert "out/survey/group-001.npz is damaged (" in capsys.readouterr().err
 
 
 def test_a_refusal_is_one_line(setting, measured):

@@ -16,6 +16,7 @@ from ncfair_jax.checkpoint import CheckpointError
 from ncfair_jax.config import ALIGNED, ConfigError, MeshConfig, NC3Config, base_config, freeze, validate
 from ncfair_jax.data.adept import AdeptPipeline
 from ncfair_jax.data.pipeline import Examples, PipelineConfig
+from ncfair_jax.fingerprint import params_fingerprint
 from ncfair_jax.models.hf import load_pretrained, save_pretrained
 from ncfair_jax.objectives import with_nc3
 from ncfair_jax.objectives.adept import (
@@ -416,7 +417,7 @@ def test_a_prefix_trains_alone_is_saved_alone_and_is_exported_beside_the_model(s
     jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
 
     other = jax.tree.map(lambda leaf: leaf + 1, start) | {"method": run.model.params["method"]}
-    elsewhere = run._replace(identity=run.identity | {"frozen": train.params_fingerprint(other)})
+    elsewhere = run._replace(identity=run.identity | {"frozen": params_fingerprint(other)})
     with pytest.raises(CheckpointError, match=r"run\.frozen"):
         train.train(elsewhere, tmp_path / "stopped")
 
