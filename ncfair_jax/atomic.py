@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_TEMPORARY = re.compile(r"\..+\.(\d+)-[0-9a-f]{8,9}\.tmp")
+_TEMPORARY = re.compile(r"\..+\.(\d+)-[0-9a-f]{8}\.tmp")
 
 
 class DiskFullError(OSError):
@@ -35,12 +35,11 @@ def written(path: Path) -> Iterator[Path]:
     """
     path = path.absolute()
     _remove_leftovers(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary, earlier = _temporary(path), _temporary(path)
     try:
         with disk_full_told(str(path)):
             yield temporary
             if path.is_dir():
-                earlier = temporary.with_name(temporary.name.replace(".tmp", "0.tmp"))
                 os.replace(path, earlier)
                 os.replace(temporary, path)
                 shutil.rmtree(earlier)
@@ -80,6 +79,10 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
 def _remove_leftovers(path: Path) -> None:
     """Removes what processes that are gone left half-written of a file or folder."""
     for half in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
@@ -96,7 +99,7 @@ def _is_other_process(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass  # it is there, and another user's
     return True
 
 

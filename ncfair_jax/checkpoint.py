@@ -4,7 +4,7 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,11 @@ from ncfair_jax.sharding import agreed
 from ncfair_jax.state import TrainState
 
 _TIMES = "_CHECKPOINT_METADATA"  # orbax writes the time into it afterwards
+_LOGGERS = (
+    "absl",
+    "concurrent.futures",
+    "asyncio",
+)  # where the errors of orbax's threads are logged; it raises them too
 DAMAGED_FOLDER = "damaged"  # of a workdir: what was set aside
 
 
@@ -58,11 +63,7 @@ class Checkpoints:
         self.best = best
         self.left_out = left_out
         self._saving = 0  # the step that is being written
-        for name in (
-            "absl",
-            "concurrent.futures",
-            "asyncio",
-        ):  # orbax logs the errors of its threads, and raises them too
+        for name in _LOGGERS:
             logging.getLogger(name).addFilter(_is_news)
         policies: list[Any] = [checkpoint_managers.LatestN(keep)]
         if best:
@@ -111,19 +112,11 @@ class Checkpoints:
         Raises:
             CheckpointError: if it belongs to another run, or cannot be read though it is what was written.
         """
-        while (step := self.latest()) is not None:
-            if self._set_aside_if_damaged(step):
-                continue
-            return Restored(step, self.restore(step, like, identity))
-        return None
+        return self._restore_whole(self.latest, like, identity)
 
     def restore_best(self, like: TrainState, identity: dict[str, Any]) -> Restored | None:
         """As `restore_newest`, of the checkpoint with the lowest `best` metric among those that are left."""
-        while (step := self._manager.best_step()) is not None:
-            if self._set_aside_if_damaged(step):
-                continue
-            return Restored(step, self.restore(step, like, identity))
-        return None
+        return self._restore_whole(self._manager.best_step, like, identity)
 
     def restore(self, step: int, like: TrainState, identity: dict[str, Any]) -> TrainState:
         """The state saved at `step`, laid out as `like` (any mesh, any number of devices).
@@ -174,6 +167,15 @@ class Checkpoints:
 
     def _saved(self, params: Params) -> Params:
         return {name: value for name, value in params.items() if name not in self.left_out}
+
+    def _restore_whole(
+        self, choose: Callable[[], int | None], like: TrainState, identity: dict[str, Any]
+    ) -> Restored | None:
+        """The first checkpoint chosen that is not damaged; what is damaged is no longer there to choose."""
+        while (step := choose()) is not None:
+            if not self._set_aside_if_damaged(step):
+                return Restored(step, self.restore(step, like, identity))
+        return None
 
     def _read(self, step: int, **items: Any) -> Any:
         try:

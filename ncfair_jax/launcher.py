@@ -13,7 +13,7 @@ import jax
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from ncfair_jax import exits, stopping
+from ncfair_jax import exits
 from ncfair_jax.config import ConfigError, freeze, short_hash, validate
 from ncfair_jax.divergence import DivergedError
 
@@ -26,13 +26,12 @@ USER_ERRORS = (ValueError, OSError, ArithmeticError)
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns the errors that a user can mend, and a stop, into one line and an exit code (`exits`).
+    """Turns the errors that a user can mend into one line and an exit code (`exits`); `stopping.told` does so for a stop.
 
     NCFAIR_TRACEBACK=1 shows where an error arose.
     """
     try:
-        with stopping.told():
-            yield
+        yield
     except USER_ERRORS as error:
         if os.environ.get("NCFAIR_TRACEBACK"):
             raise

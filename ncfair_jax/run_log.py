@@ -27,8 +27,7 @@ class RunLog:
         if not writes:
             return
         path = workdir / METRICS_FILE
-        truncate(path, start_step or -1)  # a run that starts anew also logs its step 0 anew
-        self.logged = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+        self.logged = truncate(path, start_step or -1)  # a run that starts anew also logs its step 0 anew
         self._file = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step)
         self._progress = Progress(
@@ -76,14 +75,20 @@ def say(text: str) -> None:
         Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def truncate(path: Path, last_step: int) -> None:
-    """Keeps the whole lines up to `last_step`; a torn last line goes too, and other damaged ones, which are told. Atomic."""
+def truncate(path: Path, last_step: int) -> list[dict[str, Any]]:
+    """Keeps the whole lines up to `last_step`; a torn last line goes too, and other damaged ones, which are told. Atomic.
+
+    Returns:
+        The figures of the lines that are kept.
+    """
     if not path.exists():
-        return
+        return []
     lines, faults = metrics_lines(path)
     for fault in faults:
         say(f"warning: {fault}")
-    write_text(path, "".join(line.text + "\n" for line in lines if line.figures["step"] <= last_step))
+    kept = [line for line in lines if line.figures["step"] <= last_step]
+    write_text(path, "".join(line.text + "\n" for line in kept))
+    return [line.figures for line in kept]
 
 
 def finite(value: float) -> float | None:

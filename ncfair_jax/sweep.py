@@ -24,7 +24,7 @@ from ncfair_jax.finished import RESULT_FILE, refuse_other_content, training_cont
 from ncfair_jax.locking import held, held_by_all
 from ncfair_jax.records import read_record
 from ncfair_jax.report.collapse_figures import draw_training
-from ncfair_jax.stopping import stage, stoppable
+from ncfair_jax.stopping import stage, stoppable, told
 from ncfair_jax.train import train_and_evaluate
 
 PATHS = (("model", "path"), ("data", "path"), ("evals", "data"), ("evals", "collapse_text"))
@@ -169,7 +169,7 @@ def run_alone(run: RunConfig, folder: Path, before: Path, cache: str) -> None:
     from ncfair_jax.launcher import finish, one_line_errors, prepare_jax
 
     end_with_parent()
-    with one_line_errors():
+    with told(), one_line_errors():
         prepare_jax(cache)
         finish("", train_and_evaluate(run, folder, before)["diverged"])
 
