@@ -1,34 +1,39 @@
 """One process at a time in a folder."""
 
-import multiprocessing
 import os
 import signal
 import socket
-import time
+import subprocess
+import sys
 
 import pytest
 
 from ncfair_jax.locking import LockedError, held, held_by_all
 
+HOLD = """
+import sys
+from pathlib import Path
+from ncfair_jax.locking import held
 
-def hold(folder, ready):
-    """What another process does: has the folder until it is killed."""
-    with held(folder):
-        ready.set()
-        time.sleep(60)
+with held(Path(sys.argv[1]), wait=sys.argv[2] == "wait"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def start(folder, *, wait):
+    """Another process that has the folder, once it has said so, until its standard input ends."""
+    command = [sys.executable, "-c", HOLD, folder, "wait" if wait else "refuse"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 @pytest.fixture
 def other(tmp_path):
     """Another process that has tmp_path/"run"."""
-    context = multiprocessing.get_context("spawn")
-    ready = context.Event()
-    process = context.Process(target=hold, args=(tmp_path / "run", ready))
-    process.start()
-    assert ready.wait(60)
-    yield process
-    process.kill()
-    process.join()
+    with start(tmp_path / "run", wait=False) as process:
+        assert process.stdout.readline() == b"held\n"
+        yield process
+        process.kill()
 
 
 def test_the_holder_is_named_and_a_dead_one_holds_nothing(tmp_path, other):
@@ -39,28 +44,24 @@ def test_the_holder_is_named_and_a_dead_one_holds_nothing(tmp_path, other):
     for having in (held, held_by_all):
         with pytest.raises(LockedError, match=named), having(folder):
             pytest.fail("two processes have one folder")
-    os.kill(other.pid, signal.SIGKILL)
-    other.join()
+    other.kill()
+    other.wait()
     with held_by_all(folder):
         pass
 
 
-def test_waiting_ends_when_the_holder_does(tmp_path, other, capsys):
-    os.kill(other.pid, signal.SIGSTOP)  # it is alive, but does nothing
-    context = multiprocessing.get_context("spawn")
-    entered = context.Event()
-    waiter = context.Process(target=wait, args=(tmp_path / "run", entered))
-    waiter.start()
-    assert not entered.wait(5)
-    os.kill(other.pid, signal.SIGKILL)
-    assert entered.wait(60)
-    waiter.join()
-
-
-def wait(folder, entered):
-    """What the waiting process does."""
-    with held(folder, wait=True):
-        entered.set()
+def test_waiting_ends_when_the_holder_does(tmp_path, other):
+    other.send_signal(signal.SIGSTOP)  # it is alive, but does nothing
+    with start(tmp_path / "run", wait=True) as waiter:
+        os.set_blocking(waiter.stdout.fileno(), False)
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiter.wait(5)
+        assert not waiter.stdout.read()
+        os.set_blocking(waiter.stdout.fileno(), True)
+        other.kill()
+        assert waiter.stdout.readline() == b"held\n"
+        waiter.stdin.close()
+        assert waiter.wait() == 0
 
 
 def test_a_folder_may_be_held_within_itself_and_is_free_afterwards(tmp_path):
