@@ -24,9 +24,9 @@ def main(argv: list[str]) -> None:
     import jax
 
     from ncfair_jax import launcher
-    from ncfair_jax.evals.registry import EvaluationError, content_warnings, evaluate, headline, parse
-    from ncfair_jax.evals.stereoset_intersentence import NAME as NEXT_SENTENCE
-    from ncfair_jax.evals.table import headline_markdown
+    from ncfair_jax.benchmarks.registry import EvaluationError, content_warnings, evaluate, headline, parse
+    from ncfair_jax.benchmarks.stereoset_intersentence import NAME as NEXT_SENTENCE
+    from ncfair_jax.benchmarks.table import headline_markdown
     from ncfair_jax.models.hf import load_pretrained
 
     if len(argv) > 1:

@@ -17,7 +17,7 @@ TABLE = flags.DEFINE_string("table", "", "figures.json of a sweep: print its tab
 
 
 def main(argv: list[str]) -> None:
-    from ncfair_jax.atomic import write_text
+    from ncfair_jax.files.atomic import write_text
     from ncfair_jax.report.html import page
     from ncfair_jax.report.latex import latex
     from ncfair_jax.report.markdown import markdown

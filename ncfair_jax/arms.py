@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ncfair_jax.evals import compare_many
-from ncfair_jax.evals.compare import Row
-from ncfair_jax.evals.table import comparison_markdown, number, span
+from ncfair_jax.benchmarks import compare_many
+from ncfair_jax.benchmarks.compare import Row
+from ncfair_jax.benchmarks.table import comparison_markdown, number, span
+from ncfair_jax.files.records import SWEEP, read_record, taken_apart
 from ncfair_jax.judge import CORRECTED_SUFFIX, SHOWN, Figures
-from ncfair_jax.records import SWEEP, read_record, taken_apart
 from ncfair_jax.run_log import finite
 
 Line = tuple[float | None, list[float] | None, str]  # value, interval, n

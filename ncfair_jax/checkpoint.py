@@ -14,9 +14,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from ncfair_jax import digests
-from ncfair_jax.atomic import disk_full_told, is_disk_full, remove
 from ncfair_jax.config import differences
+from ncfair_jax.files import digests
+from ncfair_jax.files.atomic import disk_full_told, is_disk_full, remove
 from ncfair_jax.models.encoder import Params
 from ncfair_jax.run_log import say
 from ncfair_jax.sharding import agreed

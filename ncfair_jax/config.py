@@ -86,7 +86,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """The task loss: a name in `objectives.METHODS` and the masking of masked-language modelling."""
+    """The task loss: a name in `methods.METHODS` and the masking of masked-language modelling."""
 
     name: str = "mlm"
     mask_prob: float = 0.15
@@ -154,7 +154,7 @@ class MabelConfig:
 
 @dataclass(frozen=True)
 class AdeptConfig:
-    """ADEPT and DPCE (`objectives.adept`): words of several groups, and neutral words that should not tell them apart.
+    """ADEPT and DPCE (`methods.adept`): words of several groups, and neutral words that should not tell them apart.
 
     Attributes:
         algorithm: "adept" or "dpce".
@@ -362,7 +362,7 @@ class EvalConfig:
     """What is measured before and after.
 
     Attributes:
-        benchmarks: comma-separated names for `evals.evaluate`; "" = none.
+        benchmarks: comma-separated names for `benchmarks.evaluate`; "" = none.
         data: folder laid out by benchmark (crows_pairs/, stereoset/, …); "" = public sources, pinned by hash.
         collapse_text: lines on which NC figures are read (nothing may train on them): "wikitext2" = the held-out
             quarter of `data`/wikitext2, or a text file; "" = no NC figures.

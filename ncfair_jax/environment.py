@@ -16,9 +16,9 @@ from typing import Any
 
 import jax
 
-from ncfair_jax.atomic import write_json
-from ncfair_jax.data.files import DataError
-from ncfair_jax.records import ENVIRONMENT, read_record
+from ncfair_jax.files.atomic import write_json
+from ncfair_jax.files.reading import DataError
+from ncfair_jax.files.records import ENVIRONMENT, read_record
 from ncfair_jax.run_log import say
 
 NOT_INSTALLED = "not installed"

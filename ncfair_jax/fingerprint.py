@@ -19,7 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 import numpy as np
 
-from ncfair_jax.data.notes import remembered
+from ncfair_jax.files.notes import remembered
 from ncfair_jax.models.encoder import Params
 from ncfair_jax.models.hf import Pretrained
 

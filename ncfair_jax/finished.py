@@ -11,15 +11,15 @@ from typing import Any
 
 from ncfair_jax.checkpoint import checkpoint_folder
 from ncfair_jax.config import RunConfig, get
-from ncfair_jax.data.files import DataError
-from ncfair_jax.digests import DIGESTS_FILE, damaged, recorded
+from ncfair_jax.files.digests import DIGESTS_FILE, damaged, recorded
+from ncfair_jax.files.reading import DataError
+from ncfair_jax.files.records import RESULT, read_record
 from ncfair_jax.fingerprint import differing, present_fingerprint
 from ncfair_jax.judge import evaluation_content
 from ncfair_jax.lexicons.classes import split_control
 from ncfair_jax.lexicons.lexicon import lexicon_file
+from ncfair_jax.methods import METHODS
 from ncfair_jax.models.folders import find_folder, model_files
-from ncfair_jax.objectives import METHODS
-from ncfair_jax.records import RESULT, read_record
 from ncfair_jax.run_log import say
 
 INPUTS_FILE = "inputs.json"

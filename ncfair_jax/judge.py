@@ -9,25 +9,25 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ncfair_jax.atomic import write_json
+from ncfair_jax.benchmarks import compare, evaluate, headline
+from ncfair_jax.benchmarks.registry import BENCHMARKS, parse
+from ncfair_jax.benchmarks.table import comparison_markdown, headline_markdown, number, span
 from ncfair_jax.collapse.jackknife import measure_groups
 from ncfair_jax.collapse.measures import VERSION
 from ncfair_jax.collapse.survey import survey
 from ncfair_jax.config import EvalConfig
 from ncfair_jax.data.corpus import measured_files, text_sentences
-from ncfair_jax.data.notes import as_json, collected, tell
 from ncfair_jax.data.token_store import temporary_store
-from ncfair_jax.digests import drop_damaged, record
-from ncfair_jax.evals import compare, evaluate, headline
-from ncfair_jax.evals.files import DataFolder
-from ncfair_jax.evals.registry import BENCHMARKS, parse
-from ncfair_jax.evals.table import comparison_markdown, headline_markdown, number, span
+from ncfair_jax.files.atomic import write_json
+from ncfair_jax.files.digests import drop_damaged, record
+from ncfair_jax.files.notes import as_json, collected, tell
+from ncfair_jax.files.records import FIGURES, JUDGE_AGAIN, read_record
+from ncfair_jax.files.sources import DataFolder
 from ncfair_jax.fingerprint import model_fingerprint, present_fingerprint, why_again
 from ncfair_jax.lexicons.classes import build_classes, refuse_missing_groups, token_counts
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
 from ncfair_jax.models.heads import classifier
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.records import FIGURES, JUDGE_AGAIN, read_record
 from ncfair_jax.run_log import finite, say
 from ncfair_jax.sharding import agreed
 

@@ -21,8 +21,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh
 
-from ncfair_jax import digests
-from ncfair_jax.atomic import write_json, write_text, written
+from ncfair_jax.benchmarks.results import plain_cell
 from ncfair_jax.collapse.agreement import Agreement
 from ncfair_jax.collapse.class_stats import ClassStats, merge, take
 from ncfair_jax.collapse.forward import layer_names
@@ -36,18 +35,19 @@ from ncfair_jax.collapse.word_sets import EVERYTHING, LEXICON, WORD_SETS, union,
 from ncfair_jax.collapse.words import COLUMNS, word_table
 from ncfair_jax.config import differences
 from ncfair_jax.data.corpus import measured_files, text_sentences
-from ncfair_jax.data.notes import as_json, collected, tell
 from ncfair_jax.data.runs import split
 from ncfair_jax.data.token_store import temporary_store
-from ncfair_jax.evals.results import plain_cell
+from ncfair_jax.files import digests
+from ncfair_jax.files.atomic import write_json, write_text, written
+from ncfair_jax.files.locking import held_by_all
+from ncfair_jax.files.notes import as_json, collected, tell
+from ncfair_jax.files.records import MEASURE_AGAIN, MEASURES, read_record, taken_apart
 from ncfair_jax.fingerprint import present_fingerprint, why_again
 from ncfair_jax.lexicons.classes import FairnessClasses, build_classes, matched_lists, token_counts
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
-from ncfair_jax.locking import held_by_all
 from ncfair_jax.models.folders import find_folder, model_files
 from ncfair_jax.models.heads import classifier
 from ncfair_jax.models.hf import Pretrained, load_pretrained
-from ncfair_jax.records import MEASURE_AGAIN, MEASURES, read_record, taken_apart
 from ncfair_jax.report import collapse_figures, collapse_table
 from ncfair_jax.run_log import say
 from ncfair_jax.sharding import agreed

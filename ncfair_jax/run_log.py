@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
-from ncfair_jax.atomic import disk_full_told, write_text
-from ncfair_jax.records import metrics_lines
+from ncfair_jax.files.atomic import disk_full_told, write_text
+from ncfair_jax.files.records import metrics_lines
 
 METRICS_FILE = "metrics.jsonl"
 

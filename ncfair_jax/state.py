@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, Key
 
+from ncfair_jax.methods.base import Batch, Carry, Metrics, Objective, evaluate_objective
 from ncfair_jax.models.encoder import Params
-from ncfair_jax.objectives.base import Batch, Carry, Metrics, Objective, evaluate_objective
 
 
 @jax.tree_util.register_dataclass

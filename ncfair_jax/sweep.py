@@ -16,13 +16,13 @@ from ml_collections import ConfigDict
 
 from ncfair_jax import stopping
 from ncfair_jax.arms import arms_figures, arms_table
-from ncfair_jax.atomic import write_json, write_text
 from ncfair_jax.config import ConfigError, RunConfig, differences, freeze, short_hash, validate
 from ncfair_jax.data.generated import TRUTH_FILE, write_world
 from ncfair_jax.exits import DIVERGED, DONE, STOPPED_BY_SIGTERM
+from ncfair_jax.files.atomic import write_json, write_text
+from ncfair_jax.files.locking import held, held_by_all
+from ncfair_jax.files.records import read_record
 from ncfair_jax.finished import RESULT_FILE, refuse_other_content, training_content
-from ncfair_jax.locking import held, held_by_all
-from ncfair_jax.records import read_record
 from ncfair_jax.report.collapse_figures import draw_training
 from ncfair_jax.stopping import stage, stoppable, told
 from ncfair_jax.train import train_and_evaluate

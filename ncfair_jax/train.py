@@ -12,13 +12,16 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ncfair_jax import digests, stopping
-from ncfair_jax.atomic import write_json, write_text
+from ncfair_jax import stopping
 from ncfair_jax.checkpoint import Checkpoints, set_aside
 from ncfair_jax.config import RunConfig, differences, identity, to_dict, validate
-from ncfair_jax.data.notes import as_json
 from ncfair_jax.divergence import DivergedError, diverged, training_diverged
 from ncfair_jax.environment import recorded
+from ncfair_jax.files import digests
+from ncfair_jax.files.atomic import write_json, write_text
+from ncfair_jax.files.locking import held_by_all
+from ncfair_jax.files.notes import as_json
+from ncfair_jax.files.records import CONFIG, read_record
 from ncfair_jax.finished import (
     EXPORT,
     INPUTS_FILE,
@@ -31,12 +34,10 @@ from ncfair_jax.finished import (
 )
 from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.judge import comparison_table, judge
-from ncfair_jax.locking import held_by_all
+from ncfair_jax.methods import METHODS
+from ncfair_jax.methods.base import EXTRA, Metrics
 from ncfair_jax.models.hf import Pretrained, load_head, load_pretrained, save_pretrained
-from ncfair_jax.objectives import METHODS
-from ncfair_jax.objectives.base import EXTRA, Metrics
 from ncfair_jax.prepare import Run, check_method, model_params, not_saved, prepare, start_state
-from ncfair_jax.records import CONFIG, read_record
 from ncfair_jax.report.collapse_figures import draw_training, read_metrics
 from ncfair_jax.report.html import page
 from ncfair_jax.report.model_card import model_card

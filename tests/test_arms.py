@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from ncfair_jax.arms import arms_figures, arms_table, flat, mean_sd, read_figures
-from ncfair_jax.data.files import DataError
+from ncfair_jax.files.reading import DataError
 from ncfair_jax.judge import comparison_table
-from tests.evals.test_compare import write_masked_lm
+from tests.benchmarks.test_compare import write_masked_lm
 
 WORK = Path("work")
 ROOT = Path(__file__).parents[1]

@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from ncfair_jax.atomic import DiskFullError
 from ncfair_jax.checkpoint import CheckpointError, Checkpoints, read_checkpoint_params, restore_params, save_params
 from ncfair_jax.config import ALIGNED, NC3Config, OptimizerConfig
-from ncfair_jax.digests import damaged
-from ncfair_jax.objectives import with_nc3
-from ncfair_jax.objectives.mlm import mlm_objective
+from ncfair_jax.files.atomic import DiskFullError
+from ncfair_jax.files.digests import damaged
+from ncfair_jax.methods import with_nc3
+from ncfair_jax.methods.mlm import mlm_objective
 from ncfair_jax.optimizer import make_optimizer
 from ncfair_jax.state import init_state
 from tests import tiny

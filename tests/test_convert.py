@@ -9,8 +9,8 @@ from absl import app, flags
 from absl.testing import flagsaver
 from safetensors.numpy import load_file, save_file
 
-from ncfair_jax import digests
 from ncfair_jax.checkpoint import CheckpointError, save_params
+from ncfair_jax.files import digests
 from ncfair_jax.models.hf import ModelFolderError, load_pretrained
 from tests import tiny_hub
 

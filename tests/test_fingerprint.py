@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ncfair_jax import fingerprint
-from ncfair_jax.evals.files import DataFolder
+from ncfair_jax.files.sources import DataFolder
 from ncfair_jax.fingerprint import CACHE_FILE, file_fingerprints, files_fingerprint, model_fingerprint
 from ncfair_jax.models.hf import load_pretrained, save_pretrained
 from tests import tiny_hub

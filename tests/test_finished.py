@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 
 from ncfair_jax import judge as judging
 from ncfair_jax import train
+from ncfair_jax.benchmarks import registry
+from ncfair_jax.benchmarks.compare import compare
 from ncfair_jax.config import base_config, freeze
-from ncfair_jax.evals import registry
-from ncfair_jax.evals.compare import compare
-from ncfair_jax.evals.files import DataError
+from ncfair_jax.files.sources import DataError
 from ncfair_jax.fingerprint import model_fingerprint
 from ncfair_jax.finished import WorkdirError
 from ncfair_jax.models.hf import ModelFolderError, load_pretrained, save_pretrained
@@ -24,7 +24,7 @@ from ncfair_jax.report.runs import ReportError
 from ncfair_jax.report.summary import summarise_folders
 from ncfair_jax.stopping import Interrupted
 from ncfair_jax.sweep import SweepError, run_arms
-from tests.evals import plain
+from tests.benchmarks import plain
 
 LEXICON = {"attribute": "gender", "groups": {"female": ["she", "woman"], "male": ["he", "man"]}}
 

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from ncfair_jax.evals import embedder, scorer
-from ncfair_jax.evals.requests import Request
+from ncfair_jax.benchmarks import embedder, scorer
+from ncfair_jax.benchmarks.requests import Request
 from ncfair_jax.inference import judging_config
 from ncfair_jax.models.hf import Pretrained
 from tests import tiny

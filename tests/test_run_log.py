@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ncfair_jax.atomic import write_json
+from ncfair_jax.files.atomic import write_json
 from ncfair_jax.run_log import RunLog, truncate
 
 

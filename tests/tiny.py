@@ -7,10 +7,10 @@ import numpy as np
 
 from ncfair_jax.data.pipeline import Pipeline, PipelineConfig
 from ncfair_jax.lexicons.classes import FairnessClasses
+from ncfair_jax.methods.base import evaluate_objective
 from ncfair_jax.models import encoder
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.heads import init_params
-from ncfair_jax.objectives.base import evaluate_objective
 
 VOCAB, PAD, CLS, SEP, MASK, FIRST_WORD = 60, 0, 1, 2, 3, 5
 MODEL = ModelConfig(

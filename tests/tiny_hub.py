@@ -9,7 +9,7 @@ import numpy as np
 from transformers import BertTokenizerFast, PreTrainedTokenizerBase, RobertaTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from ncfair_jax.digests import DIGESTS_FILE
+from ncfair_jax.files.digests import DIGESTS_FILE
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.heads import init_params
 from ncfair_jax.models.hf import Pretrained, save_pretrained

@@ -9,13 +9,13 @@ from zipfile import BadZipFile, ZipFile
 import jax
 import numpy as np
 
-from ncfair_jax.atomic import write_json, written
 from ncfair_jax.collapse.class_stats import ClassStats
 from ncfair_jax.config import differences
 from ncfair_jax.data.runs import parts
+from ncfair_jax.files.atomic import write_json, written
+from ncfair_jax.files.records import SURVEY, read_record
 from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.models.encoder import ModelConfig, Params
-from ncfair_jax.records import SURVEY, read_record
 from ncfair_jax.run_log import say
 
 IDENTITY_FILE = "survey.json"

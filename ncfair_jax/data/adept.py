@@ -22,11 +22,11 @@ from transformers import PreTrainedTokenizerBase
 from ncfair_jax.config import AdeptConfig, ConfigError, RunConfig
 from ncfair_jax.data.corpus import load_sentences
 from ncfair_jax.data.encoding import note_cut, tokenized
-from ncfair_jax.data.files import read_lines
 from ncfair_jax.data.masking import SHUFFLE_STREAM
 from ncfair_jax.data.matching import compose, whole_words
 from ncfair_jax.data.packing import FlatIndex, scatter_rows
 from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, PipelineConfig, Sequences
+from ncfair_jax.files.reading import read_lines
 from ncfair_jax.lexicons.lexicon import Lexicon, load_lexicon
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.strings import several_strings

@@ -17,18 +17,18 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.config import ConfigError, RunConfig
-from ncfair_jax.data import notes
 from ncfair_jax.data.cda import swap_words
 from ncfair_jax.data.corpus import DEV_STREAM, GAP_FILE
 from ncfair_jax.data.encoding import MASK, tokenized
-from ncfair_jax.data.files import DataError, Place, RowError, accepted, read_lines
 from ncfair_jax.data.gap import read_gap
 from ncfair_jax.data.matching import compose, whole_words
 from ncfair_jax.data.packing import FlatIndex, Placement, flat_index, pack_for_inference, scatter_rows
 from ncfair_jax.data.pipeline import Batch, Pipeline, PipelineConfig, Sequences, masked_targets
-from ncfair_jax.data.tables import comma_separated, table_rows
 from ncfair_jax.data.winobias import parallel_lines
-from ncfair_jax.evals.files import DataFolder
+from ncfair_jax.files import notes
+from ncfair_jax.files.reading import DataError, Place, RowError, accepted, read_lines
+from ncfair_jax.files.sources import DataFolder
+from ncfair_jax.files.tables import comma_separated, table_rows
 from ncfair_jax.lexicons.lexicon import Lexicon, LexiconError, load_lexicon, shipped_file
 from ncfair_jax.strings import several_strings
 

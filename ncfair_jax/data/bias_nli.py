@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ncfair_jax.config import ConfigError
-from ncfair_jax.data.files import DataError, read_lines
 from ncfair_jax.data.labelled import Labelled
 from ncfair_jax.data.nli import LABELS
+from ncfair_jax.files.reading import DataError, read_lines
 from ncfair_jax.fingerprint import kept_while_unchanged
 from ncfair_jax.lexicons.lexicon import shipped_file
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from ncfair_jax.config import RunConfig
-from ncfair_jax.data.files import DataError, Place, RowError, accepted
 from ncfair_jax.data.labelled import Labelled, Task
-from ncfair_jax.data.rows import Row, Rows, cell, read_rows, split_files, split_rows, text_cell
+from ncfair_jax.files.reading import DataError, Place, RowError, accepted
+from ncfair_jax.files.rows import Row, Rows, cell, read_rows, split_files, split_rows, text_cell
 from ncfair_jax.fingerprint import kept_while_unchanged
 
 HUB = "LabHC/bias_in_bios"

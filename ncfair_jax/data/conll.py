@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ncfair_jax.atomic import write_text
-from ncfair_jax.data.files import DataError, Place, Records, RowError, accepted, stream_lines
+from ncfair_jax.files.atomic import write_text
+from ncfair_jax.files.reading import DataError, Place, Records, RowError, accepted, stream_lines
 
 COLUMNS = 12  # at least; predicates bring more, equally many in a sentence
 WORD, SPEAKER = 3, 9

@@ -18,10 +18,10 @@ from ncfair_jax.config import ConfigError, RunConfig
 from ncfair_jax.data.conll import Document, read_conll
 from ncfair_jax.data.corpus import set_aside
 from ncfair_jax.data.encoding import tokenized
-from ncfair_jax.data.files import DataError
 from ncfair_jax.data.packing import round_up
 from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, PipelineConfig, split_rows
 from ncfair_jax.data.winobias import is_lines_file, read_lines_file
+from ncfair_jax.files.reading import DataError
 from ncfair_jax.models.coref import GENRES
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.vocabulary import WordBoundaries, whole_words

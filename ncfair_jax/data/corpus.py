@@ -7,14 +7,14 @@ from typing import TypeVar
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from ncfair_jax.benchmarks.masked_lm import FILE as WIKITEXT_FILE
 from ncfair_jax.config import ConfigError, DataConfig
 from ncfair_jax.data.cda import counterfactual
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.gap import read_gap, split_sentences
 from ncfair_jax.data.text import read_text, text_files
 from ncfair_jax.data.wikitext import heldout_text
-from ncfair_jax.evals.files import DataFolder
-from ncfair_jax.evals.masked_lm import FILE as WIKITEXT_FILE
+from ncfair_jax.files.sources import DataFolder
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from ncfair_jax.data import notes
+from ncfair_jax.files import notes
 from ncfair_jax.strings import refuse_lone_string, several_strings
 
 BATCH = 1024  # sentences that are encoded at once; the tokenizer needs some 10 kB for each

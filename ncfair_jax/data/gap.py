@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from ncfair_jax.data.files import Place, accepted, check_visible
-from ncfair_jax.data.rows import Row, text_cell
-from ncfair_jax.data.tables import tab_separated, table_rows
+from ncfair_jax.files.reading import Place, accepted, check_visible
+from ncfair_jax.files.rows import Row, text_cell
+from ncfair_jax.files.tables import tab_separated, table_rows
 
 TEXT = "Text"
 

@@ -28,7 +28,7 @@ import jax
 import numpy as np
 from transformers import BertTokenizer
 
-from ncfair_jax.atomic import written
+from ncfair_jax.files.atomic import written
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.heads import init_params
 from ncfair_jax.models.hf import Pretrained, save_pretrained

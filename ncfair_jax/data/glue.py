@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ncfair_jax.config import RunConfig
-from ncfair_jax.data.files import DataError, Place, RowError, accepted, stream_lines
 from ncfair_jax.data.labelled import Labelled, Task
-from ncfair_jax.data.rows import Row, Rows, cell, hub_rows, local_files, read_rows, text_cell
+from ncfair_jax.files.reading import DataError, Place, RowError, accepted, stream_lines
+from ncfair_jax.files.rows import Row, Rows, cell, hub_rows, local_files, read_rows, text_cell
 from ncfair_jax.fingerprint import kept_while_unchanged
 
 HUB = "nyu-mll/glue"

@@ -5,7 +5,7 @@ from typing import Any
 
 import datasets
 
-from ncfair_jax.data.files import DataError, Place, Records, RowError, accepted, check_visible
+from ncfair_jax.files.reading import DataError, Place, Records, RowError, accepted, check_visible
 
 
 def read_hub(

@@ -12,17 +12,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ncfair_jax.atomic import written
 from ncfair_jax.config import ConfigError, RunConfig
 from ncfair_jax.data.cda import swap_words
 from ncfair_jax.data.corpus import set_aside
 from ncfair_jax.data.encoding import encode_sentences
-from ncfair_jax.data.files import DataError, Place, RowError, accepted, check_visible
 from ncfair_jax.data.packing import FlatIndex
 from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, Sequences
-from ncfair_jax.data.rows import Row, cell, hub_rows, read_rows, text_cell
-from ncfair_jax.data.tables import comma_separated, wrong_number_of_cells
 from ncfair_jax.data.templates import PAIRS, template_pairs
+from ncfair_jax.files.atomic import written
+from ncfair_jax.files.reading import DataError, Place, RowError, accepted, check_visible
+from ncfair_jax.files.rows import Row, cell, hub_rows, read_rows, text_cell
+from ncfair_jax.files.tables import comma_separated, wrong_number_of_cells
 from ncfair_jax.lexicons.lexicon import Lexicon, load_lexicon
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.strings import several_strings

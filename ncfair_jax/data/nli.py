@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from ncfair_jax.config import RunConfig
-from ncfair_jax.data.files import DataError, Place, RowError, accepted
 from ncfair_jax.data.labelled import Labelled
-from ncfair_jax.data.rows import Row, cell, split_files, split_rows, text_cell
+from ncfair_jax.files.reading import DataError, Place, RowError, accepted
+from ncfair_jax.files.rows import Row, cell, split_files, split_rows, text_cell
 from ncfair_jax.fingerprint import kept_while_unchanged
 
 HUB = "stanfordnlp/snli"

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ncfair_jax.data.files import DataError, Place, accepted, check_visible, numbered_lines
 from ncfair_jax.data.gap import split_sentences
+from ncfair_jax.files.reading import DataError, Place, accepted, check_visible, numbered_lines
 
 
 def read_text(path: str | Path) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ncfair_jax.data.files import DataError, read_lines
+from ncfair_jax.files.reading import DataError, read_lines
 
 
 def heldout_text(path: str | Path) -> list[str]:

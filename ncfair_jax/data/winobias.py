@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ncfair_jax.data import notes
 from ncfair_jax.data.conll import Document, Mention, read_conll
-from ncfair_jax.data.files import DataError, Place, Records, RowError, accepted, read_lines
+from ncfair_jax.files import notes
+from ncfair_jax.files.reading import DataError, Place, Records, RowError, accepted, read_lines
 
 SPLITS = ("dev", "test")
 KINDS = (1, 2)  # without and with syntactic cues

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.data.notes import WithoutClass, add
 from ncfair_jax.data.packing import flat_positions
 from ncfair_jax.data.runs import parts
+from ncfair_jax.files.notes import WithoutClass, add
 from ncfair_jax.lexicons.lexicon import SHIPPED, Lexicon, LexiconError, load_lexicon
 from ncfair_jax.vocabulary import WORD_STARTS, WordBoundaries, whole_words, word_boundaries
 
@@ -56,7 +56,7 @@ def build_classes(
     tokenizer: PreTrainedTokenizerBase,
     rule: str = "whole_word",
 ) -> FairnessClasses:
-    """Classes of a lexicon's words under a tokenizer. Words that yield none are noted by name (`data.notes`).
+    """Classes of a lexicon's words under a tokenizer. Words that yield none are noted by name (`files.notes`).
 
     Args:
         rule: `whole_word`: one class for each form of a word that is a single piece; forms are the word in a sentence,

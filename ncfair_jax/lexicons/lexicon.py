@@ -23,7 +23,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ncfair_jax.data.files import DataError, read_json
+from ncfair_jax.files.reading import DataError, read_json
 from ncfair_jax.strings import several_strings
 
 SHIPPED = ("gender", "race", "religion")

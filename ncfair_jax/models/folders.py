@@ -9,8 +9,8 @@ from huggingface_hub import constants as hub_constants
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from ncfair_jax.data import files
-from ncfair_jax.data.files import DataError
+from ncfair_jax.files import reading as files
+from ncfair_jax.files.reading import DataError
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PREFIX_FILE, HEAD_FILE = "prefix.safetensors", "head.safetensors"

@@ -11,8 +11,8 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax import digests
-from ncfair_jax.atomic import written
+from ncfair_jax.files import digests
+from ncfair_jax.files.atomic import written
 from ncfair_jax.models.encoder import PREFIX, ModelConfig, Params
 from ncfair_jax.models.folders import CONFIG, HEAD_FILE, PREFIX_FILE, WEIGHTS, ModelFolderError, find_folder, refuse
 from ncfair_jax.models.hub_config import read_config, write_config

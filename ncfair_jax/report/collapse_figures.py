@@ -8,15 +8,15 @@ import matplotlib
 import numpy as np
 from adjustText import adjust_text
 
-from ncfair_jax.atomic import written
+from ncfair_jax.benchmarks.results import text_of_cell
 from ncfair_jax.collapse.jackknife import Measured
 from ncfair_jax.collapse.model_measures import ModelMeasures
 from ncfair_jax.collapse.stored import load_stats
 from ncfair_jax.collapse.word_sets import EVERYTHING, LEXICON
-from ncfair_jax.data.files import DataError, RowError
-from ncfair_jax.data.tables import comma_separated, table_rows
-from ncfair_jax.evals.results import text_of_cell
-from ncfair_jax.records import metrics_lines
+from ncfair_jax.files.atomic import written
+from ncfair_jax.files.reading import DataError, RowError
+from ncfair_jax.files.records import metrics_lines
+from ncfair_jax.files.tables import comma_separated, table_rows
 from ncfair_jax.run_log import METRICS_FILE, say
 
 matplotlib.use("Agg")

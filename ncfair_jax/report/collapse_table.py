@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 
+from ncfair_jax.benchmarks.table import number, p_value, span
 from ncfair_jax.collapse.jackknife import ENOUGH_GROUPS, Interval, Measured, gap, ratio
 from ncfair_jax.collapse.model_measures import ModelMeasures
 from ncfair_jax.collapse.permutation import Tested, permutation_test
 from ncfair_jax.collapse.word_sets import LEXICON
-from ncfair_jax.evals.table import number, p_value, span
 
 # Figure, its name in a table, and whether a ratio of two of it means anything (it is positive, with 0 as its ideal).
 SHOWN = (

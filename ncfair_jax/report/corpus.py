@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ncfair_jax.benchmarks.glue import TITLES
 from ncfair_jax.data import bios, glue, nli
-from ncfair_jax.evals.glue import TITLES
 
 
 def training_text(config: Mapping[str, Any]) -> str:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ncfair_jax.collapse.measures import VERSION
-from ncfair_jax.data.files import stream_lines
-from ncfair_jax.records import MEASURE_AGAIN, MEASURES, read_record
+from ncfair_jax.files.reading import stream_lines
+from ncfair_jax.files.records import MEASURE_AGAIN, MEASURES, read_record
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ncfair_jax.benchmarks.registry import BENCHMARKS, defined_path, headlines_of, lookup, n_of, parse
 from ncfair_jax.collapse.measures import VERSION
 from ncfair_jax.environment import ENVIRONMENT_FILE
-from ncfair_jax.evals.registry import BENCHMARKS, defined_path, headlines_of, lookup, n_of, parse
-from ncfair_jax.finished import RESULT_FILE, altered
-from ncfair_jax.records import (
+from ncfair_jax.files.records import (
     CONFIG,
     DOCUMENT,
     ENVIRONMENT,
@@ -29,6 +28,7 @@ from ncfair_jax.records import (
     read_record,
     taken_apart,
 )
+from ncfair_jax.finished import RESULT_FILE, altered
 from ncfair_jax.report.measured import Measured, is_measured, markdown_tables, read_measured
 from ncfair_jax.run_log import METRICS_FILE
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ncfair_jax.evals.benchmark import Benchmark, Drill
-from ncfair_jax.evals.compare import Row, compare, read_averaged
-from ncfair_jax.evals.files import DataError, DataFolder
-from ncfair_jax.evals.registry import BENCHMARKS
-from ncfair_jax.evals.results import Table, read_table
+from ncfair_jax.benchmarks.benchmark import Benchmark, Drill
+from ncfair_jax.benchmarks.compare import Row, compare, read_averaged
+from ncfair_jax.benchmarks.registry import BENCHMARKS
+from ncfair_jax.benchmarks.results import Table, read_table
+from ncfair_jax.files.sources import DataError, DataFolder
 from ncfair_jax.report.measured import Measured
 from ncfair_jax.report.runs import Group, Results, read_folders
 from ncfair_jax.statistics.paired import holm

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from ncfair_jax.benchmarks.compare import Row
+from ncfair_jax.benchmarks.table import NO_INTERVAL, p_value
 from ncfair_jax.config import RunConfig, to_dict
-from ncfair_jax.evals.compare import Row
-from ncfair_jax.evals.table import NO_INTERVAL, p_value
 from ncfair_jax.report.cells import (
     Cell,
     Table,

@@ -9,7 +9,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from ncfair_jax.config import ConfigError, RunConfig
-from ncfair_jax.data import notes
 from ncfair_jax.data.ase import (
     PronounPipeline,
     Row,
@@ -23,8 +22,9 @@ from ncfair_jax.data.ase import (
     read_pairs,
     rows_of_pairs,
 )
-from ncfair_jax.data.files import DataError
 from ncfair_jax.data.pipeline import PipelineConfig
+from ncfair_jax.files import notes
+from ncfair_jax.files.reading import DataError
 from ncfair_jax.lexicons.lexicon import LexiconError, load_lexicon, make_lexicon
 
 WORDPIECE = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "he", "she", "his", "her", "him", "hers"]

@@ -3,8 +3,8 @@ import pytest
 
 from ncfair_jax.config import ConfigError
 from ncfair_jax.data.bias_nli import Lists, chosen_pairs, load_lists, pair, with_article
-from ncfair_jax.data.files import DataError
 from ncfair_jax.data.labelled import Labelled
+from ncfair_jax.files.reading import DataError
 
 
 def test_pairs_differ_in_their_subjects_only():

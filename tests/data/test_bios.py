@@ -3,9 +3,9 @@ import dataclasses
 import pytest
 
 from ncfair_jax.config import RunConfig
-from ncfair_jax.data import notes
 from ncfair_jax.data.bios import PROFESSIONS, read_bios
-from ncfair_jax.data.files import DataError
+from ncfair_jax.files import notes
+from ncfair_jax.files.reading import DataError
 from tests import tiny_tasks
 
 

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from ncfair_jax.data import notes
 from ncfair_jax.data.conll import Document, read_conll, write_conll
-from ncfair_jax.data.files import DataError
+from ncfair_jax.files import notes
+from ncfair_jax.files.reading import DataError
 
 # Two parts; 13 columns in the first sentence, 12 in the others; nested and crossing brackets.
 TEXT = """#begin document (bc/talk/00/talk_0001); part 000

@@ -13,8 +13,8 @@ from ncfair_jax.data.coref import (
     read_documents,
     shape_of,
 )
-from ncfair_jax.data.files import DataError
 from ncfair_jax.data.pipeline import PipelineConfig
+from ncfair_jax.files.reading import DataError
 from ncfair_jax.vocabulary import WordBoundaries
 from tests import tiny_coref, tiny_hub
 

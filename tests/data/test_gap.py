@@ -2,8 +2,8 @@ import re
 
 import pytest
 
-from ncfair_jax.data.files import DataError
 from ncfair_jax.data.gap import read_gap, split_sentences
+from ncfair_jax.files.reading import DataError
 
 COLUMNS = ("", "ID", "Text", "Pronoun", "Pronoun-offset", "A", "A-offset", "A-coref", "B", "B-offset", "B-coref", "URL")
 

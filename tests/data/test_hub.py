@@ -4,8 +4,8 @@ import datasets
 import huggingface_hub
 import pytest
 
-from ncfair_jax.data.files import DataError
 from ncfair_jax.data.hub import read_hub
+from ncfair_jax.files.reading import DataError
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from ncfair_jax.config import ConfigError, RunConfig
-from ncfair_jax.data.files import DataError
 from ncfair_jax.data.mabel import (
     HEADER,
     MabelPipeline,
@@ -26,6 +25,7 @@ from ncfair_jax.data.mabel import (
 )
 from ncfair_jax.data.pipeline import PipelineConfig
 from ncfair_jax.data.templates import PAIRS, TEMPLATES, template_pairs
+from ncfair_jax.files.reading import DataError
 from ncfair_jax.lexicons.lexicon import load_lexicon
 from ncfair_jax.vocabulary import WordBoundaries
 from tests import tiny, tiny_text

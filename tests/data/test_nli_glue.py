@@ -2,11 +2,11 @@
 
 import pytest
 
-from ncfair_jax.data import notes
-from ncfair_jax.data.files import DataError
 from ncfair_jax.data.glue import SOURCES, glue_task, read_glue
 from ncfair_jax.data.labelled import Labelled
 from ncfair_jax.data.nli import SPLITS, nli_pairs
+from ncfair_jax.files import notes
+from ncfair_jax.files.reading import DataError
 from tests import tiny_tasks
 from tests.data.test_bios import config
 

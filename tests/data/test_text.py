@@ -1,7 +1,7 @@
 import pytest
 
-from ncfair_jax.data.files import DataError
 from ncfair_jax.data.text import read_text
+from ncfair_jax.files.reading import DataError
 
 
 def test_file_and_folder_in_path_order(tmp_path):

@@ -5,8 +5,8 @@ import pytest
 
 from ncfair_jax.data import encoding
 from ncfair_jax.data.encoding import encode_sentences
-from ncfair_jax.data.notes import collected
 from ncfair_jax.data.token_store import TokenStore, build, temporary_store
+from ncfair_jax.files.notes import collected
 from tests import tiny_text
 
 

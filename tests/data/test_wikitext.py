@@ -1,7 +1,7 @@
 import pytest
 
-from ncfair_jax.data.files import DataError
 from ncfair_jax.data.wikitext import heldout_text
+from ncfair_jax.files.reading import DataError
 
 
 def test_first_quarter_of_the_paragraphs_as_they_stand(tmp_path):

@@ -8,8 +8,8 @@ from transformers import BertTokenizerFast
 
 from ncfair_jax.data.conll import write_conll
 from ncfair_jax.data.coref import encode_document
-from ncfair_jax.data.files import DataError
 from ncfair_jax.data.winobias import KINDS, SIDES, read_lines_file, read_winobias
+from ncfair_jax.files.reading import DataError
 
 LINES = {
     "pro_stereotyped_type1.txt.dev": "1 [The construction worker] didn't greet the nurse , so [he] left.\n"

@@ -6,7 +6,7 @@ from transformers import BertTokenizerFast, RobertaTokenizerFast
 
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.gap import read_gap
-from ncfair_jax.data.notes import WithoutClass, collected, total_counts
+from ncfair_jax.files.notes import WithoutClass, collected, total_counts
 from ncfair_jax.lexicons.classes import (
     build_classes,
     frequency_matched,

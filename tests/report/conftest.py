@@ -9,7 +9,7 @@ import pytest
 from ncfair_jax.config import base_config, freeze
 from ncfair_jax.models.hf import save_pretrained
 from ncfair_jax.train import train_and_evaluate
-from tests.evals import plain
+from tests.benchmarks import plain
 
 BENCHMARKS = "crows_pairs,stereoset,bec_pro,masked_lm"
 HOSTILE = "<img src=x onerror=alert(1)> 50% a_b | #1 & $x$"  # as a model's name or a sentence may be

@@ -10,7 +10,7 @@ from transformers import BertTokenizerFast
 from ncfair_jax.collapse.class_stats import ClassStats
 from ncfair_jax.collapse.jackknife import Measured
 from ncfair_jax.collapse.stored import save_stats
-from ncfair_jax.data.files import DataError
+from ncfair_jax.files.reading import DataError
 from ncfair_jax.lexicons.classes import classes_of
 from ncfair_jax.measurement import Words, write_words
 from ncfair_jax.report import collapse_figures

@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ncfair_jax.benchmarks import compare, compare_many
+from ncfair_jax.benchmarks.registry import BENCHMARKS
+from ncfair_jax.benchmarks.results import read_table
+from ncfair_jax.benchmarks.table import NO_INTERVAL
 from ncfair_jax.collapse.measures import VERSION
 from ncfair_jax.config import base_config, finetuning_config, freeze, to_dict
-from ncfair_jax.data.notes import Cut, Skipped, as_json
-from ncfair_jax.evals import compare, compare_many
-from ncfair_jax.evals.files import DataError
-from ncfair_jax.evals.registry import BENCHMARKS
-from ncfair_jax.evals.results import read_table
-from ncfair_jax.evals.table import NO_INTERVAL
+from ncfair_jax.files.notes import Cut, Skipped, as_json
+from ncfair_jax.files.sources import DataError
 from ncfair_jax.finished import WorkdirError
-from ncfair_jax.objectives import METHODS
-from ncfair_jax.objectives.classification import TASKS
+from ncfair_jax.methods import METHODS
+from ncfair_jax.methods.classification import TASKS
 from ncfair_jax.report import latex, markdown
 from ncfair_jax.report.corpus import training_text
 from ncfair_jax.report.html import page

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from ncfair_jax.evals import (
+from ncfair_jax.benchmarks import (
     bec_pro,
     bias_nli,
     bios,

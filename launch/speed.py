@@ -1,0 +1,62 @@
+"""Speed beside PyTorch on this machine: `python launch/speed.py --model=FOLDER --data=DATA [--compare=none]`.
+
+All benchmarks: `… --suite`. The train step alone on any device: `… --preset=bert-base --dtype=bfloat16 --tokens=128,512`.
+"""
+
+import json
+from pathlib import Path
+
+from absl import app, flags
+
+MODEL = flags.DEFINE_string("model", "", "Hugging Face folder that both sides load.")
+DATA = flags.DEFINE_string("data", "", "Folder with gap/ and crows_pairs/.")
+BATCHES = flags.DEFINE_list("batches", ["16", "64"], "Sentences a step; one comparison each.")
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of every contestant.")
+STEPS = flags.DEFINE_integer("steps", 2, "Optimizer steps in a turn.")
+NC3_STEPS = flags.DEFINE_integer("nc3_steps", 20, "Alternating steps for the cost of NC3.")
+PAIRS = flags.DEFINE_integer("pairs", 40, "CrowS-Pairs pairs of both sides; ours also scores ten times as many.")
+COMPARE = flags.DEFINE_enum("compare", "torch", ["torch", "none"], "none: ncfair_jax alone, without PyTorch.")
+PRESET = flags.DEFINE_string("preset", "", "Time only the train step of: tiny, minilm, bert-base, bert-large.")
+DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Activations of the preset.")
+ATTENTION = flags.DEFINE_string("attention", "xla", "Attention of the preset; cudnn has no attention dropout.")
+TOKENS = flags.DEFINE_list("tokens", ["128"], "Row lengths of the preset.")
+ROWS = flags.DEFINE_integer("rows", 0, "Rows of 128 tokens a step of the preset; 0 = by backend.")
+MATMUL = flags.DEFINE_integer("matmul", 0, "Size of the bare matrix product; 0 = by backend.")
+COLLAPSE = flags.DEFINE_bool("collapse", False, "Time measuring instead: pairwise figures, NC4, the moments pass.")
+SUITE = flags.DEFINE_bool("suite", False, "Time all intrinsic benchmarks instead, beside scoring one row at a time.")
+SAMPLE = flags.DEFINE_integer("sample", 200, "Requests of each benchmark of the suite that PyTorch scores.")
+OUT = flags.DEFINE_string("out", "", "JSON file for the figures.")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
+    from ncfair_jax.speed import accelerator, collapse, compare, suite, suite_table, tables
+    from ncfair_jax.speed.contestants import sizes
+
+    if PRESET.value:
+        shape = {"row_tokens": sizes("tokens", TOKENS.value), "rows": ROWS.value, "matmul": MATMUL.value}
+        result = accelerator.measure(PRESET.value, dtype=DTYPE.value, attention=ATTENTION.value, **shape)
+        print(tables.accelerator_table(result))
+    elif SUITE.value:
+        result = suite.run(suite.Settings(MODEL.value, DATA.value, ROUNDS.value, SAMPLE.value, COMPARE.value))
+        print(suite_table.suite_table(result))
+    elif COLLAPSE.value:
+        result = collapse.run(MODEL.value, DATA.value)
+        print(tables.collapse_table(result))
+    else:
+        counts = (sizes("batches", BATCHES.value), ROUNDS.value, STEPS.value, NC3_STEPS.value, PAIRS.value)
+        result = compare.run(compare.Settings(MODEL.value, DATA.value, *counts, COMPARE.value, MATMUL.value or 2048))
+        print(tables.markdown(result))
+    if OUT.value:
+        Path(OUT.value).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    from ncfair_jax.stopping import told
+
+    with told():  # from here on: the imports take seconds
+        from ncfair_jax.launcher import one_line_errors, parse_flags
+
+        with one_line_errors():
+            app.run(main, flags_parser=parse_flags)

@@ -1,0 +1,78 @@
+"""Masked-language modelling: the task loss of vanilla tuning, CDA and BEC, which differ by their corpus only."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from ncfair_jax.config import RunConfig
+from ncfair_jax.data.corpus import corpus_files, load_examples
+from ncfair_jax.data.pipeline import Examples
+from ncfair_jax.methods.base import Batch, Method, Metrics, Objective, Partial, stateless
+from ncfair_jax.models.encoder import ModelConfig, Params, encode
+from ncfair_jax.models.heads import mlm_logits, mlm_transform
+from ncfair_jax.models.hf import Pretrained
+
+
+def mlm_objective(model: ModelConfig) -> Objective:
+    """Mean cross-entropy (nats) of the original ids at the masked positions of the batch; 0 where nothing is masked.
+
+    Metrics: "mlm_loss" in nats and "mlm_accuracy" (top-1, fraction), per masked position.
+    Source: Devlin et al. 2019; as tuned by Bartl et al. 2020 (BEC).
+    """
+
+    def partial(params: Params, batch: Batch, rng: Key[Array, ""] | None) -> tuple[Partial, Float[Array, "R T D"]]:
+        hidden = encode(
+            model, params, batch["tokens"], batch["segment_ids"], batch["positions"], dropout_rng=rng
+        ).hidden_states
+        return Partial(head_sums(model, params, hidden, batch)), hidden
+
+    def loss(sums: dict[str, Float[Array, ""]]) -> tuple[Float[Array, ""], Metrics]:
+        metrics = {
+            "mlm_loss": (sums["loss"], sums["masked"]),
+            "mlm_accuracy": (sums["correct"], sums["masked"]),
+        }
+        return sums["loss"] / jnp.maximum(sums["masked"], 1), metrics
+
+    return stateless(partial, loss)
+
+
+def _examples(config: RunConfig, model: Pretrained) -> tuple[Examples, Examples | None]:
+    train, dev = load_examples(config.data, model.tokenizer, config.seed)
+    return Examples(train), Examples(dev) if dev else None
+
+
+def _objective(config: RunConfig, model: Pretrained, examples: Examples) -> Objective:
+    del config, examples
+    return mlm_objective(model.config)
+
+
+def _reads(config: RunConfig) -> dict[str, list[Path]]:
+    return corpus_files(config.data)
+
+
+MLM = Method(_examples, _reads, _objective)
+
+
+def head_sums(
+    model: ModelConfig, params: Params, hidden: Float[Array, "R T D"], batch: Batch
+) -> dict[str, Float[Array, ""]]:
+    """`masked_sums` of the head at the batch's masked positions, the only ones projected onto the vocabulary."""
+    at_masks = jnp.take_along_axis(hidden, batch["masked_positions"][..., None], axis=1)  # [R, P, D]
+    logits = mlm_logits(model, params, mlm_transform(model, params, at_masks))  # [R, P, V]
+    return masked_sums(logits, batch["masked_labels"], batch["masked_weights"])
+
+
+def masked_sums(
+    logits: Float[Array, "R P V"], labels: Int[Array, "R P"], weights: Float[Array, "R P"]
+) -> dict[str, Float[Array, ""]]:
+    """Sums over masked positions: cross-entropy ("loss", nats), top-1 hits ("correct"), and their number ("masked")."""
+    picked = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]  # [R, P]
+    entropy = jax.nn.logsumexp(logits, axis=-1) - picked
+    correct = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+    return {
+        "loss": jnp.sum(entropy * weights),
+        "correct": jax.lax.stop_gradient(jnp.sum(correct * weights)),
+        "masked": jnp.sum(weights),
+    }

@@ -1,0 +1,87 @@
+"""The NC3 regulariser as a plug-in: any objective gains `+ weight · nc3_loss`."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from ncfair_jax.collapse import ClassStats, decay, merge, nc3_loss, update
+from ncfair_jax.config import NC3Config
+from ncfair_jax.lexicons.classes import FairnessClasses
+from ncfair_jax.methods.base import Batch, Metrics, Objective, Partial
+from ncfair_jax.models.encoder import ModelConfig, Params
+from ncfair_jax.models.heads import classifier, mlm_transform
+
+
+def with_nc3(
+    objective: Objective, config: NC3Config, classes: FairnessClasses, model: ModelConfig, steps_per_epoch: int
+) -> Objective:
+    """The objective with the regulariser added to its loss.
+
+    The batch names the class of each token in "slots" [R, T] (K = none), so alignment and labels are the pipeline's business.
+    The running ClassStats live in the carry; the current batch is merged in before the loss is read.
+
+    Args:
+        objective: the task; its hidden states are the features.
+        config: weight, features, window, decay, gradient.
+        classes: the K fairness words.
+        steps_per_epoch: where window "epoch" starts anew.
+    Returns:
+        An objective whose metrics also hold "nc3_loss" (std of cosines), "nc3" (their mean), "nc3_classes" (seen so far)
+        and "nc3_grad_norm", the norm of weight · dNC3/dW on the classifier rows in closed form.
+    Source: arXiv:2410.04472.
+    """
+    num_classes = len(classes.words)
+    token_ids = jnp.asarray(classes.token_ids)
+
+    def init(params: Params) -> dict[str, Any]:
+        empty = ClassStats.zeros(num_classes, model.hidden_size, decayed=config.window == "ema")
+        return {"task": objective.init(params), "nc3": empty}
+
+    def partial(
+        params: Params, carry: dict[str, Any], batch: Batch, rng: Key[Array, ""] | None
+    ) -> tuple[Partial, Float[Array, "R T D"]]:
+        part, hidden = objective.partial(params, carry["task"], batch, rng)
+        features = hidden if config.features == "hidden" else mlm_transform(model, params, hidden)
+        if config.gradient == "classifier":
+            features = jax.lax.stop_gradient(features)
+        stats = update(
+            ClassStats.zeros(num_classes, model.hidden_size),
+            features.reshape(-1, model.hidden_size),
+            batch["slots"].reshape(-1),
+        )
+        return Partial(part.sums, (*part.stats, stats)), hidden
+
+    def loss(
+        params: Params, carry: dict[str, Any], total: Partial, step: Int[Array, ""]
+    ) -> tuple[Float[Array, ""], tuple[Metrics, dict[str, Any]]]:
+        task_loss, (metrics, task) = objective.loss(params, carry["task"], total._replace(stats=total.stats[:-1]), step)
+        past, batch = carry["nc3"], total.stats[-1]
+        if config.window == "ema":
+            past = decay(past, config.ema_decay)
+            batch = batch._replace(count=batch.count.astype(past.count.dtype))
+        elif config.window == "epoch":
+            past = jax.tree.map(lambda x: jnp.where(step % steps_per_epoch == 0, jnp.zeros_like(x), x), past)
+        elif config.window == "batch":
+            past = jax.tree.map(jnp.zeros_like, past)
+        stats = merge(past, batch)
+        rows = classifier(params)[0][token_ids]  # [K, D]
+        value, aux = nc3_loss(stats, rows)
+        one = jnp.ones(())
+        metrics = metrics | {
+            "nc3_loss": (value, one),
+            "nc3": (aux["nc3"], one),
+            "nc3_classes": (aux["classes_seen"], one),
+            "nc3_grad_norm": (config.weight * aux["grad_norm"], one),
+        }
+        return task_loss + config.weight * value, (metrics, {"task": task, "nc3": jax.lax.stop_gradient(stats)})
+
+    def refresh(params: Params, carry: dict[str, Any]) -> dict[str, Any]:
+        assert objective.refresh is not None  # asked for only where it is due
+        return carry | {"task": objective.refresh(params, carry["task"])}
+
+    wrapped = Objective(init, partial, loss)
+    if objective.refresh is None:
+        return wrapped
+    return wrapped._replace(refresh=refresh, refresh_every=objective.refresh_every)

@@ -1,0 +1,173 @@
+"""The train step at a real model's size on whatever device there is: step time, tokens/s, share of its bare matrix product.
+
+Nothing is downloaded: random weights, and rows packed with sentences of random tokens whose lengths are those of GAP.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ncfair_jax.config import ALIGNED, NC3Config, OptimizerConfig
+from ncfair_jax.data.pipeline import Pipeline, PipelineConfig
+from ncfair_jax.lexicons.classes import FairnessClasses
+from ncfair_jax.methods import with_nc3
+from ncfair_jax.methods.mlm import mlm_objective
+from ncfair_jax.models.encoder import ModelConfig
+from ncfair_jax.models.heads import init_params
+from ncfair_jax.optimizer import make_optimizer
+from ncfair_jax.speed.contestants import BenchmarkError, Result, spread
+from ncfair_jax.speed.ours import copy, make_matmul, packed_flops
+from ncfair_jax.speed.worker import matmul_rate, peak_mib
+from ncfair_jax.state import init_state, make_train_step
+
+# name: vocabulary, hidden, layers, heads, intermediate
+PRESETS = {
+    "tiny": (1000, 32, 2, 2, 64),
+    "minilm": (30522, 384, 6, 12, 1536),
+    "bert-base": (30522, 768, 12, 12, 3072),
+    "bert-large": (30522, 1024, 24, 16, 4096),
+}
+NUM_CLASSES = 271
+SPECIAL_IDS, MASK_ID, FIRST_WORD = (0, 100, 101, 102, 103), 103, 999
+MEAN_LENGTH, SD_LENGTH = 30, 13  # word pieces of a GAP sentence
+LONGEST = 128
+FILL = 0.92
+
+
+def preset_model(preset: str, dtype: str, attention: str) -> ModelConfig:
+    """A BERT of a known size.
+
+    Raises:
+        BenchmarkError: for an unknown preset.
+    """
+    if preset not in PRESETS:
+        raise BenchmarkError(f"preset={preset!r}; choose from {', '.join(PRESETS)}")
+    vocab_size, hidden, layers, heads, intermediate = PRESETS[preset]
+    return ModelConfig(
+        model_type="bert",
+        vocab_size=vocab_size,
+        hidden_size=hidden,
+        num_layers=layers,
+        num_heads=heads,
+        intermediate_size=intermediate,
+        max_positions=512,
+        type_vocab_size=2,
+        layer_norm_eps=1e-12,
+        hidden_dropout=0.1,
+        attention_dropout=0.0 if attention == "cudnn" else 0.1,
+        pad_token_id=0,
+        activation_dtype=dtype,
+        attention=attention,
+    )
+
+
+def synthetic_classes(vocab_size: int) -> FairnessClasses:
+    """K word ids as the regularised classes."""
+    rng = np.random.default_rng(0)
+    first = min(FIRST_WORD, vocab_size // 2)
+    number = min(NUM_CLASSES, (vocab_size - first) // 2)
+    ids = np.sort(rng.choice(np.arange(first, vocab_size), number, replace=False)).astype(np.int32)
+    slots = np.full(vocab_size, number, np.int32)
+    slots[ids] = np.arange(number)
+    return FairnessClasses(tuple(map(str, ids)), ids, np.zeros(number, np.int32), slots, "synthetic")
+
+
+def synthetic_pipeline(model: ModelConfig, row_tokens: int, rows: int, classes: FairnessClasses) -> Pipeline:
+    """Batches of `rows` rows, 92% full, as packing fills them."""
+    rng = np.random.default_rng(0)
+    lengths = rng.normal(MEAN_LENGTH, SD_LENGTH, rows * row_tokens).clip(5, min(LONGEST, row_tokens)).astype(int)
+    batch_size = int(np.searchsorted(np.cumsum(lengths), FILL * rows * row_tokens))
+    first = min(FIRST_WORD, model.vocab_size // 2)
+    examples = [rng.integers(first, model.vocab_size, length).astype(np.int32) for length in lengths[:batch_size]]
+    return Pipeline(
+        examples,
+        PipelineConfig(seed=0, batch_size=batch_size, row_tokens=row_tokens, row_multiple=rows),
+        special_ids=SPECIAL_IDS,
+        mask_token_id=MASK_ID,
+        vocab_size=model.vocab_size,
+        slot_of_token=classes.slot_of_token,
+    )
+
+
+def measure(
+    preset: str,
+    *,
+    dtype: str,
+    attention: str,
+    row_tokens: Sequence[int],
+    rows: int = 0,
+    steps: int = 0,
+    matmul: int = 0,
+) -> Result:
+    """Times the train step with MLM + NC3 ("aligned" settings) at each row length.
+
+    Args:
+        row_tokens: row lengths T, at most 512.
+        rows: rows of 128 tokens a step; longer rows are fewer in proportion. 0: 256 on an accelerator, 4 on a CPU.
+        steps: timed steps after two untimed ones. 0: 50 on an accelerator, 3 on a CPU.
+        matmul: size of the bare product. 0: 8192 on an accelerator, 2048 on a CPU.
+    Raises:
+        BenchmarkError: for an unknown preset or a row length that the model does not take.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    rows, steps = rows or (4 if on_cpu else 256), steps or (3 if on_cpu else 50)
+    model = preset_model(preset, dtype, attention)
+    for length in row_tokens:
+        if not 16 <= length <= model.max_tokens:
+            raise BenchmarkError(f"tokens={length}; rows of the {preset} preset hold 16 to {model.max_tokens}")
+    bare = matmul_rate(lambda size: make_matmul(size, dtype), matmul or (2048 if on_cpu else 8192), repeats=5) * 1e9
+    return {
+        "preset": preset,
+        "dtype": dtype,
+        "attention": attention,
+        "device": jax.devices()[0].device_kind,
+        "matmul_tflops": bare / 1e12,
+        "steps": [measure_length(model, length, max(1, rows * 128 // length), steps, bare) for length in row_tokens],
+    }
+
+
+def measure_length(model: ModelConfig, row_tokens: int, rows: int, steps: int, bare: float) -> Result:
+    """One row length; `bare` is FLOP/s of the bare product."""
+    classes = synthetic_classes(model.vocab_size)
+    pipeline = synthetic_pipeline(model, row_tokens, rows, classes)
+    objective = with_nc3(mlm_objective(model), NC3Config(weight=100.0, **ALIGNED), classes, model, 1)  # type: ignore[arg-type]
+    tx, _ = make_optimizer(OptimizerConfig(), 1000)
+    batch = pipeline.batch(0)
+    put = jax.device_put(batch)
+    params = init_params(model, jax.random.key(0))
+    state = init_state(params, objective, tx, jax.random.key(1))
+    compiled = jax.jit(make_train_step(objective, tx), donate_argnums=0).lower(state, put).compile()
+    seconds: list[float] = []
+    for _ in range(steps + 2):
+        put["step"] = copy(state.step)
+        began = time.perf_counter()
+        state, metrics = jax.block_until_ready(compiled(state, put))
+        seconds.append(time.perf_counter() - began)
+    loss = float(metrics["loss"][0])
+    assert int(state.step) == steps + 2, f"a step was refused: loss {loss}"
+    seconds = seconds[2:]
+    flops = packed_flops(model, batch, transformed=True)
+    tokens = int((batch["segment_ids"] > 0).sum())
+    achieved = [flops / second for second in seconds]
+    return {
+        "row_tokens": row_tokens,
+        "rows": int(batch["tokens"].shape[1]),
+        "pad_fraction": pipeline.waste(batch),
+        "flops_per_step": flops,
+        "xla_flops_per_step": float((compiled.cost_analysis() or {}).get("flops", float("nan"))),
+        "step_milliseconds": spread([1e3 * second for second in seconds]),
+        "tokens_per_second": spread([tokens / second for second in seconds]),
+        "tflops_per_second": spread([rate / 1e12 for rate in achieved]),
+        "fraction_of_matmul": float(np.median(achieved)) / bare,
+        "peak_mib": device_peak_mib(),
+        "loss": loss,
+    }
+
+
+def device_peak_mib() -> float:
+    """Largest memory in use on the device so far; on a CPU, of the process."""
+    stats: dict[str, Any] = jax.devices()[0].memory_stats() or {}
+    return stats["peak_bytes_in_use"] / 2**20 if "peak_bytes_in_use" in stats else peak_mib()

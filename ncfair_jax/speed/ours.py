@@ -1,0 +1,185 @@
+"""ncfair_jax's own contestants: the real train step and the real scorer, timed as a run calls them."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from ncfair_jax.benchmarks import scorer
+from ncfair_jax.benchmarks.batching import batch_size, buckets, default_batch_tokens, power_of_two
+from ncfair_jax.benchmarks.requests import Request, merge, pack
+from ncfair_jax.config import RunConfig, base_config, freeze
+from ncfair_jax.data.packing import pack_for_inference, round_up
+from ncfair_jax.methods.base import Batch
+from ncfair_jax.models.encoder import ModelConfig
+from ncfair_jax.models.hf import load_pretrained
+from ncfair_jax.prepare import Run, prepare, start_state
+from ncfair_jax.sharding import make_mesh, put_batch
+from ncfair_jax.speed.flops import encoder_flops, pool_flops, score_flops, train_flops
+from ncfair_jax.state import TrainState, make_train_step
+from ncfair_jax.tracker import track
+
+Compiled = dict[tuple[int, ...], Any]
+NC3_WEIGHT = 100.0  # of the released BEC run; any weight but 0 costs the same
+
+
+def training_config(model: str, gap: str, batch_size: int, total_steps: int, nc3: str) -> RunConfig:
+    """The config of a timed run: MLM on GAP at the released optimizer settings.
+
+    Args:
+        model: Hugging Face folder.
+        gap: GAP file.
+        total_steps: length of the schedule.
+        nc3: "paper" or "aligned" settings of NC3, or "" without it.
+    """
+    config = base_config(nc3 or "paper")
+    config.name = "benchmark"
+    config.model.path = model
+    config.data.path = gap
+    config.nc3.weight = NC3_WEIGHT if nc3 else 0.0
+    config.train.batch_size = batch_size
+    config.train.steps = total_steps
+    return freeze(config)
+
+
+def config_from_dict(tree: dict[str, Any]) -> RunConfig:
+    """The config that `dataclasses.asdict` took apart."""
+    return freeze(ConfigDict(tree))
+
+
+class Training:
+    """A run whose train step is compiled ahead for all shapes of the steps to be timed."""
+
+    def __init__(self, config: RunConfig, steps: Iterable[int]):
+        self.run: Run = prepare(config, make_mesh(config.mesh))
+        self.state, shardings = start_state(self.run)
+        step_fn = jax.jit(
+            make_train_step(self.run.objective, self.run.tx), donate_argnums=0, out_shardings=(shardings, None)
+        )
+        began = time.perf_counter()
+        self.compiled: Compiled = {}
+        for step in steps:
+            batch = self._put(step)
+            if (shape := shapes(batch)) not in self.compiled:
+                self.compiled[shape] = step_fn.lower(self.state, batch).compile()
+                self._call(copy(self.state), batch)  # first calls touch pages and start threads
+        self.compile_seconds = time.perf_counter() - began
+
+    def _put(self, step: int) -> Batch:
+        return put_batch(self.run.pipeline.batch(step), self.run.mesh)
+
+    def _call(self, state: TrainState, batch: Batch) -> tuple[TrainState, Any]:
+        return jax.block_until_ready(self.compiled[shapes(batch)](state, batch))
+
+    def step(self, step: int) -> float:
+        """Makes the batch of a step on the host and does the step; returns its loss. Steps must come in order."""
+        self.state, metrics = self._call(self.state, self._put(step))
+        assert int(self.state.step) == step + 1, f"step {step} was refused: not finite, or out of order"
+        return float(metrics["loss"][0])
+
+    def work(self, step: int) -> dict[str, float]:
+        """What a step computes: sentences, real tokens, token places, and counted operations (ours and XLA's count)."""
+        batch = self.run.pipeline.batch(step)
+        analysis = self.compiled[shapes(batch)].cost_analysis() or {}
+        nc3 = self.run.config.nc3
+        return {
+            "sentences": int(batch["num_examples"]),
+            "tokens": int((batch["segment_ids"] > 0).sum()),
+            "places": int(batch["segment_ids"].size),
+            "flops": packed_flops(
+                self.run.model.config, batch, transformed=nc3.weight > 0 and nc3.features == "transform"
+            ),
+            "xla_flops": float(analysis.get("flops", float("nan"))) * self.run.mesh.size,  # counted per device
+        }
+
+
+def track_once(training: Training) -> float:
+    """One reading of neural collapse as the loop makes it every `collapse_every` steps; returns UNC3."""
+    assert training.run.tracker is not None  # GAP has gender words
+    return track(training.run.tracker, training.state.params)["lexicon_unc3"]
+
+
+def shapes(batch: Mapping[str, Any]) -> tuple[int, ...]:
+    """What distinguishes compiled versions of the step."""
+    return (*batch["tokens"].shape, batch["masked_positions"].shape[-1])
+
+
+def copy(tree: Any) -> Any:
+    """New buffers with the same contents, to be donated."""
+    return jax.tree.map(jnp.copy, tree)
+
+
+def packed_flops(model: ModelConfig, batch: Mapping[str, Any], *, transformed: bool) -> int:
+    """Operations of one train step on a packed batch; `transformed`: NC3 sends every token through the head's transform.
+
+    The sums of the K classes are left out: an index sum on a CPU, below 1% as a product elsewhere.
+    """
+    rows, tokens = int(np.prod(batch["tokens"].shape[:-1])), batch["tokens"].shape[-1]
+    return train_flops(
+        model,
+        rows=rows,
+        tokens=tokens,
+        scored=batch["masked_positions"].size,
+        transformed=rows * tokens if transformed else 0,
+    )
+
+
+def make_scorer(folder: str) -> Callable[[list[Request]], list[np.ndarray]]:
+    """The package's scorer on the model of a folder."""
+    pretrained = load_pretrained(folder, offline=True)
+
+    def run(requests: list[Request]) -> list[np.ndarray]:
+        return scorer.score(pretrained, requests)
+
+    return run
+
+
+def packed_score_flops(model: ModelConfig, requests: Sequence[Request], attention: bool = False) -> int:
+    """Operations of scoring the requests, packed as the scorer packs them, with the empty rows of a last batch.
+
+    Args:
+        attention: the scorer is also asked for attention, and so computes the last layer everywhere.
+    """
+    sequences = [sequence for sequence in merge(requests)[0] if sequence.columns]
+    flops = 0
+    lengths = np.array([len(sequence.request.tokens) for sequence in sequences])
+    for row_tokens, members in buckets(lengths, model.hidden_size):
+        packed = pack([sequences[i] for i in members], row_tokens)
+        rows = computed(len(packed.read), default_batch_tokens() // row_tokens)
+        scored = round_up(len(packed.targets), scorer.head_columns(len(packed.targets), model.vocab_size))
+        read = None if scorer.reads_everything(packed, attention) else packed.read.shape[1]
+        flops += score_flops(model, rows=rows, tokens=row_tokens, scored=scored, read=read)
+    return flops
+
+
+def packed_embed_flops(model: ModelConfig, sequences: Sequence[np.ndarray]) -> int:
+    """Operations of embedding the sequences, packed as the embedder packs them, with the empty rows of a last batch."""
+    distinct = list({tokens.tobytes(): tokens for tokens in sequences}.values())
+    flops = 0
+    lengths = np.array([len(tokens) for tokens in distinct])
+    for row_tokens, members in buckets(lengths, model.hidden_size):
+        packed = pack_for_inference([distinct[i] for i in members], row_tokens)
+        rows = computed(len(packed.tokens), default_batch_tokens() // row_tokens)
+        segments = power_of_two(int(packed.segment_ids.max()))
+        flops += encoder_flops(model, rows, row_tokens) + pool_flops(model, rows, row_tokens, segments)
+    return flops
+
+
+def computed(rows: int, most: int) -> int:
+    """Rows of all batches of one device, of which the last one is filled up with empty rows."""
+    return round_up(rows, batch_size(rows, most))
+
+
+def make_matmul(size: int, dtype: str = "float32") -> Callable[[], None]:
+    """A bare product of two square matrices, to be timed."""
+    a, b = (jax.random.uniform(jax.random.key(i), (size, size), dtype) for i in (0, 1))
+    product = jax.jit(jnp.matmul)
+
+    def timed() -> None:
+        jax.block_until_ready(product(a, b))
+
+    return timed

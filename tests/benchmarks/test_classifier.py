@@ -1,0 +1,42 @@
+"""One compilation for all calls of a row length; that packed outputs are those of examples alone is tested with the method."""
+
+import jax
+import numpy as np
+import pytest
+
+from ncfair_jax.benchmarks import classifier
+from ncfair_jax.data.labelled import Labelled
+from ncfair_jax.finite import NonFiniteError
+from tests import tiny, tiny_tasks
+
+HEAD = {"classifier": {"kernel": np.zeros((tiny.MODEL.hidden_size, 3), np.float32), "bias": np.zeros(3, np.float32)}}
+
+
+def test_batches_after_the_first_trace_nothing(monkeypatch):
+    model = tiny_tasks.pretrained()
+    examples = [Labelled("the old man likes the tall king .", "he sleeps", 0), Labelled("she sleeps", "", 1)] * 40
+    traced, batches = [], []
+    encode, put = classifier.encode, classifier.put_rows
+    monkeypatch.setattr(
+        classifier, "encode", lambda *args, **kwargs: traced.append(args[2].shape) or encode(*args, **kwargs)
+    )
+    monkeypatch.setattr(classifier, "put_rows", lambda batch, mesh: batches.append(batch[0].shape) or put(batch, mesh))
+    monkeypatch.setattr(classifier, "default_batch_tokens", lambda: 256)
+    jax.clear_caches()
+    for count in (80, 30):
+        assert len(classifier.outputs(model, HEAD, examples[:count], 32, 32)) == count
+    assert traced == [(8, 32)]
+    assert batches.count((8, 32)) == len(batches) >= 2 * 2
+
+
+def test_an_output_that_is_not_finite_is_refused_and_its_text_quoted():
+    head = jax.tree.map(np.copy, HEAD)
+    head["classifier"]["bias"][2] = np.nan
+    with pytest.raises(NonFiniteError, match=r"the classifier's output for \"she sleeps\" is nan"):
+        classifier.outputs(tiny_tasks.pretrained(), head, [Labelled("she sleeps", "", 1)], 32, 32)
+
+
+def test_no_examples_no_outputs():
+    model = tiny_tasks.pretrained()
+    assert classifier.outputs(model, HEAD, [], 32, 32).shape == (0, 3)
+    np.testing.assert_allclose(classifier.log_probs(np.array([[0.0, np.log(3.0)]])), np.log([[0.25, 0.75]]))
