@@ -141,6 +141,7 @@ def own_place(coordinator: str, num_processes: int | None, process_id: int | Non
 
 def join(place: Place, coordinator_timeout: int, peer_timeout: int) -> None:
     """Brings the processes together, for themselves and for jax."""
+    jax.config.update("jax_enable_preemption_service", False)  # its handler of SIGTERM would replace ours (`stopping`)
     initialize = partial(
         jax.distributed.initialize,
         initialization_timeout=coordinator_timeout,

@@ -35,6 +35,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 MOST_MEMORY = 2e9  # bytes of a process that runs tests; CI fails above it
 PEAKS: dict[str, float] = {}  # bytes, by name of the process
+kept = 0.2 * MOST_MEMORY  # bytes that stay when programs are forgotten: modules, and what fixtures hold
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,10 +56,12 @@ def eight_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 def _forget_programs() -> Iterator[None]:
     """Compiled programs of finished tests would otherwise fill the memory. Programs in use by many tests come back soon."""
     yield
-    if sys.platform == "linux" and resident() > 0.4 * MOST_MEMORY:
+    global kept
+    if sys.platform == "linux" and resident() > kept + 0.2 * MOST_MEMORY:
         jax.clear_caches()
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
+        kept = resident()
 
 
 def resident() -> int:

@@ -303,5 +303,5 @@ def test_sigterm_to_all_saves_and_all_say_so(setting, port):  # noqa: F811
             process.terminate()
         errors = [process.communicate(timeout=100)[1] for process in processes]
         assert [process.returncode for process in processes] == [exits.STOPPED_BY_SIGTERM] * 2, errors
-    assert "stopped by SIGTERM at step" in errors[0]
-    assert errors[1].strip() == ""
+    for told in errors:
+        assert "stopped by SIGTERM at step" in told

@@ -223,12 +223,11 @@ def figures_with(shares: dict[str, np.ndarray]) -> Callable[[np.ndarray], Figure
         values, weights = np.split(sums[..., 6:], 2, axis=-1)
         values = np.where(weights > 0, values / np.maximum(weights, 1), 0.0)
         mean, preferred = ratio(odds, n), 100 * ratio(female, n)
-        correlation = {}
+        correlation, ranks = {}, weighted_ranks(values, weights)
         for name, share in shares.items():
             share = np.broadcast_to(share, values.shape)
             correlation[f"pearson_{name}"] = pearson(values, share, weights)
-            ranks = (weighted_ranks(values, weights), weighted_ranks(share, weights))
-            correlation[f"spearman_{name}"] = pearson(*ranks, weights)
+            correlation[f"spearman_{name}"] = pearson(ranks, weighted_ranks(share, weights), weights)
         return {
             "female_preferred": {name: preferred[..., i] for i, name in enumerate(REFERENTS)},
             "log_odds": {name: mean[..., i] for i, name in enumerate(REFERENTS)}
@@ -272,12 +271,18 @@ def pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def weighted_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Average ranks along the last axis of f64[...,C], each value counted `weights` times."""
+    """Average ranks along the last axis of f64[...,C], each value counted `weights` (whole numbers) times."""
+    order = values.argsort(-1)
+    values, weights = (np.take_along_axis(x, order, -1) for x in (values, weights))
+    up_to = weights.cumsum(-1)
+    edge = np.ones((*values.shape[:-1], 1), bool)
+    changes = values[..., 1:] != values[..., :-1]
+    first, last = np.concatenate([edge, changes], -1), np.concatenate([changes, edge], -1)
+    below = np.maximum.accumulate(np.where(first, up_to - weights, 0), -1)
+    of_all = np.where(last, up_to, np.inf)[..., ::-1]  # of the value and those below it
+    of_all = np.minimum.accumulate(of_all, -1)[..., ::-1]
     ranks = np.empty(values.shape)
-    for i in range(values.shape[-1]):
-        own = values[..., i : i + 1]
-        below, equal = (weights * (values < own)).sum(-1), (weights * (values == own)).sum(-1)
-        ranks[..., i] = below + (equal + 1) / 2
+    np.put_along_axis(ranks, order, below + (of_all - below + 1) / 2, -1)
     return ranks
 
 
