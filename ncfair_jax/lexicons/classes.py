@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.data.packing import flat_positions
-from ncfair_jax.data.runs import parts
 from ncfair_jax.files.notes import WithoutClass, add
 from ncfair_jax.lexicons.lexicon import SHIPPED, Lexicon, LexiconError, load_lexicon
 from ncfair_jax.vocabulary import (
@@ -28,6 +26,7 @@ WORD_RULES = ("first_piece", "whole_word", "listed_token")
 CONTROLS = ("random", "frequency-matched")
 SHARED = -1
 SHOWN = 10  # words that a message names
+PART = 8192  # examples in memory at once
 NEIGHBOURS = 20  # words that a class of a matched list is drawn from
 
 
@@ -275,10 +274,11 @@ def token_counts(
 ) -> np.ndarray:
     """Occurrences i64[V] of each token id in encoded examples (i32[L] each); with boundaries, as a whole word only."""
     counts = np.zeros(vocab_size, np.int64)
-    for part in parts(examples):
+    for start in range(0, len(examples), PART):
+        part = examples[start : start + PART]
         tokens = np.concatenate(part)
         if boundaries is not None:
-            positions = flat_positions(np.array([len(example) for example in part]))
+            positions = np.concatenate([np.arange(len(example)) for example in part])
             tokens = tokens[whole_words(tokens, positions, boundaries)]
         counts += np.bincount(tokens, minlength=vocab_size)
     return counts
