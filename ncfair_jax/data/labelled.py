@@ -14,7 +14,7 @@ from ncfair_jax.data.encoding import note_cut, tokenized
 from ncfair_jax.data.packing import FlatIndex, scatter_rows
 from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, PipelineConfig, Sequences
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.vocabulary import WordBoundaries, template_of
+from ncfair_jax.vocabulary import WordBoundaries
 
 
 class Labelled(NamedTuple):
@@ -57,7 +57,7 @@ def encode_labelled(examples: Sequence[Labelled], tokenizer: PreTrainedTokenizer
     Raises:
         ConfigError: if `max_tokens` leaves no room for text.
     """
-    if max_tokens <= (least := template_of(tokenizer).specials(texts=2)):
+    if max_tokens <= (least := tokenizer.num_special_tokens_to_add(pair=True)):
         raise ConfigError(f"config.data.max_tokens={max_tokens}; more than {least} are needed for pairs of texts")
     tokens: list[np.ndarray] = []
     types: list[np.ndarray] = []

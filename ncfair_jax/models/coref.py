@@ -17,8 +17,7 @@ from ncfair_jax.models.antecedents import (
     coarse_antecedents,
     fine_scores,
 )
-from ncfair_jax.models.base import Ask, ModelConfig, Params, Rows
-from ncfair_jax.models.families import family_of
+from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.spans import Kept, candidates, keep_spans, mention_scores, span_vectors
 
 GENRES = ("bc", "bn", "mz", "nw", "pt", "tc", "wb")  # of OntoNotes; any other is the eighth
@@ -80,7 +79,7 @@ def rank(
     encoder_rng, keys = (None, None) if rng is None else jax.random.split(rng)
     if keys is not None:
         keys = jax.random.split(keys, documents)
-    hidden = family_of(model).hidden(model, params, Rows(*rows), Ask(dropout_rng=encoder_rng)).hidden_states
+    hidden = encode(model, params, *rows, dropout_rng=encoder_rng).hidden_states
     length = segments * row_tokens
     states = hidden.reshape(documents, length, -1).astype(jnp.float32)
     spans = min(MOST_SPANS, length * config.max_width, max(1, int(config.span_ratio * length)))

@@ -4,9 +4,10 @@ from jaxtyping import Array, Int, Key
 
 from ncfair_jax.models.base import PREFIX, Ask, Hidden, ModelConfig, Params, Rows
 from ncfair_jax.models.families import family_of
-from ncfair_jax.models.layers import per_feature
+from ncfair_jax.models.layers import at_columns, per_feature
 
-__all__ = ["PREFIX", "ModelConfig", "Params", "encode", "per_feature"]
+__all__ = ["PREFIX", "EncoderOutput", "ModelConfig", "Params", "at_columns", "encode", "per_feature"]
+EncoderOutput = Hidden
 
 
 def encode(
