@@ -19,6 +19,7 @@ from ncfair_jax.lexicons.classes import FairnessClasses, lexicon_or_control
 from ncfair_jax.methods import METHODS, Objective, with_nc3
 from ncfair_jax.methods.base import EXTRA
 from ncfair_jax.models.encoder import PREFIX, Params
+from ncfair_jax.models.families import family_of
 from ncfair_jax.models.hf import Pretrained, load_pretrained
 from ncfair_jax.optimizer import make_optimizer, path_string, refuse_without_effect
 from ncfair_jax.sharding import batch_shards, put_tree, state_shardings
@@ -191,7 +192,7 @@ def start_state(run: Run) -> tuple[TrainState, Any]:
     """The state before the first update, on the mesh, and its shardings."""
     rng = jax.random.key(run.config.seed)
     abstract = jax.eval_shape(lambda p: init_state(p, run.objective, run.tx, rng), run.start)
-    shardings = state_shardings(abstract, run.mesh)
+    shardings = state_shardings(abstract, run.mesh, family_of(run.model.config).sharding)
     params = put_tree(run.start, shardings.params)
     state = jax.jit(lambda p: init_state(p, run.objective, run.tx, rng), out_shardings=shardings)(params)
     return state, shardings

@@ -1,6 +1,7 @@
-"""The mesh, and which parameter lies where on it."""
+"""The mesh, and where parameters and batches lie on it."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,18 +10,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ncfair_jax.config import ConfigError, MeshConfig
-from ncfair_jax.data.pipeline import is_whole
-from ncfair_jax.optimizer import path_string
 
 BATCH_AXES = ("data", "fsdp")
-# Vocabularies do not divide by 4, so embeddings are split along the hidden axis. First match wins; default replicated.
-RULES: tuple[tuple[str, P], ...] = (
-    (r"embedding$", P(None, ("tensor", "fsdp"))),
-    (r"(query|key|value|intermediate)/kernel$", P("fsdp", "tensor")),
-    (r"output/kernel$", P("tensor", "fsdp")),
-    (r"transform/kernel$", P("fsdp", "tensor")),
-    (r"(query|key|value|intermediate)/bias$", P("tensor")),
-)
+WHOLE = "example_"  # arrays of this name belong to the examples and not to rows: every device and process has them all
+Rules = Sequence[tuple[str, P]]  # regex of a path -> how the leaf lies; the first match wins, else it is replicated
 
 
 def make_mesh(config: MeshConfig, num_devices: int | None = None) -> Mesh:
@@ -43,7 +36,7 @@ def make_mesh(config: MeshConfig, num_devices: int | None = None) -> Mesh:
 
 
 def batch_shards(mesh: Mesh) -> int:
-    """In how many slices the rows of a batch lie on the mesh."""
+    """Number of devices that the rows of a batch are split over."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
@@ -57,15 +50,15 @@ def fit(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:
     return P(*parts)
 
 
-def state_shardings(tree: Any, mesh: Mesh) -> Any:
-    """A NamedSharding for every leaf of a (possibly abstract) state, by its path.
+def state_shardings(tree: Any, mesh: Mesh, rules: Rules) -> Any:
+    """A NamedSharding for every leaf of a (possibly abstract) state, by its path and the rules of the model's family.
 
     Optimizer moments end in the path of their parameter and so lie where it lies.
     """
 
     def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        name = path_string(path)
-        for pattern, spec in RULES:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        for pattern, spec in rules:
             if re.search(pattern, name) and len(spec) <= len(leaf.shape):
                 return NamedSharding(mesh, fit(spec, leaf.shape, mesh))
         return NamedSharding(mesh, P())
@@ -116,6 +109,11 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
         name: jax.make_array_from_process_local_data(everywhere if is_whole(name, value) else rows, value)
         for name, value in batch.items()
     }
+
+
+def is_whole(name: str, value: np.ndarray) -> bool:
+    """Whether every process and device has all of an array of a batch."""
+    return value.ndim == 0 or name.startswith(WHOLE)
 
 
 def to_host(tree: Any) -> Any:

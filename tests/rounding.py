@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from ncfair_jax.models.encoder import ModelConfig
+from ncfair_jax.models.bert import BertConfig
 
 EPSILON = float(np.finfo(np.float32).eps)
 
@@ -20,7 +20,7 @@ def rounding(operations: float, size: float = 1.0) -> float:
     return 4 * EPSILON * math.sqrt(operations) * size
 
 
-def encoder_operations(config: ModelConfig) -> int:
+def encoder_operations(config: BertConfig) -> int:
     """Additions behind a hidden state: in each layer the values, the attention's output and the two of the feed-forward.
 
     LayerNorm brings every layer's output to the size 1. A gradient goes through twice as many.

@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 from ncfair_jax.config import ALIGNED, ConfigError, MeshConfig, NC3Config, OptimizerConfig
 from ncfair_jax.methods import with_nc3
 from ncfair_jax.methods.mlm import mlm_objective
+from ncfair_jax.models import bert
 from ncfair_jax.optimizer import make_optimizer
 from ncfair_jax.sharding import batch_shards, fit, make_mesh, put_batch, put_tree, state_shardings, to_host
 from ncfair_jax.state import init_state, make_train_step
@@ -40,7 +41,7 @@ def test_moments_lie_where_their_parameters_lie():
     tx, _ = make_optimizer(OptimizerConfig(), 10)
     objective = mlm_objective(tiny.MODEL)
     abstract = jax.eval_shape(lambda p: init_state(p, objective, tx, jax.random.key(0)), tiny.params())
-    shardings = state_shardings(abstract, mesh)
+    shardings = state_shardings(abstract, mesh, bert.BERT.sharding)
     params = shardings.params
     assert params["encoder"]["layer_1"]["intermediate"]["kernel"].spec == P(("fsdp",), ("tensor",))
     assert params["encoder"]["layer_1"]["norm"]["scale"].spec == P()
@@ -57,7 +58,7 @@ def three_steps(mesh_config, devices):
     objective = with_nc3(mlm_objective(tiny.MODEL), nc3, tiny.classes(), tiny.MODEL, 5)
     rng = jax.random.key(0)
     abstract = jax.eval_shape(lambda p: init_state(p, objective, tx, rng), tiny.params())
-    shardings = state_shardings(abstract, mesh)
+    shardings = state_shardings(abstract, mesh, bert.BERT.sharding)
     state = jax.jit(lambda p: init_state(p, objective, tx, rng), out_shardings=shardings)(
         put_tree(tiny.params(), shardings.params)
     )

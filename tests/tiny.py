@@ -9,11 +9,11 @@ from ncfair_jax.data.pipeline import Pipeline, PipelineConfig
 from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.methods.base import evaluate_objective
 from ncfair_jax.models import encoder
-from ncfair_jax.models.encoder import ModelConfig
+from ncfair_jax.models.bert import BertConfig
 from ncfair_jax.models.heads import init_params
 
 VOCAB, PAD, CLS, SEP, MASK, FIRST_WORD = 60, 0, 1, 2, 3, 5
-MODEL = ModelConfig(
+MODEL = BertConfig(
     model_type="bert",
     vocab_size=VOCAB,
     hidden_size=16,
@@ -35,7 +35,7 @@ evaluate = jax.jit(evaluate_objective, static_argnums=0)
 encode = jax.jit(encoder.encode, static_argnums=0, static_argnames=("all_layers", "received_attention"))
 
 
-def params(seed: int = 0, model: ModelConfig = MODEL):
+def params(seed: int = 0, model: BertConfig = MODEL):
     """Parameters distributed as `init_params` draws them, by numpy: nothing is compiled for them."""
     shapes, rng = _shapes(model), np.random.default_rng(seed)
 
@@ -48,7 +48,7 @@ def params(seed: int = 0, model: ModelConfig = MODEL):
 
 
 @cache
-def _shapes(model: ModelConfig):
+def _shapes(model: BertConfig):
     return jax.eval_shape(partial(init_params, model), jax.random.key(0))
 
 

@@ -10,7 +10,7 @@ from transformers import BertTokenizerFast, PreTrainedTokenizerBase, RobertaToke
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from ncfair_jax.files.digests import DIGESTS_FILE
-from ncfair_jax.models.encoder import ModelConfig
+from ncfair_jax.models.bert import BertConfig
 from ncfair_jax.models.heads import init_params
 from ncfair_jax.models.hf import Pretrained, save_pretrained
 from tests import tiny
@@ -33,7 +33,7 @@ def _numbered(words: list[str]) -> dict[str, int]:
     return {word: index for index, word in enumerate(words)}
 
 
-def config(kind: str) -> ModelConfig:
+def config(kind: str) -> BertConfig:
     """Three rows more than tokens, so that padded vocabularies are met too."""
     family = {"bert": {"pad_token_id": 0}, "roberta": {"pad_token_id": 1, "type_vocab_size": 1, "layer_norm_eps": 1e-5}}
     rows = len(tokenizer(kind)) + 3

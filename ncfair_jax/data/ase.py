@@ -31,6 +31,7 @@ from ncfair_jax.files.sources import DataFolder
 from ncfair_jax.files.tables import comma_separated, table_rows
 from ncfair_jax.lexicons.lexicon import Lexicon, LexiconError, load_lexicon, shipped_file
 from ncfair_jax.strings import several_strings
+from ncfair_jax.vocabulary import template_of, vocabulary_of
 
 COLUMNS = ["text", "pronouns"]
 ORIGINAL_FILE, FLIPPED_FILE = "original_data.csv", "flipped_data.csv"
@@ -268,7 +269,11 @@ def encode_rows(
         DataError: a pronoun that is not one token of the vocabulary, or nothing left.
         TypeError: `stereotypes` is a single string.
     """
-    marker_ids = {"CLS": tokenizer.cls_token_id, "SEP": tokenizer.sep_token_id, "MASK": tokenizer.mask_token_id}
+    vocabulary = vocabulary_of(tokenizer)
+    marker_ids: dict[str, Any] = {
+        "CLS": vocabulary.cls,
+        "SEP": vocabulary.sep,
+    }  # in the text, where its source put them
     label_ids = _label_ids({pronoun for row in rows for pronoun in row.pronouns}, tokenizer)
     listed = whole_words((word.lower() for word in several_strings("stereotypes", stereotypes)), re.IGNORECASE)
     split = [MARKER.split(row.text) for row in rows]  # text between markers at even places, the markers at odd ones
@@ -295,8 +300,8 @@ def encode_rows(
                 marked.append(False)
         lengths.append(len(ids))
         if len(ids) > max_tokens:
-            for values, last in ((ids, marker_ids["SEP"]), (masked, False), (marked, False)):
-                values[max_tokens - 1 :] = [last]
+            ids[max_tokens - 1 :] = [marker_ids["SEP"]]
+            masked[max_tokens - 1 :] = marked[max_tokens - 1 :] = [False]
         if any(masked):
             found.sequences.append(np.array(ids, np.int32))
             found.masked.append(np.array(masked))
@@ -390,9 +395,8 @@ def direction_rows(lexicon: Lexicon, tokenizer: PreTrainedTokenizerBase, mode: s
     pieces = [
         tokenized(tokenizer, [" " + text for text in side], add_special_tokens=False)["input_ids"] for side in sides
     ]
-    sequences = [
-        np.array([tokenizer.cls_token_id, *ids, tokenizer.sep_token_id], np.int32) for side in pieces for ids in side
-    ]
+    template = template_of(tokenizer)
+    sequences = [template.around(ids) for side in pieces for ids in side]
     longest = max(map(len, sequences))
     if longest > max_tokens:
         raise LexiconError(
@@ -403,8 +407,9 @@ def direction_rows(lexicon: Lexicon, tokenizer: PreTrainedTokenizerBase, mode: s
     weights = np.zeros(packed.tokens.shape, np.float32)
     signs = [-1.0] * len(pieces[0]) + [1.0] * len(pieces[1])
     for row, offset, sequence, sign in zip(packed.row, packed.offset, sequences, signs, strict=True):
-        share = len(sequence) - 2 if mode == "per_word" else 1
-        weights[row, offset + 1 : offset + len(sequence) - 1] = sign / (share * len(lexicon.pairs))
+        inside = range(len(sequence))[template.inside(len(sequence))]
+        share = len(inside) if mode == "per_word" else 1
+        weights[row, offset + inside.start : offset + inside.stop] = sign / (share * len(lexicon.pairs))
     return {
         "tokens": packed.tokens,
         "segment_ids": packed.segment_ids,

@@ -16,6 +16,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from ncfair_jax.files import notes
 from ncfair_jax.strings import refuse_lone_string, several_strings
+from ncfair_jax.vocabulary import template_of, vocabulary_of
 
 BATCH = 1024  # sentences that are encoded at once; the tokenizer needs some 10 kB for each
 MASK = "[MASK]"  # how sentences and benchmark files mark a gap, whatever the model's own mask token
@@ -49,26 +50,15 @@ def encode_gaps(
     Raises:
         ValueError: if the tokenizer has no mask token.
     """
-    if tokenizer.mask_token_id is None:
+    vocabulary = vocabulary_of(tokenizer)
+    if vocabulary.mask is None:
         raise ValueError("the tokenizer has no mask token; use the tokenizer of a BERT or RoBERTa model")
-    mask = tokenizer.added_tokens_decoder[tokenizer.mask_token_id]
-    trimmed = []
-    for parts in texts:
-        for place, part in enumerate(parts):
-            part = part.rstrip() if mask.lstrip and place < len(parts) - 1 else part
-            trimmed.append(part.lstrip() if mask.rstrip and place else part)
-    distinct = list(dict.fromkeys(trimmed))  # templates repeat: 10,800 parts of BEC-Pro are 303 distinct ones
-    encoded_parts = tokenized(tokenizer, distinct, add_special_tokens=False)["input_ids"] if distinct else []
-    of_part = dict(zip(distinct, encoded_parts, strict=True))
-    pieces = iter([of_part[part] for part in trimmed])
-    encoded = []
-    for parts in texts:
-        ids, gaps = [tokenizer.cls_token_id, *next(pieces)], []
-        for _ in parts[1:]:
-            gaps.append(len(ids))
-            ids += [tokenizer.mask_token_id, *next(pieces)]
-        encoded.append((np.array([*ids, tokenizer.sep_token_id], np.int32), np.array(gaps, np.int64)))
-    return encoded
+    trimmed = [vocabulary.trimmed(parts) for parts in texts]
+    # Templates repeat: 10,800 parts of BEC-Pro are 303 distinct ones.
+    distinct = list(dict.fromkeys(part for parts in trimmed for part in parts))
+    pieces = tokenized(tokenizer, distinct, add_special_tokens=False)["input_ids"] if distinct else []
+    of_part = dict(zip(distinct, pieces, strict=True))
+    return [vocabulary.masked([of_part[part] for part in parts]) for parts in trimmed]
 
 
 def encode_sentences(sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[np.ndarray]:
@@ -92,7 +82,7 @@ def encode_batches(
     What is cut off is noted once, after the last batch.
     """
     refuse_lone_string("sentences", sentences)
-    specials = tokenizer.num_special_tokens_to_add()
+    specials = template_of(tokenizer).specials()
     if max_tokens <= specials:
         raise ValueError(f"max_tokens={max_tokens}; at least {specials + 1} are needed for one token a sentence")
     remaining = iter(sentences)

@@ -29,7 +29,7 @@ import numpy as np
 from transformers import BertTokenizer
 
 from ncfair_jax.files.atomic import written
-from ncfair_jax.models.encoder import ModelConfig
+from ncfair_jax.models.bert import BertConfig
 from ncfair_jax.models.heads import init_params
 from ncfair_jax.models.hf import Pretrained, save_pretrained
 
@@ -454,7 +454,7 @@ def vocabulary() -> list[str]:
 
 def _write_model(folder: Path, seed: int) -> None:
     tokens = vocabulary()
-    config = ModelConfig(
+    config = BertConfig(
         model_type="bert",
         vocab_size=len(tokens),
         hidden_size=96,

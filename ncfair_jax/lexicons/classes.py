@@ -10,16 +10,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.data.packing import flat_positions
-from ncfair_jax.data.runs import parts
 from ncfair_jax.files.notes import WithoutClass, add
 from ncfair_jax.lexicons.lexicon import SHIPPED, Lexicon, LexiconError, load_lexicon
-from ncfair_jax.vocabulary import WORD_STARTS, WordBoundaries, whole_words, word_boundaries
+from ncfair_jax.vocabulary import (
+    WordBoundaries,
+    pieces_of,
+    plain_words,
+    text_of_piece,
+    whole_words,
+    word_boundaries,
+    word_forms,
+)
 
 WORD_RULES = ("first_piece", "whole_word", "listed_token")
 CONTROLS = ("random", "frequency-matched")
 SHARED = -1
 SHOWN = 10  # words that a message names
+PART = 8192  # examples in memory at once
 NEIGHBOURS = 20  # words that a class of a matched list is drawn from
 
 
@@ -267,10 +274,11 @@ def token_counts(
 ) -> np.ndarray:
     """Occurrences i64[V] of each token id in encoded examples (i32[L] each); with boundaries, as a whole word only."""
     counts = np.zeros(vocab_size, np.int64)
-    for part in parts(examples):
+    for start in range(0, len(examples), PART):
+        part = examples[start : start + PART]
         tokens = np.concatenate(part)
         if boundaries is not None:
-            positions = flat_positions(np.array([len(example) for example in part]))
+            positions = np.concatenate([np.arange(len(example)) for example in part])
             tokens = tokens[whole_words(tokens, positions, boundaries)]
         counts += np.bincount(tokens, minlength=vocab_size)
     return counts
@@ -283,12 +291,8 @@ def listed(words: Sequence[str]) -> str:
 
 def _class_ids(words: Sequence[str], tokenizer: PreTrainedTokenizerBase, rule: str) -> dict[str, set[int]]:
     """Of each word the tokens that stand for it; none where it is several pieces."""
-    # A blank in front gives the form inside a sentence for byte-level BPE and changes nothing for WordPiece.
-    forms = [(word, " " + word) for word in words]
-    if rule != "first_piece":
-        capitalised = [(word, word[0].upper() + word[1:]) for word in words]
-        forms += [(word, " " + form) for word, form in capitalised] + capitalised
-    encoded = tokenizer([form for _, form in forms], add_special_tokens=False)["input_ids"]
+    forms = [(word, form) for word in words for form in word_forms(word)[: 1 if rule == "first_piece" else None]]
+    encoded = pieces_of([form for _, form in forms], tokenizer)
     special = set(tokenizer.all_special_ids)
     found: dict[str, set[int]] = {word: set() for word in words}
     for (word, _), ids in zip(forms, encoded, strict=True):
@@ -299,21 +303,12 @@ def _class_ids(words: Sequence[str], tokenizer: PreTrainedTokenizerBase, rule: s
 
 def _neutral_words(tokenizer: PreTrainedTokenizerBase, exclude: Iterable[int]) -> np.ndarray:
     """Ids of the whole words that no shipped lexicon lists in any form, ascending."""
-    excluded = set(exclude) | set(tokenizer.all_special_ids)
+    excluded = set(exclude)
     for name in SHIPPED:
         for words in load_lexicon(name).words:
             excluded = excluded.union(*_class_ids(words, tokenizer, "whole_word").values())
-    pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    marks_starts = sum(piece.startswith(WORD_STARTS) for piece in pieces) > len(pieces) / 10
-    return np.array(
-        [i for i, piece in enumerate(pieces) if i not in excluded and _is_word(piece, marks_starts)], np.int64
-    )
-
-
-def _is_word(piece: str, marks_starts: bool) -> bool:
-    if marks_starts:
-        return piece.startswith(WORD_STARTS) and len(piece) > 2 and piece[1:].isascii() and piece[1:].isalpha()
-    return len(piece) > 1 and piece.isalpha()
+    words_of_vocabulary = plain_words(tokenizer)
+    return words_of_vocabulary[~np.isin(words_of_vocabulary, list(excluded))]
 
 
 def _make_classes(
@@ -322,7 +317,7 @@ def _make_classes(
     token_ids = np.array(sorted(group_of_id), np.int32)
     group = np.array([group_of_id[i] for i in token_ids.tolist()], np.int32)
     pieces = tokenizer.convert_ids_to_tokens(token_ids.tolist())
-    words = tuple(" " + piece[1:] if piece.startswith(WORD_STARTS) else piece for piece in pieces)
+    words = tuple(map(text_of_piece, pieces))
     slot_of_token = np.full(len(tokenizer), len(words), np.int32)
     slot_of_token[token_ids] = np.arange(len(words))
     assert (slot_of_token[tokenizer.all_special_ids] == len(words)).all()

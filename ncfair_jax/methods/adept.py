@@ -242,8 +242,9 @@ def prefix_params(config: RunConfig, model: ModelConfig, key: Key[Array, ""]) ->
     """A fresh prefix, N(0, initializer_range²) [layers, 2, P, H, C]; {} where none is asked for."""
     if not config.adept.prefix_tokens:
         return {}
-    channels = model.hidden_size // model.num_heads
-    shape = (model.num_layers, 2, config.adept.prefix_tokens, model.num_heads, channels)
+    shape = model.prefix_shape(config.adept.prefix_tokens)
+    if shape is None:
+        raise ConfigError(f"config.adept.prefix_tokens: a {model.model_type} model takes no prefix; set it to 0")
     return {PREFIX: model.initializer_range * jax.random.normal(key, shape)}
 
 

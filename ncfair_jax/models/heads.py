@@ -1,63 +1,26 @@
-"""Heads on top of the encoder: of masked language modelling (with the classifier rows that the fairness losses look at), and of
-classification."""
-
-from typing import Any
+"""Heads that stand on any family: of next sentences and of classes of texts. A family's own head is in its file."""
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
+from ncfair_jax.models import bert
+from ncfair_jax.models.base import NSP, ModelConfig, Params
 from ncfair_jax.models.dropout import dropout
-from ncfair_jax.models.encoder import Encoder, LayerNorm, ModelConfig, Params, dense, gelu, per_feature
-
-
-class MlmHead(nn.Module):
-    """Everything of the head but the decoder matrix, which is the word embedding table."""
-
-    config: ModelConfig
-
-    @nn.compact
-    def __call__(self, hidden: Float[Array, "... D"]) -> Float[Array, "... D"]:
-        config = self.config
-        self.param("bias", nn.initializers.zeros, (config.vocab_size,))  # read by mlm_logits
-        inner = gelu(dense(config, config.hidden_size, "transform")(hidden))
-        return LayerNorm(config.layer_norm_eps, jnp.float32, name="norm")(inner)
-
-
-def mlm_transform(config: ModelConfig, params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... D"]:
-    """Features that the decoder multiplies: dense, exact GELU, LayerNorm. The result is float32."""
-    features: Any = MlmHead(config).apply({"params": params["mlm"]}, hidden)
-    return features
-
-
-def mlm_logits(config: ModelConfig, params: Params, transformed: Float[Array, "... D"]) -> Float[Array, "... V"]:
-    """Logits over the vocabulary in float32: transformed · word embeddings + output bias."""
-    dtype = jnp.dtype(config.activation_dtype)
-    weight, bias = classifier(params)
-    logits = jnp.einsum(
-        "...d,vd->...v", transformed.astype(dtype), weight.astype(dtype), preferred_element_type=jnp.float32
-    )
-    return logits + per_feature(bias, logits.ndim)
+from ncfair_jax.models.families import family_of
+from ncfair_jax.models.layers import linear
 
 
 def nsp_transform(config: ModelConfig, params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... D"]:
-    """BERT's pooler, to be applied to the first token of a sequence: dense and tanh, in float32."""
-    pooler = params["nsp"]["pooler"]
-    inner = hidden.astype(jnp.float32) @ pooler["kernel"]
-    return jnp.tanh(inner + per_feature(pooler["bias"], inner.ndim))
+    """The pooler of the pre-training, to be applied to the first token of a sequence: dense and tanh, in float32."""
+    del config
+    return jnp.tanh(linear(params[NSP]["pooler"], hidden.astype(jnp.float32)))
 
 
 def nsp_logits(config: ModelConfig, params: Params, transformed: Float[Array, "... D"]) -> Float[Array, "... 2"]:
-    """Logits of BERT's next-sentence head in float32: 0, the second text follows the first; 1, it is a random one."""
-    head = params["nsp"]["classifier"]
-    logits = transformed @ head["kernel"]
-    return logits + per_feature(head["bias"], logits.ndim)
-
-
-def classifier(params: Params) -> tuple[Float[Array, "V D"], Float[Array, " V"]]:
-    """Weight and bias of the output layer: the tied word embeddings and the decoder bias."""
-    return params["embeddings"]["word"]["embedding"], params["mlm"]["bias"]
+    """Logits of the next-sentence head in float32: 0, the second text follows the first; 1, it is a random one."""
+    del config
+    return linear(params[NSP]["classifier"], transformed)
 
 
 def class_outputs(
@@ -65,26 +28,36 @@ def class_outputs(
 ) -> Float[Array, "... C"]:
     """Outputs of a classifier on the hidden states of first tokens, float32: with a "pooler" tanh(dense), then "classifier".
 
-    Dropout as in `BertForSequenceClassification` and `RobertaForSequenceClassification` of transformers.
+    Dropout as in `BertForSequenceClassification` and `RobertaForSequenceClassification` of transformers: in families without a
+    pooler of the pre-training the dense layer is part of the fresh head, and its inputs are dropped, too.
     """
     keys = (None, None) if dropout_rng is None else jax.random.split(dropout_rng)
     x = first.astype(jnp.float32)
     if "pooler" in head:
-        if config.model_type == "roberta":
+        if "pooler" not in family_of(config).extras:
             x = dropout(x, config.hidden_dropout, keys[0])
         x = jnp.tanh(linear(head["pooler"], x))
     return linear(head["classifier"], dropout(x, config.hidden_dropout, keys[1]))
 
 
-def linear(params: Params, x: Float[Array, "... D"]) -> Float[Array, "... C"]:
-    """x · kernel + bias."""
-    return x @ params["kernel"] + per_feature(params["bias"], x.ndim)
+# --- Until every caller asks the family
+
+
+def mlm_transform(config: ModelConfig, params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... E"]:
+    """`Family.features`."""
+    return family_of(config).features(config, params, hidden)
+
+
+def mlm_logits(config: ModelConfig, params: Params, transformed: Float[Array, "... E"]) -> Float[Array, "... V"]:
+    """`Family.logits`."""
+    return family_of(config).logits(config, params, transformed)
+
+
+def classifier(params: Params) -> tuple[Float[Array, "V D"], Float[Array, " V"]]:
+    """BERT's and RoBERTa's `Family.classifier`."""
+    return bert.classifier(params)
 
 
 def init_params(config: ModelConfig, rng: Key[Array, ""]) -> Params:
-    """Fresh float32 parameters: matrices and embeddings N(0, initializer_range²), biases 0, LayerNorm 1 and 0."""
-    ids = jnp.zeros((1, 1), jnp.int32)
-    encoder_rng, head_rng = jax.random.split(rng)
-    params: dict[str, Any] = dict(Encoder(config, train=False).init(encoder_rng, ids, ids, ids, ids)["params"])
-    params["mlm"] = MlmHead(config).init(head_rng, jnp.zeros((1, config.hidden_size)))["params"]
-    return params
+    """`Family.init`."""
+    return family_of(config).init(config, rng)

@@ -1,6 +1,7 @@
 """Hugging Face folders to (config, params, tokenizer) and back. All problems of a folder are listed in one ModelFolderError.
 
-`folders` finds a folder, `hub_config` reads its config.json, `tensors` its weights, `tokenizer` its tokenizer.
+`folders` finds a folder, `hub_config` reads its config.json, `tensors` its weights, `tokenizer` its tokenizer; the model's
+family says what is in them.
 """
 
 from pathlib import Path
@@ -13,9 +14,11 @@ from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.files import digests
 from ncfair_jax.files.atomic import written
-from ncfair_jax.models.encoder import PREFIX, ModelConfig, Params
+from ncfair_jax.models.base import NSP, PREFIX, ModelConfig, Params
+from ncfair_jax.models.families import family_of
 from ncfair_jax.models.folders import CONFIG, HEAD_FILE, PREFIX_FILE, WEIGHTS, ModelFolderError, find_folder, refuse
 from ncfair_jax.models.hub_config import read_config, write_config
+from ncfair_jax.models.tensor_table import canonical
 from ncfair_jax.models.tensors import (
     SAVE_DTYPES,
     read_head,
@@ -49,7 +52,7 @@ def load_pretrained(
     nsp: bool = False,
     offline: bool = False,
 ) -> Pretrained:
-    """Reads a BERT or RoBERTa masked LM from a Hugging Face folder, or from the Hub by name.
+    """Reads a model of one of the families from a Hugging Face folder, or from the Hub by name.
 
     Args:
         name_or_folder: folder with config.json, safetensors and tokenizer files; or a Hub name such as
@@ -125,21 +128,27 @@ def load_pooler(name_or_folder: str | Path, config: ModelConfig, *, offline: boo
     Raises:
         ModelFolderError: if it is of another size or not finite.
     """
-    folder = find_folder(name_or_folder, offline)
-    with open_tensors(folder) as stored:
-        if "pooler.dense.weight" not in stored or "pooler.dense.bias" not in stored:
+    folder, family = find_folder(name_or_folder, offline), family_of(config)
+    paths = {f"{NSP}/pooler/kernel": "kernel", f"{NSP}/pooler/bias": "bias"}
+    pooler = {t.path: (canonical(t.name, family.prefix), t) for t in family.tensors(config) if t.path in paths}
+    with open_tensors(folder, family.prefix) as stored:
+        if not pooler or any(name not in stored for name, _ in pooler.values()):
             return None
-        parts = [stored[f"pooler.dense.{part}"] for part in ("weight", "bias")]
-        refuse(folder, [problem for part in parts if (problem := wrong_dtype(part.key, part.dtype))])
-        size, shapes = config.hidden_size, [list(part.shape) for part in parts]
-        if shapes != [[size, size], [size]]:
+        parts = [(stored[name], tensor) for name, tensor in (pooler[path] for path in paths)]
+        refuse(folder, [problem for part, _ in parts if (problem := wrong_dtype(part.key, part.dtype))])
+        shapes = [list(part.shape) for part, _ in parts]
+        expected = [list(tensor.shape[::-1] if tensor.transposed else tensor.shape) for _, tensor in parts]
+        if shapes != expected:
             raise ModelFolderError(
-                f"{folder}: the pooler has shapes {shapes[0]} and {shapes[1]}, config.json says [{size}, {size}] and [{size}]; "
-                "correct config.json or take its weights"
+                f"{folder}: the pooler has shapes {shapes[0]} and {shapes[1]}, config.json says {expected[0]} and "
+                f"{expected[1]}; correct config.json or take its weights"
             )
-        weight, bias = (part.read() for part in parts)
-        refuse_non_finite(folder, zip((part.key for part in parts), (weight, bias), strict=True))
-    return {"kernel": np.ascontiguousarray(weight.T), "bias": bias}
+        values = [part.read() for part, _ in parts]
+        refuse_non_finite(folder, [(part.key, value) for (part, _), value in zip(parts, values, strict=True)])
+    return {
+        name: np.ascontiguousarray(value.T) if tensor.transposed else value
+        for name, value, (_, tensor) in zip(paths.values(), values, parts, strict=True)
+    }
 
 
 def load_head(name_or_folder: str | Path, *, offline: bool = False) -> Params:

@@ -1,60 +1,11 @@
-"""Where each tensor of a Hugging Face folder lives: its name in the file and the path of the parameter, by family."""
+"""A family's table of tensors, written out for the layers that a folder has."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
-# Name in the file (without "bert." or "roberta."), path of the parameter. Matrices named "kernel" are
-# stored transposed by PyTorch; everything else is stored as it is.
-_ENCODER = {
-    "embeddings.word_embeddings.weight": "embeddings/word/embedding",
-    "embeddings.position_embeddings.weight": "embeddings/position/embedding",
-    "embeddings.token_type_embeddings.weight": "embeddings/token_type/embedding",
-    "embeddings.LayerNorm.weight": "embeddings/norm/scale",
-    "embeddings.LayerNorm.bias": "embeddings/norm/bias",
-}
-_LAYER = {
-    "attention.self.query": "attention/query",
-    "attention.self.key": "attention/key",
-    "attention.self.value": "attention/value",
-    "attention.output.dense": "attention/output",
-    "attention.output.LayerNorm": "attention/norm",
-    "intermediate.dense": "intermediate",
-    "output.dense": "output",
-    "output.LayerNorm": "norm",
-}
-_LAYER_NUMBER = re.compile(r"encoder\.layer\.(0|[1-9][0-9]{0,8})\.")
-HEADS = {
-    "bert": {
-        "cls.predictions.transform.dense.weight": "mlm/transform/kernel",
-        "cls.predictions.transform.dense.bias": "mlm/transform/bias",
-        "cls.predictions.transform.LayerNorm.weight": "mlm/norm/scale",
-        "cls.predictions.transform.LayerNorm.bias": "mlm/norm/bias",
-        "cls.predictions.bias": "mlm/bias",
-    },
-    "roberta": {
-        "lm_head.dense.weight": "mlm/transform/kernel",
-        "lm_head.dense.bias": "mlm/transform/bias",
-        "lm_head.layer_norm.weight": "mlm/norm/scale",
-        "lm_head.layer_norm.bias": "mlm/norm/bias",
-        "lm_head.bias": "mlm/bias",
-    },
-}
-# BERT's next-sentence head, read where it is asked for.
-NSP = {
-    "pooler.dense.weight": "nsp/pooler/kernel",
-    "pooler.dense.bias": "nsp/pooler/bias",
-    "cls.seq_relationship.weight": "nsp/classifier/kernel",
-    "cls.seq_relationship.bias": "nsp/classifier/bias",
-}
-# Copies of other tensors that some files carry, beside these or in their place.
-_DECODER = {"bert": "cls.predictions.decoder", "roberta": "lm_head.decoder"}
-TIED = {
-    family: {f"{decoder}.weight": "embeddings.word_embeddings.weight", f"{decoder}.bias": bias}
-    for (family, decoder), bias in zip(_DECODER.items(), ("cls.predictions.bias", "lm_head.bias"), strict=True)
-}
-_IGNORED = re.compile(
-    r"pooler\.dense\.(weight|bias)|cls\.seq_relationship\.(weight|bias)|embeddings\.(position|token_type)_ids"
-)
+from ncfair_jax.models.base import Tensor
+
+_NUMBER = r"(0|[1-9][0-9]{0,8})\."
 # Of models fine-tuned for classes of texts or tokens, or for questions.
 CLASSIFIER = re.compile(r"(classifier(\.dense|\.out_proj)?|qa_outputs)\.(weight|bias)")
 # What wrappers put into names: data parallel, torch.compile, FSDP, activation checkpointing.
@@ -62,31 +13,43 @@ _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_
 _LEGACY = ((re.compile(r"LayerNorm\.gamma$"), "LayerNorm.weight"), (re.compile(r"LayerNorm\.beta$"), "LayerNorm.bias"))
 
 
-def table_of(family: str, layers: Iterable[int]) -> dict[str, tuple[str, ...]]:
-    """Name in the file (without prefix) -> path of the parameter, of these layers and all that is outside them."""
-    names = dict(_ENCODER)
-    for layer in layers:
-        for module, path in _LAYER.items():
-            weight = "scale" if path.endswith("norm") else "kernel"
-            names[f"encoder.layer.{layer}.{module}.weight"] = f"encoder/layer_{layer}/{path}/{weight}"
-            names[f"encoder.layer.{layer}.{module}.bias"] = f"encoder/layer_{layer}/{path}/bias"
-    names |= HEADS[family]
-    return {name: tuple(path.split("/")) for name, path in names.items()}
+def written_out(tensors: Iterable[Tensor], layers: Sequence[int]) -> list[Tensor]:
+    """The tensors outside layers, and those of these layers, with the number of the layer in name and path."""
+    return [each for tensor in tensors for each in _of_layers(tensor, layers)]
 
 
-def layers_of(names: Iterable[str]) -> set[int]:
+def layers_of(names: Iterable[str], tensors: Iterable[Tensor], prefix: str) -> set[int]:
     """The layers that tensors of these canonical names belong to."""
-    return {int(match[1]) for name in names if (match := _LAYER_NUMBER.match(name))}
+    starts = {canonical(tensor.name, prefix).partition("{}")[0] for tensor in tensors if "{}" in tensor.name}
+    if not starts:
+        return set()
+    numbered = re.compile(f"(?:{'|'.join(map(re.escape, sorted(starts)))}){_NUMBER}")
+    return {int(match[1]) for name in names if (match := numbered.match(name))}
 
 
-def canonical(key: str) -> str:
-    """The name in the table of a tensor named `key` in the file."""
-    name = re.sub(r"^(bert|roberta)\.", "", _WRAPPERS.sub("", key))
+def canonical(key: str, prefix: str) -> str:
+    """The name, without the family's prefix, of a tensor named `key` in a file or in a table."""
+    name = _WRAPPERS.sub("", key).removeprefix(f"{prefix}.")
     for pattern, replacement in _LEGACY:
         name = pattern.sub(replacement, name)
     return name
 
 
-def left_out(name: str) -> bool:
-    """Whether a tensor of this canonical name is no part of a masked LM, but known not to matter to one."""
-    return bool(_IGNORED.fullmatch(name) or CLASSIFIER.fullmatch(name))
+def by_name(tensors: Iterable[Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors by their canonical names."""
+    return {canonical(tensor.name, prefix): tensor for tensor in tensors}
+
+
+def copies_of(table: Mapping[str, Tensor]) -> dict[str, str]:
+    """Name of each copy -> name of the tensor whose values it has."""
+    return {copy: name for name, tensor in table.items() for copy in tensor.copies}
+
+
+def _of_layers(tensor: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    if "{}" not in tensor.name:
+        return [tensor]
+    numbers = [str(layer) for layer in layers if layer >= tensor.first_layer]
+    return [
+        tensor._replace(name=tensor.name.replace("{}", number), path=tensor.path.replace("{}", number))
+        for number in numbers
+    ]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ncfair_jax.finite import count_non_finite
-from ncfair_jax.models.encoder import PREFIX, ModelConfig, Params
+from ncfair_jax.models.base import PREFIX, ModelConfig, Params, Tensor
+from ncfair_jax.models.families import family_of
 from ncfair_jax.models.folders import HEAD_FILE, PREFIX_FILE, ModelFolderError, refuse
-from ncfair_jax.models.heads import init_params
 from ncfair_jax.models.hub_config import HubConfig
-from ncfair_jax.models.tensor_table import CLASSIFIER, HEADS, NSP, TIED, layers_of, left_out, table_of
+from ncfair_jax.models.tensor_table import CLASSIFIER, by_name, copies_of, layers_of, written_out
 from ncfair_jax.models.weight_files import Stored, open_tensors, read_file, wrong_dtype
 
 SAVE_DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
@@ -35,48 +35,54 @@ _HEAD_REMEDY = (
 
 
 def read_params(folder: Path, config: HubConfig, head: str, nsp: bool) -> Params:
-    """The parameters of the encoder and its heads, float32; arguments as in `hf.load_pretrained`.
+    """The parameters of the model and its heads, float32; arguments as in `hf.load_pretrained`.
 
     Raises:
         ModelFolderError: listing every tensor that is missing, unexpected, of another shape or type, or not finite, and a
-            decoder that is not the word embedding table.
+            decoder that should be tied and is not.
     """
-    with open_tensors(folder) as stored:
-        family = config.model.model_type
-        layers = sorted(number for number in layers_of(stored) if number < config.model.num_layers)
-        table = table_of(family, layers)
-        has_head = any(name in stored for name in (*HEADS[family], *TIED[family]))
-        copies = {copy: original for copy, original in TIED[family].items() if copy in stored}
+    model, family = config.model, family_of(config.model)
+    with open_tensors(folder, family.prefix) as stored:
+        tensors = with_shapes(model)
+        numbers = layers_of(stored, tensors, family.prefix)
+        layers = sorted(number for number in numbers if number < model.num_layers)
+        known = by_name(written_out(tensors, layers), family.prefix)
+        table = {name: tensor for name, tensor in known.items() if tensor.path and not tensor.extra}
+        copies, heads = copies_of(table), [name for name, tensor in table.items() if tensor.head]
+        has_head = not heads or any(name in stored for name in (*heads, *copies))
         for copy, original in copies.items():  # some files store the copies only
-            if original not in stored and (config.tied or original in HEADS[family]):
+            if copy in stored and original not in stored and (config.tied or table[original].head):
                 stored[original] = stored[copy]
         if not has_head:
-            _refuse_no_head(folder, config.model, head, stored)
-            table = {name: path for name, path in table.items() if path[0] != "mlm"}
-        if nsp and family == "bert":
-            table |= {name: tuple(path.split("/")) for name, path in NSP.items() if name in stored}
-        problems = [*_layer_problems(config.model, layers), *_key_problems(table, stored, family)]
-        problems += [*_shape_problems(config.model, table, stored), *_untied_problems(config, stored, has_head)]
+            _refuse_no_head(folder, heads, head, stored)
+            table = {name: tensor for name, tensor in table.items() if not tensor.head}
+        extras = family.extras & ({"nsp"} if nsp else set())
+        table |= {name: tensor for name, tensor in known.items() if tensor.extra in extras and name in stored}
+        problems = [*_layer_problems(model, tensors, layers), *_key_problems(table, stored, {*known, *copies})]
+        problems += _shape_problems(table, stored)
+        problems += _untied_problems(copies, stored) if has_head and not config.tied else []
         refuse(folder, problems)  # before anything is allocated
-        tensors = {name: stored[name].read() for name in table}
-        doubles = {
-            copy: stored[copy].read() for copy, original in copies.items() if stored[copy] is not stored[original]
-        }
-        refuse_non_finite(folder, [(stored[name].key, tensor) for name, tensor in (tensors | doubles).items()])
-        refuse(
-            folder,
-            [
-                f"{stored[copy].key} differs from {stored[copies[copy]].key}: the model is untied, which is not supported; "
-                f"to tie it, delete {stored[copy].key} (predictions change: train again before judging)"
-                for copy, values in doubles.items()
-                if not np.array_equal(values, tensors[copies[copy]])
-            ],
-        )
-        flat: dict[tuple[str, ...], Any] = {} if has_head else _fresh_head(config.model, head)
-        for name, path in table.items():
-            flat[path] = jnp.asarray(_reorient(path, tensors[name]))
+        values = _read(folder, table, copies, stored)
+        flat: dict[str, Any] = {} if has_head else _fresh_head(model, head)
+        for name, tensor in table.items():
+            flat[tensor.path] = jnp.asarray(_reorient(tensor, values[name]))
         _tell_left_out(folder, stored)
-    return unflatten_dict(flat)
+    return unflatten_dict(flat, sep="/")
+
+
+def with_shapes(config: ModelConfig) -> list[Tensor]:
+    """The family's table, every tensor with the shape of its parameter; nothing is allocated."""
+    family = family_of(config)
+    tensors = family.tensors(config)
+    layers = 1 + max(tensor.first_layer for tensor in tensors)  # all others have the shapes of these
+    few = dataclasses.replace(config, num_layers=min(layers, config.num_layers))
+    params = flatten_dict(jax.eval_shape(lambda: family.init(few, jax.random.key(0))), sep="/")
+    return [
+        tensor
+        if tensor.shape or not tensor.path or tensor.first_layer >= few.num_layers
+        else tensor._replace(shape=params[tensor.path.replace("{}", str(tensor.first_layer))].shape)
+        for tensor in tensors
+    ]
 
 
 def read_prefix(folder: Path, config: ModelConfig) -> Params:
@@ -92,11 +98,16 @@ def read_prefix(folder: Path, config: ModelConfig) -> Params:
     if PREFIX not in tensors:
         raise ModelFolderError(f"{path} holds no tensor {PREFIX!r}; {remedy}")
     table = tensors[PREFIX]
-    heads = config.hidden_size // config.num_heads
-    if table.ndim != 5 or (*table.shape[:2], *table.shape[3:]) != (config.num_layers, 2, config.num_heads, heads):
+    expected = config.prefix_shape(table.shape[2] if table.ndim == 5 else 0)
+    if expected is None:
         raise ModelFolderError(
-            f"{path} has shape {list(table.shape)}, config.json says [{config.num_layers}, 2, tokens, {config.num_heads}, "
-            f"{heads}]; it belongs to another model: remove it"
+            f"{path}: a {config.model_type} model takes no prefix; it belongs to another model: remove it"
+        )
+    if table.shape != expected:
+        layers, two, _, *rest = map(str, expected)
+        raise ModelFolderError(
+            f"{path} has shape {list(table.shape)}, config.json says [{', '.join([layers, two, 'tokens', *rest])}]; "
+            "it belongs to another model: remove it"
         )
     refuse_non_finite(path, [(PREFIX, table)])
     return {PREFIX: jnp.asarray(table, jnp.float32)}
@@ -129,14 +140,10 @@ def to_tensors(folder: Path, config: ModelConfig, params: Params, dtype: str) ->
     Raises:
         ModelFolderError: if a parameter is missing, not finite, or becomes infinite in `dtype`.
     """
-    flat, table = flatten_dict(params), table_of(config.model_type, range(config.num_layers))
-    refuse(Path("params"), [f"no {'/'.join(path)}" for path in table.values() if path not in flat])
-    tensors = {
-        (name if name.startswith(("cls.", "lm_head.")) else f"{config.model_type}.{name}"): _reorient(
-            path, np.asarray(flat[path])
-        )
-        for name, path in table.items()
-    }
+    flat, family = flatten_dict(params, sep="/"), family_of(config)
+    table = [t for t in written_out(family.tensors(config), range(config.num_layers)) if t.path and not t.extra]
+    refuse(Path("params"), [f"no {tensor.path}" for tensor in table if tensor.path not in flat])
+    tensors = {tensor.name: _reorient(tensor, np.asarray(flat[tensor.path])) for tensor in table}
     refuse_non_finite(folder, tensors.items())
     with np.errstate(over="ignore"):  # told below
         cast = {name: tensor.astype(SAVE_DTYPES[dtype]) for name, tensor in tensors.items()}
@@ -169,13 +176,36 @@ def refuse_non_finite(where: Path, tensors: Iterable[tuple[str, np.ndarray]]) ->
 # --- Inside
 
 
-def _reorient(path: tuple[str, ...], tensor: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(tensor.T) if path[-1] == "kernel" else tensor
+def _read(
+    folder: Path, table: Mapping[str, Tensor], copies: Mapping[str, str], stored: Mapping[str, Stored]
+) -> dict[str, np.ndarray]:
+    """The values of the tensors of a table, all finite, and equal to those of their copies."""
+    values = {name: stored[name].read() for name in table}
+    doubles = {
+        copy: stored[copy].read()
+        for copy, original in copies.items()
+        if copy in stored and stored[copy] is not stored[original]
+    }
+    refuse_non_finite(folder, [(stored[name].key, tensor) for name, tensor in (values | doubles).items()])
+    differing = [copy for copy, tensor in doubles.items() if not np.array_equal(tensor, values[copies[copy]])]
+    refuse(
+        folder,
+        [
+            f"{stored[copy].key} differs from {stored[copies[copy]].key}: the model is untied, which is not supported; "
+            f"to tie it, delete {stored[copy].key} (predictions change: train again before judging)"
+            for copy in differing
+        ],
+    )
+    return values
 
 
-def _layer_problems(config: ModelConfig, layers: list[int]) -> list[str]:
+def _reorient(tensor: Tensor, values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values.T) if tensor.transposed else values
+
+
+def _layer_problems(config: ModelConfig, tensors: Iterable[Tensor], layers: list[int]) -> list[str]:
     """One line for all layers of which there is no tensor: config.json may claim any number of them."""
-    if len(layers) == config.num_layers:
+    if len(layers) == config.num_layers or not any("{}" in tensor.name for tensor in tensors):
         return []
     return [
         f"config.json has num_hidden_layers={config.num_layers}, but there are tensors of {len(layers)} of these layers only; "
@@ -183,30 +213,23 @@ def _layer_problems(config: ModelConfig, layers: list[int]) -> list[str]:
     ]
 
 
-def _key_problems(table: dict[str, tuple[str, ...]], stored: dict[str, Stored], family: str) -> list[str]:
+def _key_problems(table: Mapping[str, Tensor], stored: Mapping[str, Stored], known: Set[str]) -> list[str]:
     missing = [f"missing tensor {name}; config.json and weights do not belong together, or the file is incomplete"
                for name in table if name not in stored]  # fmt: skip
     extra = [
-        f"unexpected tensor {tensor.key} {list(tensor.shape)}; "
-        f"not part of a BERT or RoBERTa masked LM of this config: remove it"
+        f"unexpected tensor {tensor.key} {list(tensor.shape)}; not part of a model of this config: remove it"
         for name, tensor in stored.items()
-        if name not in table and name not in TIED[family] and not left_out(name)
+        if name not in known and not CLASSIFIER.fullmatch(name)
     ]
     return missing + extra
 
 
-def _shape_problems(config: ModelConfig, table: dict[str, tuple[str, ...]], stored: dict[str, Stored]) -> list[str]:
-    one_layer = dataclasses.replace(config, num_layers=1)  # whose shapes all layers have
-    params = jax.eval_shape(lambda: init_params(one_layer, jax.random.key(0)))
-    shapes = {path: leaf.shape for path, leaf in flatten_dict(params).items()}
-    for module, outputs in (("pooler", config.hidden_size), ("classifier", 2)):
-        shapes |= {("nsp", module, "kernel"): (config.hidden_size, outputs), ("nsp", module, "bias"): (outputs,)}
+def _shape_problems(table: Mapping[str, Tensor], stored: Mapping[str, Stored]) -> list[str]:
     problems = []
-    for name, path in table.items():
+    for name, tensor in table.items():
         if name not in stored:
             continue
-        shape = shapes[(path[0], "layer_0", *path[2:]) if path[0] == "encoder" else path]
-        expected = shape[::-1] if path[-1] == "kernel" else shape
+        expected = tensor.shape[::-1] if tensor.transposed else tensor.shape
         if stored[name].shape != expected:
             problems.append(
                 f"{stored[name].key} has shape {list(stored[name].shape)}, config.json says {list(expected)}; "
@@ -217,11 +240,10 @@ def _shape_problems(config: ModelConfig, table: dict[str, tuple[str, ...]], stor
     return problems
 
 
-def _untied_problems(config: HubConfig, stored: dict[str, Stored], has_head: bool) -> list[str]:
+def _untied_problems(copies: Iterable[str], stored: Mapping[str, Stored]) -> list[str]:
     """An untied model needs a decoder of its own: PyTorch draws a random weight and takes biases of 0 where there is none."""
-    names = TIED[config.model.model_type]
-    missing = [name for name in names if name not in stored]
-    if config.tied or not has_head or not missing:
+    missing = [copy for copy in copies if copy not in stored]
+    if not missing:
         return []
     return [
         f"config.json has tie_word_embeddings=false, but there is no {' and no '.join(missing)}; set it to true if the decoder "
@@ -229,24 +251,22 @@ def _untied_problems(config: HubConfig, stored: dict[str, Stored], has_head: boo
     ]
 
 
-def _refuse_no_head(folder: Path, config: ModelConfig, head: str, stored: dict[str, Stored]) -> None:
+def _refuse_no_head(folder: Path, heads: Sequence[str], head: str, stored: Mapping[str, Stored]) -> None:
     """A folder without a masked-LM head needs a `head` that says what to take instead."""
     if head == "":
         other = [tensor.key for name, tensor in stored.items() if CLASSIFIER.fullmatch(name)]
         instead = f", but a classifier ({', '.join(sorted(other))}), which is not read" if other else ""
-        raise ModelFolderError(
-            f"{folder} has no masked-LM head ({', '.join(HEADS[config.model_type])}){instead}; {_HEAD_REMEDY}"
-        )
+        raise ModelFolderError(f"{folder} has no masked-LM head ({', '.join(heads)}){instead}; {_HEAD_REMEDY}")
     if head != "identity" and not _SEEDED.fullmatch(head):
         raise ModelFolderError(f"head={head!r} is unknown; {_HEAD_REMEDY}")
 
 
-def _fresh_head(config: ModelConfig, head: str) -> dict[tuple[str, ...], Any]:
-    seeded = _SEEDED.fullmatch(head)
-    fresh = init_params(config, jax.random.key(int(seeded[1]) if seeded else 0))["mlm"]
-    if head == "identity":
-        fresh["transform"]["kernel"] = jnp.eye(config.hidden_size)
-    return {("mlm", *path): value for path, value in flatten_dict(fresh).items()}
+def _fresh_head(config: ModelConfig, head: str) -> dict[str, Any]:
+    family, seeded = family_of(config), _SEEDED.fullmatch(head)
+    fresh = flatten_dict(family.init(config, jax.random.key(int(seeded[1]) if seeded else 0)), sep="/")
+    if head == "identity" and family.fold is not None:
+        fresh[family.fold.kernel] = jnp.eye(*fresh[family.fold.kernel].shape)
+    return {tensor.path: fresh[tensor.path] for tensor in family.tensors(config) if tensor.head}
 
 
 def _tell_left_out(folder: Path, stored: dict[str, Stored]) -> None:

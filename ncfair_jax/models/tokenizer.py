@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ncfair_jax.models.encoder import ModelConfig
+from ncfair_jax.models.base import ModelConfig
 from ncfair_jax.models.folders import TOKENIZER_CONFIG, TOKENIZER_FILES, ModelFolderError, one_line, read_json, refuse
 
 _SPARE_ROWS = (
@@ -121,7 +121,7 @@ def _problems(tokenizer: PreTrainedTokenizerBase, config: ModelConfig) -> list[s
             f"the tokenizer gives {token!r} the id {last:,}, the model's vocabulary has {config.vocab_size:,} rows; "
             f"take the tokenizer of this model"
         )
-    for name in ("mask", "cls", "sep", "pad"):
+    for name in () if config.causal else ("mask", "cls", "sep", "pad"):
         if getattr(tokenizer, f"{name}_token_id") is None:
             problems.append(f"the tokenizer has no {name} token; set {name}_token in {TOKENIZER_CONFIG}")
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != config.pad_token_id:

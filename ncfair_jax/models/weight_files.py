@@ -41,8 +41,8 @@ class Stored(NamedTuple):
 
 
 @contextlib.contextmanager
-def open_tensors(folder: Path) -> Iterator[dict[str, Stored]]:
-    """Canonical name -> stored tensor, over all weight files."""
+def open_tensors(folder: Path, prefix: str) -> Iterator[dict[str, Stored]]:
+    """Canonical name -> stored tensor, over all weight files; `prefix` is the family's."""
     with contextlib.ExitStack() as stack:
         stored: dict[str, Stored] = {}
         problems = []
@@ -56,7 +56,7 @@ def open_tensors(folder: Path) -> Iterator[dict[str, Stored]]:
                 )
                 continue
             for key in file.keys():  # noqa: SIM118 (not a dict)
-                part, name = file.get_slice(key), canonical(key)
+                part, name = file.get_slice(key), canonical(key, prefix)
                 if name in stored:
                     problems.append(f"{key} is there twice, also as {stored[name].key}; remove one")
                 stored[name] = Stored(file, key, tuple(part.get_shape()), part.get_dtype())

@@ -15,7 +15,7 @@ from ncfair_jax.data.pipeline import Pipeline, PipelineConfig
 from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.methods import with_nc3
 from ncfair_jax.methods.mlm import mlm_objective
-from ncfair_jax.models.encoder import ModelConfig
+from ncfair_jax.models.bert import BertConfig
 from ncfair_jax.models.heads import init_params
 from ncfair_jax.optimizer import make_optimizer
 from ncfair_jax.speed.contestants import BenchmarkError, Result, spread
@@ -37,7 +37,7 @@ LONGEST = 128
 FILL = 0.92
 
 
-def preset_model(preset: str, dtype: str, attention: str) -> ModelConfig:
+def preset_model(preset: str, dtype: str, attention: str) -> BertConfig:
     """A BERT of a known size.
 
     Raises:
@@ -46,7 +46,7 @@ def preset_model(preset: str, dtype: str, attention: str) -> ModelConfig:
     if preset not in PRESETS:
         raise BenchmarkError(f"preset={preset!r}; choose from {', '.join(PRESETS)}")
     vocab_size, hidden, layers, heads, intermediate = PRESETS[preset]
-    return ModelConfig(
+    return BertConfig(
         model_type="bert",
         vocab_size=vocab_size,
         hidden_size=hidden,
@@ -75,7 +75,7 @@ def synthetic_classes(vocab_size: int) -> FairnessClasses:
     return FairnessClasses(tuple(map(str, ids)), ids, np.zeros(number, np.int32), slots, "synthetic")
 
 
-def synthetic_pipeline(model: ModelConfig, row_tokens: int, rows: int, classes: FairnessClasses) -> Pipeline:
+def synthetic_pipeline(model: BertConfig, row_tokens: int, rows: int, classes: FairnessClasses) -> Pipeline:
     """Batches of `rows` rows, 92% full, as packing fills them."""
     rng = np.random.default_rng(0)
     lengths = rng.normal(MEAN_LENGTH, SD_LENGTH, rows * row_tokens).clip(5, min(LONGEST, row_tokens)).astype(int)
@@ -129,7 +129,7 @@ def measure(
     }
 
 
-def measure_length(model: ModelConfig, row_tokens: int, rows: int, steps: int, bare: float) -> Result:
+def measure_length(model: BertConfig, row_tokens: int, rows: int, steps: int, bare: float) -> Result:
     """One row length; `bare` is FLOP/s of the bare product."""
     classes = synthetic_classes(model.vocab_size)
     pipeline = synthetic_pipeline(model, row_tokens, rows, classes)

@@ -4,7 +4,8 @@ Matrix products count 2 per multiply-add; LayerNorm, softmax, GELU, dropout and 
 The gradient of a matrix product is two of the same size, so a training step is three forward passes.
 """
 
-from ncfair_jax.models.encoder import ModelConfig
+from ncfair_jax.models.base import ModelConfig
+from ncfair_jax.models.bert import BertConfig
 
 TRAIN_PASSES = 3  # forward, gradient to the inputs, gradient to the weights
 
@@ -22,6 +23,7 @@ def encoder_flops(config: ModelConfig, rows: int, tokens: int, read: int | None 
 
 def layer_flops(config: ModelConfig, rows: int, tokens: int, computed: int) -> int:
     """Forward pass of a layer for `computed` of the T tokens of each row, which attend to all of them."""
+    assert isinstance(config, BertConfig), "counted of BERT's layers"
     hidden, inner = config.hidden_size, config.intermediate_size
     keys_and_values = 2 * tokens * 2 * hidden * hidden
     others = 2 * computed * (2 * hidden * hidden + 2 * hidden * inner)

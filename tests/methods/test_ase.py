@@ -24,6 +24,7 @@ from ncfair_jax.methods.ase import (
     mean_one,
     neutralisation_sums,
 )
+from ncfair_jax.models import bert
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.optimizer import make_optimizer
@@ -292,7 +293,7 @@ def three_steps(devices):
     made = with_nc3(objective(), nc3, tiny.classes(), MODEL, 3)
     rng = jax.random.key(0)
     abstract = jax.eval_shape(lambda p: init_state(p, made, tx, rng), PARAMS)
-    shardings = state_shardings(abstract, mesh)
+    shardings = state_shardings(abstract, mesh, bert.BERT.sharding)
     state = jax.jit(lambda p: init_state(p, made, tx, rng), out_shardings=shardings)(put_tree(PARAMS, shardings.params))
     carry = jax.device_put(made.refresh(state.params, state.carry), shardings.carry)
     state = dataclasses.replace(state, carry=carry)

@@ -110,7 +110,7 @@ def test_every_place_of_every_layer_draws_its_own_mask(monkeypatch):
         return x
 
     monkeypatch.setattr("ncfair_jax.models.attention.dropout", record)
-    monkeypatch.setattr("ncfair_jax.models.encoder.dropout", record)
+    monkeypatch.setattr("ncfair_jax.models.bert.dropout", record)
     config = dataclasses.replace(tiny.MODEL, hidden_dropout=0.1, attention_dropout=0.1)
     tokens = np.ones((1, 4), np.int32)
     positions = np.arange(4, dtype=np.int32)[None]

@@ -10,8 +10,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ncfair_jax.models.attention import attend
+from ncfair_jax.models.bert import BertConfig
 from ncfair_jax.models.dropout import keep_mask
-from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import load_pretrained, save_pretrained
 from tests import tiny, tiny_hub
@@ -213,7 +213,7 @@ def test_choices_are_refused_by_name():
 
 def test_config_is_hashable():
     assert len({tiny.MODEL, dataclasses.replace(tiny.MODEL), DROPPING}) == 2
-    assert isinstance(tiny.MODEL, ModelConfig)
+    assert isinstance(tiny.MODEL, BertConfig)
 
 
 def test_a_prefix_of_a_tokens_keys_and_values_stands_for_the_token():
