@@ -24,14 +24,14 @@ def main(argv: list[str]) -> None:
     import jax
 
     from ncfair_jax import launcher
+    from ncfair_jax.benchmarks.registry import BENCHMARKS as KNOWN
     from ncfair_jax.benchmarks.registry import EvaluationError, content_warnings, evaluate, headline, parse
-    from ncfair_jax.benchmarks.stereoset_intersentence import NAME as NEXT_SENTENCE
     from ncfair_jax.benchmarks.table import headline_markdown
     from ncfair_jax.models.hf import load_pretrained
 
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
-    nsp = any(name == NEXT_SENTENCE for name, _ in parse(BENCHMARKS.value))
+    nsp = any("nsp" in KNOWN[name].needs for name, _ in parse(BENCHMARKS.value))
     launcher.prepare_jax(CACHE.value)
     for warning in content_warnings(BENCHMARKS.value):
         print(f"Content warning: {warning}")

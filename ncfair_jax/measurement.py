@@ -24,7 +24,6 @@ from jax.sharding import AxisType, Mesh
 from ncfair_jax.benchmarks.results import plain_cell
 from ncfair_jax.collapse.agreement import Agreement
 from ncfair_jax.collapse.class_stats import ClassStats, merge, take
-from ncfair_jax.collapse.forward import layer_names
 from ncfair_jax.collapse.jackknife import measure_groups
 from ncfair_jax.collapse.measures import VERSION
 from ncfair_jax.collapse.model_measures import ModelMeasures, from_json, to_json
@@ -37,6 +36,7 @@ from ncfair_jax.config import differences
 from ncfair_jax.data.corpus import measured_files, text_sentences
 from ncfair_jax.data.runs import split
 from ncfair_jax.data.token_store import temporary_store
+from ncfair_jax.engine.forward import layer_names
 from ncfair_jax.files import digests
 from ncfair_jax.files.atomic import write_json, write_text, written
 from ncfair_jax.files.locking import held_by_all

@@ -7,17 +7,20 @@ men, balanced). The German file and the Equity Evaluation Corpus, where emotions
 same form.
 
     rows = read_rows_of("BEC-Pro_EN.tsv")
-    evaluate(load_pretrained("my-model"), rows).metrics["difference"]["overall"]
+    model = load_pretrained("my-model")
+    ask(rows, model).answered_by(forward_of(model)).metrics["difference"]["overall"]
 """
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
+from transformers import PreTrainedTokenizerBase
 
+from ncfair_jax.benchmarks.base import Benchmark, DrillDown, Headline, Questions
 from ncfair_jax.benchmarks.bec_pro_statistics import (
     GENDERS,
     STATISTICS,
@@ -27,12 +30,10 @@ from ncfair_jax.benchmarks.bec_pro_statistics import (
     release_statistics,
     wilcoxon_by_group,
 )
-from ncfair_jax.benchmarks.benchmark import Benchmark, Drill, Headline
 from ncfair_jax.benchmarks.quality import TEXT_FLAGS, holds_control_token, repeats
-from ncfair_jax.benchmarks.requests import Request, mask_id, named
 from ncfair_jax.benchmarks.results import Result, Table
-from ncfair_jax.benchmarks.scorer import score
 from ncfair_jax.data.encoding import MASK, encode_gaps, encode_texts
+from ncfair_jax.engine.requests import Answer, Request, first_log_probs, mask_id, named
 from ncfair_jax.files.reading import Place, RowError, accepted
 from ncfair_jax.files.sources import DataError, DataFolder
 from ncfair_jax.files.tables import tab_separated, table_rows
@@ -192,22 +193,15 @@ def with_reference_padding(tokens: np.ndarray, length: int, mask: int) -> tuple[
     return padded, (padded > 0).astype(np.int32)
 
 
-def evaluate(
-    pretrained: Pretrained,
-    rows: Sequence[Row],
-    *,
-    padding: str = "clean",
-    statistics: str = "definition",
-    mesh: Mesh | None = None,
-    progress: bool = False,
-) -> Result:
-    """Scores the rows.
+def ask(rows: Sequence[Row], model: Pretrained, *, padding: str = "clean", statistics: str = "definition") -> Questions:
+    """The person of each row, with the profession visible and masked.
 
     Args:
         padding: "clean", or "reference" for the published association values (see `with_reference_padding`); the length
             of the latter depends on all rows given.
         statistics: "reference" adds what the released script prints, as metrics["reference"] (see `release_statistics`).
     Returns:
+        Questions, and by them a Result:
         metrics: mean and standard deviation of the association by "group/gender" (natural logarithm), difference female −
         male by group, mean_abs_association, n (rows scored); tests by group of difference 0: "wilcoxon", the published one of
         pairs as if they were independent, and "clustered" (see `clustered_tests`).
@@ -216,14 +210,14 @@ def evaluate(
     """
     if padding not in PADDINGS or statistics not in STATISTICS:
         raise ValueError(f"padding={padding!r}, statistics={statistics!r}; choose from {PADDINGS} and {STATISTICS}")
-    items = make_items(pretrained, rows)
+    items = make_items(model, rows)
     kept = [(row, item) for row, item in zip(rows, items, strict=True) if item is not None]
     if not kept:
         raise DataError(
             "no person word is one piece of this model's vocabulary, which this benchmark needs; "
             "use a model of the sentences' language"
         )
-    length, mask = reference_length(rows), mask_id(pretrained)
+    length, mask = reference_length(rows), mask_id(model)
     requests = []
     for row, item in kept:
         for tokens, position in ((item.target_masked, item.target_position), (item.both_masked, item.prior_position)):
@@ -232,7 +226,20 @@ def evaluate(
                 tokens, attention = with_reference_padding(tokens, length, mask)
             name = named(f"row {row.index}", row.sentence)
             requests.append(Request(tokens, np.array([position]), np.array([item.token]), attention, name=name))
-    log_probs = np.array([v[0] for v in score(pretrained, requests, mesh=mesh, progress=progress)], np.float64)
+    settings = {"padding": padding} | ({"length": length} if padding == "reference" else {})
+    about = partial(_result, kept, len(rows) - len(kept), settings, statistics, model.tokenizer)
+    return Questions(requests, about)
+
+
+def _result(
+    kept: Sequence[tuple[Row, Item]],
+    skipped: int,
+    settings: dict[str, Any],
+    statistics: str,
+    tokenizer: PreTrainedTokenizerBase,
+    answers: Sequence[Answer],
+) -> Result:
+    log_probs = first_log_probs(answers)
     target, prior = log_probs.reshape(-1, 2).T
     table: Table = {
         "row": [row.index for row, _ in kept],
@@ -240,14 +247,14 @@ def evaluate(
         "prior_prob": np.exp(prior).tolist(),
         "association": (target - prior).tolist(),
     }
-    unk = pretrained.tokenizer.unk_token_id
+    unk = tokenizer.unk_token_id
     sentences = [row.sentence for row, _ in kept]
     table |= {
         "unknown": [int(item.token == unk or (item.target_masked == unk).any()) for _, item in kept],
         "duplicate": repeats([row.sentence.lower() for row, _ in kept]),
         "malformed": [
             int(row.damaged or spelled)
-            for (row, _), spelled in zip(kept, holds_control_token(sentences, pretrained.tokenizer), strict=True)
+            for (row, _), spelled in zip(kept, holds_control_token(sentences, tokenizer), strict=True)
         ],
     }
     names = ("index", "person", "gender", "profession", "group", "pair")
@@ -262,10 +269,8 @@ def evaluate(
     if statistics == "reference":
         metrics["reference"] = release_statistics(table | examples)
         intervals["reference"] = metrics["reference"] and dict.fromkeys(metrics["reference"])
-    skipped = len(rows) - len(kept)
     unknown = sum(item.token == unk for _, item in kept)
     counts = {"skipped_person_of_several_pieces": skipped, "unknown_persons": unknown}
-    settings = {"padding": padding} | ({"length": length} if padding == "reference" else {})
     return Result(metrics, intervals, len(kept), counts, settings, table, examples)
 
 
@@ -346,10 +351,6 @@ def strength(table: Table) -> np.ndarray:
 def benchmark(name: str) -> Benchmark:
     """The English or German BEC-Pro, or the EEC, by its name in FILES."""
 
-    def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
-        rows = read_rows_of(data.path(FILES[name]))
-        return evaluate(pretrained, rows, statistics="reference", mesh=mesh, progress=progress)
-
     def texts(data: DataFolder, table: Table) -> Table:
         """Each row's sentence and its partner's of the other gender; empty where no row is ranked."""
         rows = {row.index: row for row in read_rows_of(data.path(FILES[name]))}
@@ -362,7 +363,6 @@ def benchmark(name: str) -> Benchmark:
     label, licence = SOURCES[name]
     unit = "log-ratio of the person's probability with and without the profession, nats"
     return Benchmark(
-        run,
         samples,
         COLUMNS,
         EXAMPLE_COLUMNS,
@@ -371,9 +371,11 @@ def benchmark(name: str) -> Benchmark:
             Headline(f"{label} mean |association|", (("mean_abs_association",),), None, ("n",), better="lower"),
         ),
         licence,
-        drill=None
+        read=lambda data, selector: read_rows_of(data.path(FILES[name])),
+        ask=partial(ask, statistics="reference"),
+        drill_down=None
         if name == "bec_pro_eec"
-        else Drill(label, unit, strength, texts),  # an emotion has no gender of its own
+        else DrillDown(label, unit, strength, texts),  # an emotion has no gender of its own
         flags=flags,
         flag_columns=TEXT_FLAGS,
         version=2,

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import track
 
-from ncfair_jax.benchmarks.benchmark import Benchmark, Headline
+from ncfair_jax.benchmarks.base import Benchmark, Headline
 from ncfair_jax.benchmarks.classifier import log_probs, outputs
 from ncfair_jax.benchmarks.results import Result, Table
 from ncfair_jax.config import RunConfig
@@ -121,7 +121,6 @@ def samples(table: Table) -> dict[str, Any]:
 
 
 BENCHMARK = Benchmark(
-    None,
     samples,
     COLUMNS,
     EXAMPLE_COLUMNS,

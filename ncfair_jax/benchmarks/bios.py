@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from ncfair_jax.benchmarks.benchmark import Benchmark, Headline
+from ncfair_jax.benchmarks.base import Benchmark, Headline
 from ncfair_jax.benchmarks.classifier import log_probs, outputs
 from ncfair_jax.benchmarks.results import Result, Table
 from ncfair_jax.config import RunConfig
@@ -115,7 +115,6 @@ def samples(table: Table) -> dict[str, Any]:
 
 
 BENCHMARK = Benchmark(
-    None,
     samples,
     COLUMNS,
     EXAMPLE_COLUMNS,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ncfair_jax.benchmarks.benchmark import Benchmark, defined_path, lookup, n_of
+from ncfair_jax.benchmarks.base import Benchmark, defined_path, lookup, n_of
 from ncfair_jax.benchmarks.registry import BENCHMARKS, headlines_of
 from ncfair_jax.benchmarks.results import Table, numbers, read_table, scored
 from ncfair_jax.files.records import DOCUMENT, EVALUATE_AGAIN, read_record, taken_apart

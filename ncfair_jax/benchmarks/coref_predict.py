@@ -1,8 +1,9 @@
 """Coreference clusters of documents, by a model that was trained with objective "coref"."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +14,38 @@ from jaxtyping import Array, Bool, Int
 from ncfair_jax.config import CorefConfig
 from ncfair_jax.data.conll import Cluster, Document
 from ncfair_jax.data.coref import Encoded, columns_of, encode_document, lay_out, shape_of
+from ncfair_jax.engine.forward import HostRows, Rows, judging_config, reduced
 from ncfair_jax.finite import require_finite
-from ncfair_jax.inference import judging_config, untuned_jit
 from ncfair_jax.models.antecedents import best_antecedents
-from ncfair_jax.models.coref import rank
-from ncfair_jax.models.encoder import ModelConfig, Params
+from ncfair_jax.models.coref import rank_spans
+from ncfair_jax.models.encoder import EncoderOutput, ModelConfig, Params
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.sharding import gathered, put_rows, replicate
+from ncfair_jax.sharding import replicate
 
 BATCH_TOKENS = 2048  # of a device's batch, unless one document has more
+
+
+@dataclass(frozen=True)
+class Links:
+    """Reduces the rows of B documents to the links between their spans.
+
+    Gives starts, ends and antecedents (-1: none, or no span) of the kept spans, and whether all scores and hidden states of a
+    document are finite.
+    """
+
+    config: CorefConfig
+    attention: ClassVar[bool] = False
+
+    def __call__(
+        self, config: ModelConfig, own: Params, hidden: EncoderOutput, rows: Rows
+    ) -> tuple[Int[Array, "B K"], Int[Array, "B K"], Int[Array, "B K"], Bool[Array, "B"]]:
+        states = hidden.hidden_states
+        ranked = rank_spans(self.config, own, states, rows, None)
+        inside = rows["segment_ids"].reshape(len(states), -1, 1) > 0
+        behind = (jnp.where(inside, states, 0), jnp.where(ranked.antecedents.real, ranked.antecedents.scores, 0))
+        of_states, of_scores = (jnp.isfinite(x).reshape(len(rows["genre"]), -1).all(axis=1) for x in behind)
+        antecedents = jax.vmap(best_antecedents)(ranked.antecedents)
+        return ranked.kept.starts, ranked.kept.ends, antecedents, of_states & of_scores
 
 
 def predict_clusters(
@@ -54,18 +78,25 @@ def predict_clusters(
     for (segments, row_tokens), numbers in by_shape.items():
         per_device = min(BATCH_TOKENS // (segments * row_tokens), -(-len(numbers) // devices))
         size = max(1, per_device) * devices
-        for start in range(0, len(numbers), size):
-            chosen = numbers[start : start + size]
-            batch = lay_out([encoded[i] for i in chosen], size, segment_tokens, config.max_width)
-            del batch["gold"], batch["weights"]
-            with jax.default_matmul_precision("highest"):
-                *links, finite = jax.device_get(_links(model, config, mesh, params, own, put_rows(batch, mesh)))
-            names = [f"a score in document {documents[i].name}, part {documents[i].part}," for i in chosen]
-            require_finite(np.where(finite[: len(chosen)], 0, np.nan), names.__getitem__)
-            for row, number in enumerate(chosen):
+        chosen = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+        batches = _batches([[encoded[i] for i in some] for some in chosen], size, segment_tokens, config.max_width)
+        results = reduced(model, Links(config), mesh, params, own, batches)
+        for some, (*links, finite) in zip(chosen, results, strict=True):
+            names = [f"a score in document {documents[i].name}, part {documents[i].part}," for i in some]
+            require_finite(np.where(finite[: len(some)], 0, np.nan), names.__getitem__)
+            for row, number in enumerate(some):
                 spans = clusters_of(*(array[row] for array in links))
                 found[number] = _as_words(spans, encoded[number], row_tokens)
     return found
+
+
+def _batches(
+    documents: Sequence[Sequence[Encoded]], size: int, segment_tokens: int, max_width: int
+) -> Iterator[HostRows]:
+    """Batches of so many documents, without what only training looks at."""
+    for some in documents:
+        batch = lay_out(some, size, segment_tokens, max_width)
+        yield {name: array for name, array in batch.items() if name not in ("gold", "weights")}
 
 
 def clusters_of(starts: np.ndarray, ends: np.ndarray, antecedents: np.ndarray) -> list[list[tuple[int, int]]]:
@@ -95,23 +126,3 @@ def _as_words(clusters: list[list[tuple[int, int]]], document: Encoded, row_toke
     )
     mentions = [sorted({(word[start], word[end]) for start, end in cluster}) for cluster in clusters]
     return tuple(tuple(cluster) for cluster in mentions if len(cluster) > 1)
-
-
-@partial(untuned_jit, static_argnums=(0, 1, 2))
-def _links(
-    model: ModelConfig,
-    config: CorefConfig,
-    mesh: Mesh | None,
-    params: Params,
-    own: Params,
-    batch: dict[str, Array],
-) -> tuple[Int[Array, "B K"], Int[Array, "B K"], Int[Array, "B K"], Bool[Array, "B"]]:
-    """Starts, ends and antecedents (-1: none, or no span) of the kept spans, and whether all scores and hidden states of a
-    document are finite."""
-    ranked, hidden = rank(model, config, params, own, batch, None)
-    inside = batch["segment_ids"].reshape(len(hidden), -1, 1) > 0
-    behind = (jnp.where(inside, hidden, 0), jnp.where(ranked.antecedents.real, ranked.antecedents.scores, 0))
-    of_states, of_scores = (jnp.isfinite(x).reshape(len(batch["genre"]), -1).all(axis=1) for x in behind)
-    antecedents = jax.vmap(best_antecedents)(ranked.antecedents)
-    links = (ranked.kept.starts, ranked.kept.ends, antecedents, of_states & of_scores)
-    return gathered(links, mesh)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ncfair_jax.benchmarks.benchmark import Benchmark, Headline
+from ncfair_jax.benchmarks.base import Benchmark, Headline
 from ncfair_jax.benchmarks.results import Result, Table
 from ncfair_jax.data.conll import Cluster, Document
 from ncfair_jax.statistics.intervals import summarise_sample
@@ -104,7 +104,6 @@ def score_documents(documents: Sequence[Document], predicted: Sequence[Sequence[
 
 
 BENCHMARK = Benchmark(
-    None,
     samples,
     COLUMNS,
     {},

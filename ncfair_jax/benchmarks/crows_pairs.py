@@ -8,19 +8,21 @@ Two metrics carry this name and answer different questions:
 Both mask one token at a time and leave the rest of the sentence visible. 50 is unbiased.
 
     pairs = read_pairs("my_pairs.csv")
-    result = evaluate(load_pretrained("my-model"), pairs)
+    model = load_pretrained("my-model")
+    result = ask(pairs, model).answered_by(forward_of(model))
     result.metrics["modified_mean"]["gender"]["metric_score"]
 """
 
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
+from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.benchmarks.benchmark import Benchmark, Drill, Headline
+from ncfair_jax.benchmarks.base import Benchmark, DrillDown, Headline, Questions
 from ncfair_jax.benchmarks.quality import (
     TEXT_FLAGS,
     holds_control_token,
@@ -29,10 +31,9 @@ from ncfair_jax.benchmarks.quality import (
     repeats,
     stored_flags,
 )
-from ncfair_jax.benchmarks.requests import Request, mask_id, named
 from ncfair_jax.benchmarks.results import Result, Score, Table, numbers, scored
-from ncfair_jax.benchmarks.scorer import score
 from ncfair_jax.data.encoding import encode_texts
+from ncfair_jax.engine.requests import Answer, Request, first_log_probs, mask_id, named
 from ncfair_jax.files.reading import Place, RowError, accepted
 from ncfair_jax.files.sources import DataError, DataFolder
 from ncfair_jax.files.tables import comma_separated, table_rows
@@ -131,25 +132,28 @@ def ordered(pair: Pair) -> tuple[str, str]:
     return (pair.more, pair.less) if pair.direction == "stereo" else (pair.less, pair.more)
 
 
-def evaluate(
-    pretrained: Pretrained, pairs: Sequence[Pair], *, mesh: Mesh | None = None, progress: bool = False
-) -> Result:
-    """Scores the pairs by both metrics.
+def ask(pairs: Sequence[Pair], model: Pretrained) -> Questions:
+    """Each token of each sentence alone; the result scores the pairs by both metrics.
 
     Returns:
+        Questions, and by them a Result:
         metrics[metric][bias type or "overall"]: metric_score, stereotype_score, antistereotype_score (percent), neutral
         and n (pairs). `score_*` is None in the table where a sentence has no modified token; such pairs are left out of
         modified_mean, as bias-bench does.
     Source: McGill-NLP/bias-bench and princeton-nlp/MABEL:crows_runner.py; nyu-mll/crows-pairs:metric.py.
     """
-    tokenizer, mask = pretrained.tokenizer, mask_id(pretrained)
+    mask = mask_id(model)
     texts = [text for pair in pairs for text in ordered(pair)]
-    encoded = encode_texts(texts, tokenizer)
+    encoded = encode_texts(texts, model.tokenizer)
     names = [named(f"pair {pair.index}", text) for pair in pairs for text in ordered(pair)]
     requests = [r for tokens, name in zip(encoded, names, strict=True) for r in one_mask_each(tokens, mask, name)]
-    log_probs = np.array(
-        [values[0] for values in score(pretrained, requests, mesh=mesh, progress=progress)], np.float64
-    )
+    return Questions(requests, partial(_result, pairs, encoded, model.tokenizer))
+
+
+def _result(
+    pairs: Sequence[Pair], encoded: list[np.ndarray], tokenizer: PreTrainedTokenizerBase, answers: Sequence[Answer]
+) -> Result:
+    log_probs = first_log_probs(answers)
     ends = np.cumsum([len(tokens) - 2 for tokens in encoded])
     # A sentence's scores by position; NaN for its first and last token, [CLS] and [SEP], which are never read.
     by_position = [
@@ -278,10 +282,9 @@ def flags(table: Table) -> dict[str, np.ndarray]:
     return stored_flags(table, list(FLAG_COLUMNS)) | {"tied": outcome[:, 1] > 0, "skipped": outcome[:, 0] == 0}
 
 
-def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
-    """`evaluate` on the pairs of a data folder; the selector names a bias type."""
-    pairs = select(read_pairs(data.path(FILE)), selector)
-    return evaluate(pretrained, pairs, mesh=mesh, progress=progress)
+def read(data: DataFolder, selector: str) -> list[Pair]:
+    """The pairs of a data folder; the selector names a bias type."""
+    return select(read_pairs(data.path(FILE)), selector)
 
 
 def strength(table: Table) -> np.ndarray:
@@ -299,7 +302,6 @@ def texts(data: DataFolder, table: Table) -> Table:
 
 
 BENCHMARK = Benchmark(
-    run,
     samples,
     COLUMNS,
     EXAMPLE_COLUMNS,
@@ -308,8 +310,12 @@ BENCHMARK = Benchmark(
         Headline("CrowS-Pairs all, %", (("modified_mean", "overall", "metric_score"),), 50.0),
     ),
     "CC BY-SA 4.0 (Nangia et al. 2020, nyu-mll/crows-pairs)",
+    read=read,
+    ask=ask,
     takes_selector=True,
-    drill=Drill("CrowS-Pairs", "log-probability of the words in which they differ, nats a token", strength, texts),
+    drill_down=DrillDown(
+        "CrowS-Pairs", "log-probability of the words in which they differ, nats a token", strength, texts
+    ),
     flags=flags,
     flag_columns=FLAG_COLUMNS,
     version=2,

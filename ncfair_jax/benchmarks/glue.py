@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from scipy import stats
 
-from ncfair_jax.benchmarks.benchmark import Benchmark, Headline
+from ncfair_jax.benchmarks.base import Benchmark, Headline
 from ncfair_jax.benchmarks.classifier import outputs
 from ncfair_jax.benchmarks.results import Result, Table
 from ncfair_jax.config import RunConfig
@@ -130,7 +130,6 @@ def benchmark(task: str) -> Benchmark:
     """A task by its name in `data.glue.SOURCES`."""
     parts = (MATCHED, MISMATCHED) if task == "mnli" else ("validation",)
     return Benchmark(
-        None,
         samples_of(task),
         COLUMNS,
         EXAMPLE_COLUMNS,

@@ -4,24 +4,26 @@ top1 (fraction) and loss (nats): 15% of each sentence's tokens, drawn once for a
 and predicted. pseudo_perplexity: exp of the mean negative log-probability of each token masked alone, over a fixed 200
 sentences of at most 64 tokens (Salazar et al. 2020).
 
-    evaluate(load_pretrained("my-model"), [["A sentence.", "Another one of the same paragraph."], …]).metrics["top1"]
+    model = load_pretrained("my-model")
+    questions = ask([["A sentence.", "Another one of the same paragraph."], …], model)
+    questions.answered_by(forward_of(model)).metrics["top1"]
 """
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
+from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.benchmarks.benchmark import Benchmark, Headline
+from ncfair_jax.benchmarks.base import Benchmark, Headline, Questions
 from ncfair_jax.benchmarks.crows_pairs import one_mask_each
 from ncfair_jax.benchmarks.quality import TEXT_FLAGS, holds_control_token, holds_unknown, repeats, stored_flags
-from ncfair_jax.benchmarks.requests import Request, mask_id
 from ncfair_jax.benchmarks.results import Result, Table
-from ncfair_jax.benchmarks.scorer import score_with_top1
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.gap import split_sentences
 from ncfair_jax.data.wikitext import heldout_text
+from ncfair_jax.engine.requests import Answer, Request, hits, mask_id, scored_log_probs
 from ncfair_jax.files.sources import DataFolder
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise_sample
@@ -54,50 +56,64 @@ def load_paragraphs(data: DataFolder) -> list[list[str]]:
     return [split_sentences(line) for line in heldout_text(data.path(FILE))]
 
 
-def evaluate(
-    pretrained: Pretrained,
-    paragraphs: Sequence[Sequence[str]],
-    *,
-    pseudo: bool = True,
-    mesh: Mesh | None = None,
-    progress: bool = False,
-) -> Result:
-    """Scores sentences, grouped by paragraph, which is what the intervals resample.
+class Text(NamedTuple):
+    """Paragraphs, each as its sentences, which is what the intervals resample.
 
-    Args:
-        pseudo: whether to score the pseudo-perplexity too, which takes two thirds of the time; undefined without.
-    Returns:
-        metrics: top1, loss, n_positions, pseudo_perplexity, n_sentences (those of the pseudo-perplexity).
+    `pseudo` says whether the pseudo-perplexity is wanted too, which takes two thirds of the time; undefined without.
     """
-    mask = mask_id(pretrained)
-    lines = [i for i, sentences in enumerate(paragraphs) for _ in sentences]
+
+    paragraphs: Sequence[Sequence[str]]
+    pseudo: bool = True
+
+
+def ask(text: Text, model: Pretrained) -> Questions:
+    """The masked tokens of each sentence, and of those of the pseudo-perplexity each token alone.
+
+    Returns:
+        Questions, and by them a Result:
+        metrics: top1, loss, n_positions, pseudo_perplexity, n_sentences (those of the
+        pseudo-perplexity).
+    """
+    mask, (paragraphs, pseudo) = mask_id(model), text
     sentences = [sentence for paragraph in paragraphs for sentence in paragraph]
-    encoded = encode_sentences(sentences, pretrained.tokenizer, min(MAX_TOKENS, pretrained.config.max_tokens))
+    encoded = encode_sentences(sentences, model.tokenizer, min(MAX_TOKENS, model.config.max_tokens))
     masked = [masked_request(tokens, number, mask) for number, tokens in enumerate(encoded)]
     alone = {i: one_mask_each(encoded[i], mask) for i in pseudo_sentences(encoded)} if pseudo else {}
     requests = masked + [request for group in alone.values() for request in group]
-    scores = score_with_top1(pretrained, requests, mesh=mesh, progress=progress)
+    alone_counts = {i: len(group) for i, group in alone.items()}
+    return Questions(requests, partial(_result, paragraphs, encoded, alone_counts, model.tokenizer))
+
+
+def _result(
+    paragraphs: Sequence[Sequence[str]],
+    encoded: Sequence[np.ndarray],
+    alone: dict[int, int],
+    tokenizer: PreTrainedTokenizerBase,
+    answers: Sequence[Answer],
+) -> Result:
+    """Args: `alone`: by sentence of the pseudo-perplexity, how many tokens it has but the first and the last."""
+    lines = [i for i, sentences in enumerate(paragraphs) for _ in sentences]
+    sentences = [sentence for paragraph in paragraphs for sentence in paragraph]
+    log_probs = [scored_log_probs(answer) for answer in answers]
     table: Table = {
         "line": lines,
         "sentence": list(range(len(sentences))),
-        "positions": [len(request.positions) for request in masked],
-        "correct": [float(top.sum()) for top in scores.top1[: len(masked)]],
-        "loss_sum": [-float(values.sum(dtype=np.float64)) for values in scores.log_probs[: len(masked)]],
-        "pseudo_positions": [len(alone.get(i, ())) for i in range(len(sentences))],
+        "positions": [len(values) for values in log_probs[: len(encoded)]],
+        "correct": [float(hits(answer).sum()) for answer in answers[: len(encoded)]],
+        "loss_sum": [-float(values.sum(dtype=np.float64)) for values in log_probs[: len(encoded)]],
+        "pseudo_positions": [alone.get(i, 0) for i in range(len(sentences))],
         "pseudo_loss_sum": [0.0] * len(sentences),
     }
-    done = len(masked)
-    for i, group in alone.items():
-        table["pseudo_loss_sum"][i] = -float(
-            sum(values[0].astype(float) for values in scores.log_probs[done : done + len(group)])
-        )
-        done += len(group)
+    done = len(encoded)
+    for i, count in alone.items():
+        table["pseudo_loss_sum"][i] = -float(sum(values[0].astype(float) for values in log_probs[done : done + count]))
+        done += count
     table |= {
-        "unknown": holds_unknown(encoded, pretrained.tokenizer),
+        "unknown": holds_unknown(encoded, tokenizer),
         "duplicate": repeats(sentences),
         "malformed": [
             int(WIKITEXT_GAP in sentence or spelled)
-            for sentence, spelled in zip(sentences, holds_control_token(sentences, pretrained.tokenizer), strict=True)
+            for sentence, spelled in zip(sentences, holds_control_token(sentences, tokenizer), strict=True)
         ],
     }
     metrics, intervals = summarise_sample(samples(table)[""])
@@ -162,16 +178,14 @@ def flags(table: Table) -> dict[str, np.ndarray]:
     return stored_flags(table, list(TEXT_FLAGS))
 
 
-def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
-    """`evaluate` on the held-out text of a data folder; the selector "masked" leaves out the pseudo-perplexity."""
+def read(data: DataFolder, selector: str) -> Text:
+    """The held-out text of a data folder; the selector "masked" leaves out the pseudo-perplexity."""
     if selector not in ("", MASKED_ONLY):
         raise ValueError(f"masked_lm:{selector} is unknown; choose masked_lm or masked_lm:{MASKED_ONLY}")
-    pseudo = selector != MASKED_ONLY
-    return evaluate(pretrained, load_paragraphs(data), pseudo=pseudo, mesh=mesh, progress=progress)
+    return Text(load_paragraphs(data), selector != MASKED_ONLY)
 
 
 BENCHMARK = Benchmark(
-    run,
     samples,
     COLUMNS,
     EXAMPLE_COLUMNS,
@@ -182,6 +196,8 @@ BENCHMARK = Benchmark(
     ),
     "CC BY-SA (WikiText-2, Merity et al. 2016)",
     content_warning="",
+    read=read,
+    ask=ask,
     takes_selector=True,
     flags=flags,
     flag_columns=TEXT_FLAGS,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ncfair_jax.benchmarks.benchmark import Benchmark, Headline, defined_path, lookup, n_path
+from ncfair_jax.benchmarks.base import Benchmark, Headline, defined_path, lookup, n_path
 from ncfair_jax.benchmarks.results import Table
 from ncfair_jax.data.encoding import MASK
 from ncfair_jax.statistics.samples import point_figures

@@ -1,10 +1,11 @@
-"""Benchmarks by name, and the one function that runs them: load, score, write, go on if one fails."""
+"""Benchmarks by name, and the one function that runs them: read, ask, tabulate, write, go on if one fails."""
 
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from huggingface_hub.constants import HF_HUB_OFFLINE
@@ -26,9 +27,10 @@ from ncfair_jax.benchmarks import (
     winobias_coref,
     winogender,
 )
-from ncfair_jax.benchmarks.benchmark import Benchmark, Headline, defined_path, lookup, n_of
+from ncfair_jax.benchmarks.base import Benchmark, Headline, defined_path, lookup, n_of
 from ncfair_jax.benchmarks.quality import quality_report
 from ncfair_jax.benchmarks.results import Result, write_result, write_table
+from ncfair_jax.engine import Forward, forward_of
 from ncfair_jax.files import digests
 from ncfair_jax.files.locking import held_by_all
 from ncfair_jax.files.notes import collected, tell
@@ -42,6 +44,18 @@ from ncfair_jax.run_log import say
 from ncfair_jax.stopping import stage
 
 
+class Wrap(NamedTuple):
+    """A function around a model that answers in its stead, such as a method that debiases at inference.
+
+    Attributes:
+        name: what it is and its settings; results of another one are not read back.
+        around: makes of the model's own forward function the one that is judged.
+    """
+
+    name: str
+    around: Callable[[Forward], Forward]
+
+
 class EvaluationError(ValueError):
     """Some benchmarks failed. `results` holds the others', `failures` what went wrong, by name."""
 
@@ -53,7 +67,7 @@ class EvaluationError(ValueError):
 BENCHMARKS: dict[str, Benchmark] = {
     "crows_pairs": crows_pairs.BENCHMARK,
     "stereoset": stereoset.BENCHMARK,
-    stereoset_intersentence.NAME: stereoset_intersentence.BENCHMARK,
+    "stereoset_intersentence": stereoset_intersentence.BENCHMARK,
     **{name: bec_pro.benchmark(name) for name in bec_pro.FILES},
     "seat": seat.BENCHMARK,
     "crows_pairs_aul": unmasked.CROWS_PAIRS,
@@ -79,7 +93,7 @@ def parse(names: str | Sequence[str]) -> list[tuple[str, str]]:
     parsed = [(name.strip(), selector.strip()) for name, _, selector in (text.partition(":") for text in listed)]
     for name, selector in parsed:
         if name not in BENCHMARKS:
-            names_that_run = sorted(name for name, benchmark in BENCHMARKS.items() if benchmark.run)
+            names_that_run = sorted(name for name, benchmark in BENCHMARKS.items() if benchmark.ask)
             raise ValueError(f"benchmark {name!r} is unknown; choose from {names_that_run}")
         if config := BENCHMARKS[name].trained_by:
             raise ValueError(
@@ -104,6 +118,7 @@ def evaluate(
     out_dir: str | Path,
     *,
     model_name: str,
+    wrap: Wrap | None = None,
     mesh: Mesh | None = None,
     offline: bool = False,
     progress: bool = False,
@@ -117,7 +132,8 @@ def evaluate(
         benchmarks: names, as a list or with commas between (see `parse`).
         data_dir: folder with crows_pairs/, stereoset/, bec_pro/, …; None or "": public sources, pinned by hash.
         out_dir: gets NAME.json and NAME.csv of each, written by process 0.
-        model_name: as it shall stand in the files.
+        model_name: the name to write into the result files.
+        wrap: what answers instead of the model itself.
         offline: fetch nothing.
     Returns:
         By name, the content of NAME.json.
@@ -132,7 +148,7 @@ def evaluate(
     folder, model = Path(out_dir), model_fingerprint(pretrained)
     with held_by_all(folder):
         refuse_other_model(folder, model, [name for name, _ in parsed])
-        return _evaluate(pretrained, parsed, data, folder, model, model_name, mesh, progress)
+        return _evaluate(pretrained, parsed, data, folder, model, model_name, wrap, mesh, progress)
 
 
 def _evaluate(
@@ -142,18 +158,26 @@ def _evaluate(
     folder: Path,
     model: str,
     model_name: str,
+    wrap: Wrap | None,
     mesh: Mesh | None,
     progress: bool,
 ) -> dict[str, dict[str, Any]]:
     """`evaluate`, in a folder that this process has for itself; `model` is the model's fingerprint."""
     results: dict[str, dict[str, Any]] = {}
     failures: dict[str, Exception] = {}
+
+    @cache
+    def forward() -> Forward:
+        own = forward_of(pretrained, mesh=mesh, progress=progress and jax.process_index() == 0)
+        return own if wrap is None else wrap.around(own)
+
     for name, selector in parsed:
         benchmark = BENCHMARKS[name]
         try:
-            assert benchmark.run is not None  # parse refuses the others
+            assert benchmark.read is not None and benchmark.ask is not None  # parse refuses the others
             content = {"model": model, "data": data.fingerprint(benchmark.files(selector))}
-            if name == stereoset_intersentence.NAME:
+            content |= {"wrap": wrap.name} if wrap else {}
+            if "nsp" in benchmark.needs:
                 content["nsp"] = params_fingerprint(pretrained.params.get("nsp", {}))
             if kept := finished(folder, name, model_name, selector, content):
                 results[name] = kept
@@ -161,12 +185,13 @@ def _evaluate(
                     say(f"{name}: read back from {folder}; model, data and definition are the same")
                 continue
             with stage(f"evaluating {name}"), collected() as left_out:
-                result = benchmark.run(pretrained, data, selector, mesh, progress and jax.process_index() == 0)
+                questions = benchmark.ask(benchmark.read(data, selector), pretrained)
+                result = questions.answered_by(forward())
             settings = result.settings | ({"selector": selector} if selector else {})
             result = result._replace(settings=settings, left_out=tuple(left_out))
-            if benchmark.drill and jax.process_index() == 0:  # a report then needs no other folder
+            if benchmark.drill_down and jax.process_index() == 0:  # a report then needs no other folder
                 with collected():  # the same notes as of the run
-                    texts = benchmark.drill.texts(data, result.scores | result.examples)
+                    texts = benchmark.drill_down.texts(data, result.scores | result.examples)
                 write_table(folder / f"{name}_texts.csv", texts)
             results[name] = write(folder, name, model_name, result, content)
         except Exception as error:
@@ -217,7 +242,9 @@ def finished(
 def _tables(name: str) -> list[str]:
     """The tables beside NAME.json."""
     benchmark = BENCHMARKS[name]
-    return [name] + [f"{name}_examples"] * bool(benchmark.example_columns) + [f"{name}_texts"] * bool(benchmark.drill)
+    return (
+        [name] + [f"{name}_examples"] * bool(benchmark.example_columns) + [f"{name}_texts"] * bool(benchmark.drill_down)
+    )
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -5,24 +5,26 @@ For targets X, Y (John is here; Amy is here) and attributes A, B (career; family
     s(w) = mean over a in A of cos(w, a) − mean over b in B of cos(w, b)
     effect size d = (mean of s over X − mean of s over Y) / standard deviation of s over X and Y   (0 is unbiased)
 
-    result = evaluate(load_pretrained("my-model"), [read_test("my_test.json")])
+    model = load_pretrained("my-model")
+    result = ask([read_test("my_test.json")], model).answered_by(forward_of(model))
     result.metrics["tests"]["my_test"]["effect_size"]
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
+from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.benchmarks.benchmark import Benchmark, Headline
-from ncfair_jax.benchmarks.embedder import embed
+from ncfair_jax.benchmarks.base import Benchmark, Headline, Questions
 from ncfair_jax.benchmarks.quality import holds_control_token, holds_unknown, irregular, repeats, stored_flags
 from ncfair_jax.benchmarks.results import Result, Table
 from ncfair_jax.benchmarks.seat_tests import GROUPS, SHA256
 from ncfair_jax.benchmarks.splits import MOST_SPLITS, split_tests
 from ncfair_jax.data.encoding import encode_texts
+from ncfair_jax.engine.requests import FIRST_VECTOR, MEAN_VECTOR, Answer, Request
 from ncfair_jax.files.reading import read_json
 from ncfair_jax.files.sources import DataError, DataFolder
 from ncfair_jax.models.hf import Pretrained
@@ -35,6 +37,7 @@ COLUMNS: dict[str, type] = {"test": str, "side": str, "item": int, "association"
 EXAMPLE_COLUMNS: dict[str, type] = {"text": str, "term": str}
 FLAG_COLUMNS: dict[str, type] = {"unknown": int, "malformed": int}
 SIDES = ("X", "Y")
+POOLS = {"mean": MEAN_VECTOR, "cls": FIRST_VECTOR}
 KEYS = ("targ1", "targ2", "attr1", "attr2")
 # Of the sentence templates of May et al.; what is left of "The technologies are here." is the term.
 _TEMPLATE_WORDS = frozenset(
@@ -112,20 +115,14 @@ def terms(texts: Sequence[str]) -> list[str]:
     return [singular(term) for term in found]
 
 
-def evaluate(
-    pretrained: Pretrained,
-    tests: Sequence[SeatTest],
-    *,
-    pool: str = "mean",
-    mesh: Mesh | None = None,
-    progress: bool = False,
-) -> Result:
-    """Runs the tests; each distinct text is embedded once for all of them.
+def ask(tests: Sequence[SeatTest], model: Pretrained, *, pool: str = "mean") -> Questions:
+    """A vector of every text of every test.
 
     Args:
         pool: a sentence's vector: "mean" of all positions of the last layer, special tokens included (bias-bench), or
             "cls", the first position (the original SEAT).
     Returns:
+        Questions, and by them a Result:
         metrics["tests"][name]: effect_size; statistic (sum of s over X − sum over Y); n (targets); p, one-sided that X is
         nearer to A, by permuting texts as published, and the splits it counts; p_terms and splits_terms, the same by permuting
         terms, since texts about one term resemble each other. metrics["groups"][name]: mean_abs_effect_size and n, of the
@@ -135,14 +132,28 @@ def evaluate(
         ValueError: for an unknown pool, no test, or two of one name.
     Source: McGill-NLP/bias-bench:bias_bench/benchmark/seat.
     """
+    if pool not in POOLS:
+        raise ValueError(f"pool={pool!r}; choose from {', '.join(POOLS)}")
     if not tests or len({test.name for test in tests}) < len(tests):
         raise ValueError(f"tests {[test.name for test in tests]}: give at least one, each of another name")
     texts = [text for test in tests for part in test[1:5] for text in part]
-    encoded = encode_texts(texts, pretrained.tokenizer)
+    encoded = encode_texts(texts, model.tokenizer)
     names = [f"{test.name}: {text!r}" for test in tests for part in test[1:5] for text in part]
-    vectors = embed(pretrained, encoded, pool=pool, mesh=mesh, progress=progress, names=names).astype(float)
+    requests = [Request(tokens, name=name, ask=POOLS[pool]) for tokens, name in zip(encoded, names, strict=True)]
+    return Questions(requests, partial(_result, tests, texts, encoded, pool, model.tokenizer))
+
+
+def _result(
+    tests: Sequence[SeatTest],
+    texts: Sequence[str],
+    encoded: Sequence[np.ndarray],
+    pool: str,
+    tokenizer: PreTrainedTokenizerBase,
+    answers: Sequence[Answer],
+) -> Result:
+    vectors = np.array([answer.vector for answer in answers], np.float64)
     associations = association_table(texts, vectors, tests)
-    unknown = dict(zip(texts, holds_unknown(encoded, pretrained.tokenizer), strict=True))
+    unknown = dict(zip(texts, holds_unknown(encoded, tokenizer), strict=True))
     table: Table = {name: [] for name in COLUMNS}
     examples: Table = {name: [] for name in EXAMPLE_COLUMNS}
     place = {text: i for i, text in enumerate(texts)}
@@ -155,7 +166,7 @@ def evaluate(
             examples["text"] += part
             examples["term"] += terms(part)
     table["unknown"] = [unknown[text] for text in examples["text"]]
-    control = holds_control_token(examples["text"], pretrained.tokenizer)
+    control = holds_control_token(examples["text"], tokenizer)
     table["malformed"] = [
         int(irregular(text) or spelled) for text, spelled in zip(examples["text"], control, strict=True)
     ]
@@ -281,19 +292,19 @@ def flags(table: Table) -> dict[str, np.ndarray]:
     }
 
 
-def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
-    """`evaluate` on the published tests of a data folder; the selector names a group or a test."""
-    tests = [read_test(data.path(f"seat/{name}.jsonl")) for name in select(selector)]
-    return evaluate(pretrained, tests, mesh=mesh, progress=progress)
+def read(data: DataFolder, selector: str) -> list[SeatTest]:
+    """The published tests of a data folder; the selector names a group or a test."""
+    return [read_test(data.path(f"seat/{name}.jsonl")) for name in select(selector)]
 
 
 BENCHMARK = Benchmark(
-    run,
     samples,
     COLUMNS,
     EXAMPLE_COLUMNS,
     (Headline("SEAT gender mean |d|", (("groups", "gender", "mean_abs_effect_size"),), better="lower"),),
     "not stated by its source (McGill-NLP/bias-bench; Caliskan et al. 2017, May et al. 2019)",
+    read=read,
+    ask=ask,
     takes_selector=True,
     flags=flags,
     flag_columns=FLAG_COLUMNS,

@@ -12,10 +12,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ncfair_jax.benchmarks.crows_pairs import one_mask_each
-from ncfair_jax.benchmarks.requests import Request, ScorerError, mask_id, named
 from ncfair_jax.benchmarks.results import Table
-from ncfair_jax.benchmarks.scorer import score
 from ncfair_jax.data.encoding import MASK, encode_gaps, encode_texts
+from ncfair_jax.engine import forward_of
+from ncfair_jax.engine.requests import Request, RequestError, first_log_probs, mask_id, named, scored_log_probs
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.strings import several_strings
 
@@ -27,7 +27,7 @@ def word_log_probs(
 
     Raises:
         TypeError: `sentences` or `words` is a single string.
-        ScorerError: if a sentence has not exactly one [MASK], or a word is not one token of the vocabulary.
+        RequestError: if a sentence has not exactly one [MASK], or a word is not one token of the vocabulary.
     """
     sentences, words = several_strings("sentences", sentences), several_strings("words", words)
     requests = []
@@ -36,24 +36,24 @@ def word_log_probs(
         targets = [gap_token(pretrained, sentence, word) for word in words]
         for word, target in zip(words, targets, strict=True):
             if target is None:
-                raise ScorerError(
+                raise RequestError(
                     f"{word!r} is {_pieces(pretrained, sentence, word)} in this vocabulary; choose a word that is one token"
                 )
         name = named(f"sentence {number}", sentence)
         requests.append(Request(tokens, np.full(len(words), place), np.array(targets), name=name))
-    return [values.tolist() for values in score(pretrained, requests, mesh=mesh)]
+    return [scored_log_probs(answer).tolist() for answer in forward_of(pretrained, mesh=mesh)(requests)]
 
 
 def with_gaps(pretrained: Pretrained, sentences: Sequence[str]) -> list[tuple[np.ndarray, int]]:
     """Token ids of sentences with one [MASK] each, i32[L], and the position of the model's own mask token in its place.
 
     Raises:
-        ScorerError: if a sentence has not exactly one [MASK].
+        RequestError: if a sentence has not exactly one [MASK].
     """
     mask_id(pretrained)  # refuses a tokenizer without one
     for sentence in sentences:
         if sentence.count(MASK) != 1:
-            raise ScorerError(f"{sentence!r} has {sentence.count(MASK)} {MASK}; write exactly one")
+            raise RequestError(f"{sentence!r} has {sentence.count(MASK)} {MASK}; write exactly one")
     encoded = encode_gaps([sentence.split(MASK) for sentence in sentences], pretrained.tokenizer)
     return [(tokens, int(gaps[0])) for tokens, gaps in encoded]
 
@@ -72,7 +72,7 @@ def _pieces(pretrained: Pretrained, sentence: str, word: str) -> list[str]:
 
 
 def filled(table: Table, forms: Sequence[tuple[str, str]]) -> Table:
-    """The sentences of a table of pronouns in two versions, as a `Drill` has them.
+    """The sentences of a table of pronouns in two versions, as a `DrillDown` has them.
 
     Args:
         table: "text" with [MASK] for the pronoun, and a column for each form.
@@ -98,6 +98,6 @@ def pseudo_log_likelihoods(
     mask = mask_id(pretrained)
     names = [named(f"sentence {number}", sentence) for number, sentence in enumerate(sentences, start=1)]
     requests = [r for tokens, name in zip(encoded, names, strict=True) for r in one_mask_each(tokens, mask, name)]
-    values = np.array([value[0] for value in score(pretrained, requests, mesh=mesh)], np.float32)
+    values = first_log_probs(forward_of(pretrained, mesh=mesh)(requests)).astype(np.float32)
     ends = np.cumsum([len(tokens) - 2 for tokens in encoded])
     return [values[end - len(tokens) + 2 : end] for tokens, end in zip(encoded, ends, strict=True)]

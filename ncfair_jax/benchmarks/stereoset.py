@@ -5,24 +5,24 @@ anti-stereotype (50 is unbiased). ICAT = LM · min(SS, 100 − SS) / 50. All in 
 official scorer does; `*_micro` weigh all examples equally.
 
     examples = read_examples("dev.json")
-    evaluate(load_pretrained("my-model"), examples).metrics["overall"]["all"]["icat"]
+    model = load_pretrained("my-model")
+    ask(examples, model).answered_by(forward_of(model)).metrics["overall"]["all"]["icat"]
 """
 
 import string
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.benchmarks.benchmark import Benchmark, Drill, Headline
+from ncfair_jax.benchmarks.base import Benchmark, DrillDown, Headline, Questions
 from ncfair_jax.benchmarks.quality import TEXT_FLAGS, holds_control_token, irregular, repeats, stored_flags
-from ncfair_jax.benchmarks.requests import Request, mask_id, named
 from ncfair_jax.benchmarks.results import Result, Table
-from ncfair_jax.benchmarks.scorer import score
 from ncfair_jax.data.encoding import encode_gaps, tokenized
+from ncfair_jax.engine.requests import Answer, Request, first_log_probs, mask_id, named
 from ncfair_jax.files.reading import DataError, Place, RowError, accepted, read_json
 from ncfair_jax.files.sources import DataFolder
 from ncfair_jax.models.hf import Pretrained
@@ -242,22 +242,17 @@ def _ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return list(tokenized(tokenizer, [text], add_special_tokens=False)["input_ids"][0])
 
 
-def evaluate(
-    pretrained: Pretrained,
-    examples: Sequence[Example],
-    *,
-    pool: str = "mean_prob",
-    roberta_rows: str = "reference",
-    mesh: Mesh | None = None,
-    progress: bool = False,
-) -> Result:
-    """Scores the examples.
+def ask(
+    examples: Sequence[Example], model: Pretrained, *, pool: str = "mean_prob", roberta_rows: str = "reference"
+) -> Questions:
+    """Every piece of every filler.
 
     Args:
         pool: a filler's score from its pieces: "mean_prob", the mean probability (published figures), or "mean_logprob".
         roberta_rows: for RoBERTa, rows as the reference makes them ("reference", published figures; a blank too many
             before later pieces) or "clean".
     Returns:
+        Questions, and by them a Result:
         metrics[bias type or "overall"][all, dev or test]: lm, ss, icat, their _micro (percent), n (examples), n_terms.
     Raises:
         ValueError: for an unknown pool or kind of rows.
@@ -265,7 +260,7 @@ def evaluate(
     if pool not in POOLS or roberta_rows not in ROBERTA_ROWS:
         raise ValueError(f"pool={pool!r}, roberta_rows={roberta_rows!r}; choose from {POOLS} and {ROBERTA_ROWS}")
     fillers = [
-        filler_rows(example.context, word, pretrained, roberta_rows) for example in examples for word in example.fillers
+        filler_rows(example.context, word, model, roberta_rows) for example in examples for word in example.fillers
     ]
     names = [named(f"example {example.id}", text) for example in examples for text in example.sentences]
     requests = [
@@ -273,14 +268,27 @@ def evaluate(
         for rows, name in zip(fillers, names, strict=True)
         for piece in rows
     ]
-    log_probs = np.array([v[0] for v in score(pretrained, requests, mesh=mesh, progress=progress)], np.float64)
+    settings = {"pool": pool} | ({} if model.config.model_type == "bert" else {"roberta_rows": roberta_rows})
+    return Questions(requests, partial(_result, examples, fillers, settings, model.tokenizer))
+
+
+def _result(
+    examples: Sequence[Example],
+    fillers: Sequence[Sequence[Piece]],
+    settings: dict[str, str],
+    tokenizer: PreTrainedTokenizerBase,
+    answers: Sequence[Answer],
+) -> Result:
+    log_probs = first_log_probs(answers)
     ends = np.cumsum([len(rows) for rows in fillers])
     pieces = np.split(log_probs, ends[:-1])
-    scores = np.array([np.exp(p).mean() if pool == "mean_prob" else p.mean() for p in pieces]).reshape(-1, 3)
+    scores = np.array([np.exp(p).mean() if settings["pool"] == "mean_prob" else p.mean() for p in pieces]).reshape(
+        -1, 3
+    )
     table, splits = tables(examples, scores)
-    unk = pretrained.tokenizer.unk_token_id
+    unk = tokenizer.unk_token_id
     known = [all(piece.target != unk for piece in rows) for rows in fillers]
-    control = holds_control_token([" ".join((e.context, *e.sentences)) for e in examples], pretrained.tokenizer)
+    control = holds_control_token([" ".join((e.context, *e.sentences)) for e in examples], tokenizer)
     table |= {
         "unknown": [int(not all(known[3 * i : 3 * i + 3])) for i in range(len(examples))],
         "duplicate": repeats([(e.context.lower(), *(word.lower() for word in e.fillers)) for e in examples]),
@@ -303,7 +311,6 @@ def evaluate(
         "unknown_pieces": unknown,
         "fillers_of_several_pieces": sum(len(rows) > 1 for rows in fillers),
     }
-    settings = {"pool": pool} | ({} if pretrained.config.model_type == "bert" else {"roberta_rows": roberta_rows})
     return Result(metrics, intervals, len(examples), counts, settings, table, splits)
 
 
@@ -384,11 +391,6 @@ def flags(table: Table) -> dict[str, np.ndarray]:
     return stored_flags(table, list(TEXT_FLAGS)) | {"tied": tied}
 
 
-def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
-    """`evaluate` on the examples of a data folder."""
-    return evaluate(pretrained, load_examples(data), mesh=mesh, progress=progress)
-
-
 def strength(table: Table) -> np.ndarray:
     """How much likelier the stereotypical filler is than the anti-stereotypical one, log-probability ratio f64[E]."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -419,7 +421,6 @@ def _headline(
 
 
 BENCHMARK = Benchmark(
-    run,
     samples,
     COLUMNS,
     EXAMPLE_COLUMNS,
@@ -429,7 +430,9 @@ BENCHMARK = Benchmark(
         _headline("StereoSet ICAT, %", "icat", None),
     ),
     "CC BY-SA 4.0 (Nadeem et al. 2021, moinnadeem/StereoSet)",
-    drill=Drill("StereoSet", "log-probability of the filler, nats", strength, texts),
+    read=lambda data, selector: load_examples(data),
+    ask=ask,
+    drill_down=DrillDown("StereoSet", "log-probability of the filler, nats", strength, texts),
     flags=flags,
     flag_columns=TEXT_FLAGS,
     version=2,

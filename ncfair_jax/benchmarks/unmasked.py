@@ -8,17 +8,19 @@ The bias score is the percentage of pairs whose more stereotypical sentence scor
 unbiased. Pairs: CrowS-Pairs, or StereoSet's stereotypes and anti-stereotypes.
 
     cases = crows_pairs_cases(crows_pairs.read_pairs("my_pairs.csv"))
-    evaluate(load_pretrained("my-model"), cases).metrics["aula"]["gender"]["all"]["bias_score"]
+    model = load_pretrained("my-model")
+    ask(cases, model).answered_by(forward_of(model)).metrics["aula"]["gender"]["all"]["bias_score"]
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
+from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.benchmarks import crows_pairs, stereoset
-from ncfair_jax.benchmarks.benchmark import Benchmark, Drill, Headline
+from ncfair_jax.benchmarks.base import Benchmark, DrillDown, Headline, Questions
 from ncfair_jax.benchmarks.quality import (
     TEXT_FLAGS,
     holds_control_token,
@@ -27,10 +29,9 @@ from ncfair_jax.benchmarks.quality import (
     repeats,
     stored_flags,
 )
-from ncfair_jax.benchmarks.requests import Request, mask_id, named
 from ncfair_jax.benchmarks.results import Result, Score, Table, numbers, scored
-from ncfair_jax.benchmarks.scorer import score, score_with_top1
 from ncfair_jax.data.encoding import encode_texts
+from ncfair_jax.engine.requests import ATTENTION, Answer, Request, hits, mask_id, named, scored_log_probs
 from ncfair_jax.files.sources import DataFolder
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise
@@ -70,20 +71,14 @@ def stereoset_cases(examples: Sequence[stereoset.Example]) -> list[Case]:
     return [Case(e.id, e.bias_type, e.split, e.target, e.sentences[0], e.sentences[1]) for e in examples]
 
 
-def evaluate(
-    pretrained: Pretrained,
-    cases: Sequence[Case],
-    *,
-    sss_index: str = "diagonal",
-    mesh: Mesh | None = None,
-    progress: bool = False,
-) -> Result:
-    """Scores the cases by the three measures.
+def ask(cases: Sequence[Case], model: Pretrained, *, sss_index: str = "diagonal") -> Questions:
+    """All tokens of each sentence, and those in which two sentences differ.
 
     Args:
         sss_index: "diagonal", each masked token at its own position; "kxk", every one of the k masked tokens at every one
             of their positions, as the published code averages.
     Returns:
+        Questions, and by them a Result:
         metrics[measure][bias type or "overall"]["all", and where known "dev" and "test"]: bias_score (percent), n; under
         aul also accuracy, the percentage of tokens that the model ranks first. A score of no token is None in the table, and
         its case left out: in sss where one sentence is the other one with words added.
@@ -93,31 +88,41 @@ def evaluate(
     """
     if sss_index not in SSS_INDICES:
         raise ValueError(f"sss_index={sss_index!r}; choose from {SSS_INDICES}")
-    mask = mask_id(pretrained)
+    mask = mask_id(model)
     texts = [text for case in cases for text in (case.more, case.less)]
-    encoded = encode_texts(texts, pretrained.tokenizer)
+    encoded = encode_texts(texts, model.tokenizer)
     inner = [np.arange(1, len(tokens) - 1) for tokens in encoded]
     names = [named(f"example {case.id}", text) for case in cases for text in (case.more, case.less)]
-    whole = [Request(t, at, t[at], name=name) for t, at, name in zip(encoded, inner, names, strict=True)]
-    scores = score_with_top1(pretrained, whole, mesh=mesh, progress=progress, attention=True)
-    span_requests = []
+    whole = [Request(t, at, t[at], name=name, ask=ATTENTION) for t, at, name in zip(encoded, inner, names, strict=True)]
+    span_requests: list[Request] = []
     for first, second in zip(encoded[::2], encoded[1::2], strict=True):
         spans = crows_pairs.align(first.tolist(), second.tolist()).modified
         span_requests += [span_request(*side, mask, sss_index) for side in zip((first, second), spans, strict=True)]
-    span_scores = score(pretrained, span_requests, mesh=mesh, progress=progress)
+    return Questions([*whole, *span_requests], partial(_result, cases, encoded, sss_index, model.tokenizer))
+
+
+def _result(
+    cases: Sequence[Case],
+    encoded: Sequence[np.ndarray],
+    sss_index: str,
+    tokenizer: PreTrainedTokenizerBase,
+    answers: Sequence[Answer],
+) -> Result:
+    whole, spans = answers[: len(encoded)], answers[len(encoded) :]
+    log_probs = [scored_log_probs(answer) for answer in whole]
     values = {
-        "aul": [mean(v) for v in scores.log_probs],
-        "aula": [mean(v.astype(float) * paid) for v, paid in zip(scores.log_probs, scores.attention, strict=True)],
-        "sss": [mean(v) for v in span_scores],
+        "aul": [mean(v) for v in log_probs],
+        "aula": [mean(v.astype(float) * answer.attention) for v, answer in zip(log_probs, whole, strict=True)],
+        "sss": [mean(scored_log_probs(answer)) for answer in spans],
     }
     table: Table = {"id": [case.id for case in cases], "bias_type": [case.bias_type for case in cases]}
     for measure in MEASURES:
         table |= {f"{measure}_more": values[measure][::2], f"{measure}_less": values[measure][1::2]}
     # Of both sentences together.
-    table["top1"] = [float(a.sum() + b.sum()) for a, b in zip(scores.top1[::2], scores.top1[1::2], strict=True)]
-    table["tokens"] = [float(len(a) + len(b)) for a, b in zip(inner[::2], inner[1::2], strict=True)]
-    unknown = holds_unknown(encoded, pretrained.tokenizer)
-    control = holds_control_token([f"{case.more} {case.less}" for case in cases], pretrained.tokenizer)
+    table["top1"] = [float(hits(a).sum() + hits(b).sum()) for a, b in zip(whole[::2], whole[1::2], strict=True)]
+    table["tokens"] = [float(len(a) + len(b)) for a, b in zip(log_probs[::2], log_probs[1::2], strict=True)]
+    unknown = holds_unknown(encoded, tokenizer)
+    control = holds_control_token([f"{case.more} {case.less}" for case in cases], tokenizer)
     table |= {
         "unknown": [int(a or b) for a, b in zip(unknown[::2], unknown[1::2], strict=True)],
         "duplicate": repeats([frozenset((case.more.lower(), case.less.lower())) for case in cases]),
@@ -247,19 +252,6 @@ def _texts(cases: Sequence[Case], table: Table) -> Table:
     return {"stereotyped": [case.more for case in chosen], "other": [case.less for case in chosen]}
 
 
-def run_crows_pairs(
-    pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool
-) -> Result:
-    """`evaluate` on the CrowS-Pairs of a data folder; the selector names a bias type."""
-    pairs = crows_pairs.select(crows_pairs.read_pairs(data.path(crows_pairs.FILE)), selector)
-    return evaluate(pretrained, crows_pairs_cases(pairs), mesh=mesh, progress=progress)
-
-
-def run_stereoset(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
-    """`evaluate` on the StereoSet of a data folder."""
-    return evaluate(pretrained, stereoset_cases(stereoset.load_examples(data)), mesh=mesh, progress=progress)
-
-
 def _headlines(label: str, *paths: tuple[str, str]) -> tuple[Headline, ...]:
     return tuple(
         Headline(f"{label} {m.upper()}, %", tuple((m, *path, "bias_score") for path in paths), 50.0) for m in MEASURES
@@ -267,27 +259,29 @@ def _headlines(label: str, *paths: tuple[str, str]) -> tuple[Headline, ...]:
 
 
 CROWS_PAIRS = Benchmark(
-    run_crows_pairs,
     samples,
     COLUMNS,
     EXAMPLE_COLUMNS,
     _headlines("CrowS-Pairs gender", ("gender", "all")),
     crows_pairs.BENCHMARK.licence,
+    read=lambda data, selector: crows_pairs_cases(crows_pairs.read(data, selector)),
+    ask=ask,
     takes_selector=True,
-    drill=Drill("CrowS-Pairs AUL", "mean log-probability of all tokens, nats", strength, crows_pairs_texts),
+    drill_down=DrillDown("CrowS-Pairs AUL", "mean log-probability of all tokens, nats", strength, crows_pairs_texts),
     flags=flags,
     flag_columns=TEXT_FLAGS,
     version=2,
     files=crows_pairs.BENCHMARK.files,
 )
 STEREOSET = Benchmark(
-    run_stereoset,
     samples,
     COLUMNS,
     EXAMPLE_COLUMNS,
     _headlines("StereoSet", ("gender", "test"), ("overall", "test"), ("overall", "all")),
     stereoset.BENCHMARK.licence,
-    drill=Drill("StereoSet AUL", "mean log-probability of all tokens, nats", strength, stereoset_texts),
+    read=lambda data, selector: stereoset_cases(stereoset.load_examples(data)),
+    ask=ask,
+    drill_down=DrillDown("StereoSet AUL", "mean log-probability of all tokens, nats", strength, stereoset_texts),
     flags=flags,
     flag_columns=TEXT_FLAGS,
     version=2,

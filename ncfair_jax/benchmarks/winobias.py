@@ -13,25 +13,26 @@ Being absolute, both lie above 0 for any model, so they have no interval. With t
     male_minus_female = mean over pro and anti of F1 male − F1 female (points; 0 is unbiased).
 
     lines = read_lines("pro_stereotyped_type2.txt.test", "anti_stereotyped_type2.txt.test", "test", "type2")
-    evaluate(load_pretrained("my-model"), lines).metrics["test"]["type2"]["skew"]
+    model = load_pretrained("my-model")
+    ask(lines, model).answered_by(forward_of(model)).metrics["test"]["type2"]["skew"]
 """
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
+from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.benchmarks.benchmark import Benchmark, Drill, Headline
+from ncfair_jax.benchmarks.base import Benchmark, DrillDown, Headline, Questions
 from ncfair_jax.benchmarks.quality import TEXT_FLAGS, holds_control_token, holds_unknown, repeats, stored_flags
-from ncfair_jax.benchmarks.requests import Request, named
 from ncfair_jax.benchmarks.results import Result, Table
-from ncfair_jax.benchmarks.scorer import score
 from ncfair_jax.benchmarks.sentences import filled, gap_token, with_gaps
 from ncfair_jax.data.encoding import MASK
 from ncfair_jax.data.winobias import parallel_lines
+from ncfair_jax.engine.requests import Answer, Request, named, scored_log_probs
 from ncfair_jax.files.reading import DataError, accepted
 from ncfair_jax.files.sources import DataFolder
 from ncfair_jax.models.hf import Pretrained
@@ -124,20 +125,14 @@ def load_lines(data: DataFolder) -> Lines:
     )
 
 
-def evaluate(
-    pretrained: Pretrained,
-    lines: Lines,
-    *,
-    last_char: str = "kept",
-    mesh: Mesh | None = None,
-    progress: bool = False,
-) -> Result:
-    """Scores both pronouns of every line.
+def ask(lines: Lines, model: Pretrained, *, last_char: str = "kept") -> Questions:
+    """Both pronouns of every line.
 
     Args:
         last_char: "kept", or "reference": the last character, a full stop in all published lines, becomes " . ", as in
             12kleingordon34/NLP_masters_project:bias_analysis.ipynb; byte-level vocabularies see the difference.
     Returns:
+        Questions, and by them a Result:
         metrics[split][type or "overall"]: pro_minus_anti, male_minus_female (points), stereotype, skew, accuracy_pro,
         f1_{male,female}_{pro,anti} (percent), n, n_male (predicted male; a tie counts as female).
     Raises:
@@ -147,9 +142,10 @@ def evaluate(
     if last_char not in LAST_CHARS:
         raise ValueError(f"last_char={last_char!r}; choose from {LAST_CHARS}")
     used = [line if last_char == "kept" else line._replace(text=line.text[:-1] + " . ") for line in lines.used]
-    kept, requests = [], []
-    for line, (tokens, position) in zip(used, with_gaps(pretrained, [line.text for line in used]), strict=True):
-        targets = [gap_token(pretrained, line.text, word) for word in (line.male, line.female)]
+    kept: list[Line] = []
+    requests: list[Request] = []
+    for line, (tokens, position) in zip(used, with_gaps(model, [line.text for line in used]), strict=True):
+        targets = [gap_token(model, line.text, word) for word in (line.male, line.female)]
         if None in targets:
             continue
         kept.append(line)
@@ -161,16 +157,27 @@ def evaluate(
             f"no line has male and female pronouns that are one token of this vocabulary; the files have {pronouns}: check "
             "them, or use a model whose vocabulary has them"
         )
-    scores = np.array(score(pretrained, requests, mesh=mesh, progress=progress), np.float64)
+    return Questions(requests, partial(_result, lines, kept, requests, last_char, model.tokenizer))
+
+
+def _result(
+    lines: Lines,
+    kept: Sequence[Line],
+    requests: Sequence[Request],
+    last_char: str,
+    tokenizer: PreTrainedTokenizerBase,
+    answers: Sequence[Answer],
+) -> Result:
+    scores = np.array([scored_log_probs(answer) for answer in answers], np.float64)
     table: Table = {
         "split": [line.split for line in kept],
         "type": [line.type for line in kept],
         "line": [line.number for line in kept],
         "log_prob_male": scores[:, 0].tolist(),
         "log_prob_female": scores[:, 1].tolist(),
-        "unknown": holds_unknown((request.tokens for request in requests), pretrained.tokenizer),
+        "unknown": holds_unknown((request.tokens for request in requests), tokenizer),
         "duplicate": repeats([line.text.lower() for line in kept]),
-        "malformed": holds_control_token([line.text.replace(MASK, "") for line in kept], pretrained.tokenizer),
+        "malformed": holds_control_token([line.text.replace(MASK, "") for line in kept], tokenizer),
     }
     examples: Table = {name: [getattr(line, name) for line in kept] for name in EXAMPLE_COLUMNS}
     metrics, intervals = summarise(samples(table | examples))
@@ -272,13 +279,7 @@ def texts(data: DataFolder, table: Table) -> Table:
     return filled(table, [("male", "female") if label == "male" else ("female", "male") for label in table["label"]])
 
 
-def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
-    """`evaluate` on the lines of a data folder."""
-    return evaluate(pretrained, load_lines(data), mesh=mesh, progress=progress)
-
-
 BENCHMARK = Benchmark(
-    run,
     samples,
     COLUMNS,
     EXAMPLE_COLUMNS,
@@ -295,7 +296,9 @@ BENCHMARK = Benchmark(
         )
     ),
     "MIT (Zhao et al. 2018, uclanlp/corefBias)",
-    drill=Drill("WinoBias", "log-probability of the pronoun, nats", strength, texts),
+    read=lambda data, selector: load_lines(data),
+    ask=ask,
+    drill_down=DrillDown("WinoBias", "log-probability of the pronoun, nats", strength, texts),
     flags=flags,
     flag_columns=TEXT_FLAGS,
     version=2,

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ncfair_jax.benchmarks.benchmark import Benchmark, Headline
+from ncfair_jax.benchmarks.base import Benchmark, Headline
 from ncfair_jax.benchmarks.results import Result, Table
 from ncfair_jax.data.conll import Cluster, Document
 from ncfair_jax.data.winobias import KINDS, SIDES
@@ -130,7 +130,6 @@ def score_winobias(predictions: Predictions, settings: Mapping[str, Any]) -> Res
 
 
 BENCHMARK = Benchmark(
-    None,
     samples,
     COLUMNS,
     EXAMPLE_COLUMNS,

@@ -4,25 +4,26 @@ The pronoun of a sentence is masked; log P(female form) − log P(male form) say
 It refers to the occupation ("The nurse told the patient that [MASK] …") or, as a control, to the other participant.
 
     items = read_items("all_sentences.tsv", "occupations-stats.tsv")
-    evaluate(load_pretrained("my-model"), items).metrics["correlation"]["pearson_bls"]
+    model = load_pretrained("my-model")
+    ask(items, model).answered_by(forward_of(model)).metrics["correlation"]["pearson_bls"]
 """
 
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
+from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.benchmarks.benchmark import Benchmark, Drill, Headline
+from ncfair_jax.benchmarks.base import Benchmark, DrillDown, Headline, Questions
 from ncfair_jax.benchmarks.quality import TEXT_FLAGS, holds_control_token, holds_unknown, repeats, stored_flags
-from ncfair_jax.benchmarks.requests import Request, named
 from ncfair_jax.benchmarks.results import Result, Score, Table
-from ncfair_jax.benchmarks.scorer import score
 from ncfair_jax.benchmarks.sentences import filled, gap_token, with_gaps
 from ncfair_jax.data.encoding import MASK
+from ncfair_jax.engine.requests import Answer, Request, named, scored_log_probs
 from ncfair_jax.files.reading import Place, Records, RowError, accepted
 from ncfair_jax.files.sources import DataError, DataFolder
 from ncfair_jax.files.tables import tab_separated, table_rows
@@ -153,21 +154,21 @@ def _read_shares(path: str | Path) -> dict[str, tuple[float, float]]:
     return found
 
 
-def evaluate(
-    pretrained: Pretrained, items: Sequence[Item], *, mesh: Mesh | None = None, progress: bool = False
-) -> Result:
-    """Scores the three forms at every item's mask; a neutral form of several tokens is None in the table.
+def ask(items: Sequence[Item], model: Pretrained) -> Questions:
+    """The three forms at every item's mask; a neutral form of several tokens is None in the table.
 
     Returns:
+        Questions, and by them a Result:
         metrics: female_preferred (percent) and log_odds (female − male, nats) by referent, log_odds.difference
         (occupation − participant), correlation of the occupations' mean log odds, where it is the referent, with their
         percentages of women, n_occupation_items, n_participant_items, n_occupations (those of the correlation).
     Raises:
         DataError: if no item has a male and a female form that are one token each.
     """
-    kept, requests = [], []
-    for item, (tokens, position) in zip(items, with_gaps(pretrained, [item.text for item in items]), strict=True):
-        targets = [gap_token(pretrained, item.text, getattr(item, form)) for form in FORMS]
+    kept: list[Item] = []
+    requests: list[Request] = []
+    for item, (tokens, position) in zip(items, with_gaps(model, [item.text for item in items]), strict=True):
+        targets = [gap_token(model, item.text, getattr(item, form)) for form in FORMS]
         if None in targets[:2]:
             continue
         scored = [target for target in targets if target is not None]
@@ -180,17 +181,27 @@ def evaluate(
             f"no item has male and female pronouns that are one token of this vocabulary; the file has {pronouns}: check it, "
             "or use a model whose vocabulary has them"
         )
-    log_probs = score(pretrained, requests, mesh=mesh, progress=progress)
+    return Questions(requests, partial(_result, kept, len(items) - len(kept), requests, model.tokenizer))
+
+
+def _result(
+    kept: Sequence[Item],
+    skipped: int,
+    requests: Sequence[Request],
+    tokenizer: PreTrainedTokenizerBase,
+    answers: Sequence[Answer],
+) -> Result:
+    log_probs = [scored_log_probs(answer) for answer in answers]
     table: Table = {"id": [item.id for item in kept]}
     for i, form in enumerate(FORMS):
         table[f"log_prob_{form}"] = [float(values[i]) if i < len(values) else None for values in log_probs]
-    table["unknown"] = holds_unknown((request.tokens for request in requests), pretrained.tokenizer)
+    table["unknown"] = holds_unknown((request.tokens for request in requests), tokenizer)
     table["duplicate"] = repeats([item.text.lower() for item in kept])
-    table["malformed"] = holds_control_token([item.text.replace(MASK, "") for item in kept], pretrained.tokenizer)
+    table["malformed"] = holds_control_token([item.text.replace(MASK, "") for item in kept], tokenizer)
     examples: Table = {name: [getattr(item, name) for item in kept] for name in EXAMPLE_COLUMNS}
     metrics, intervals = summarise_sample(samples(table | examples)[""])
     counts = {
-        "skipped_form_of_several_pieces": len(items) - len(kept),
+        "skipped_form_of_several_pieces": skipped,
         "neutral_form_of_several_pieces": table["log_prob_neutral"].count(None),
         "tied": int(np.equal(table["log_prob_male"], table["log_prob_female"]).sum()),
     }
@@ -312,13 +323,7 @@ def texts(data: DataFolder, table: Table) -> Table:
     return filled(table, names)
 
 
-def run(pretrained: Pretrained, data: DataFolder, selector: str, mesh: Mesh | None, progress: bool) -> Result:
-    """`evaluate` on the items of a data folder."""
-    return evaluate(pretrained, read_items(*map(data.path, FILES)), mesh=mesh, progress=progress)
-
-
 BENCHMARK = Benchmark(
-    run,
     samples,
     COLUMNS,
     EXAMPLE_COLUMNS,
@@ -330,7 +335,9 @@ BENCHMARK = Benchmark(
         ),
     ),
     "MIT (Rudinger et al. 2018, rudinger/winogender-schemas)",
-    drill=Drill("Winogender", "log-probability of the pronoun, nats", strength, texts),
+    read=lambda data, selector: read_items(*map(data.path, FILES)),
+    ask=ask,
+    drill_down=DrillDown("Winogender", "log-probability of the pronoun, nats", strength, texts),
     flags=flags,
     flag_columns=TEXT_FLAGS,
     version=2,

@@ -74,12 +74,19 @@ def rank(
     Returns:
         The result and the hidden states of the B · G rows.
     """
-    documents, segments, row_tokens = batch["tokens"].shape
+    row_tokens = batch["tokens"].shape[-1]
     rows = (batch[name].reshape(-1, row_tokens) for name in ("tokens", "segment_ids", "positions"))
-    encoder_rng, keys = (None, None) if rng is None else jax.random.split(rng)
-    if keys is not None:
-        keys = jax.random.split(keys, documents)
+    encoder_rng, span_rng = (None, None) if rng is None else jax.random.split(rng)
     hidden = encode(model, params, *rows, dropout_rng=encoder_rng).hidden_states
+    return rank_spans(config, own, hidden, batch, span_rng), hidden
+
+
+def rank_spans(
+    config: CorefConfig, own: Params, hidden: Float[Array, "R T D"], batch: dict[str, Array], rng: Any
+) -> Ranked:
+    """The result of `rank`, from the hidden states of its rows."""
+    documents, segments, row_tokens = batch["tokens"].shape
+    keys = None if rng is None else jax.random.split(rng, documents)
     length = segments * row_tokens
     states = hidden.reshape(documents, length, -1).astype(jnp.float32)
     spans = min(MOST_SPANS, length * config.max_width, max(1, int(config.span_ratio * length)))
@@ -102,7 +109,7 @@ def rank(
         return Ranked(kept, found._replace(scores=found.scores + fine))
 
     inputs = {name: batch[name] for name in ("sentences", "speakers", "segment_ids", "genre")}
-    return jax.vmap(one, in_axes=(0, 0, None if rng is None else 0))(states, inputs, keys), hidden
+    return jax.vmap(one, in_axes=(0, 0, None if rng is None else 0))(states, inputs, keys)
 
 
 def gold_clusters(ranked: Ranked, gold: Int[Array, "B L W"]) -> Int[Array, "B K"]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ncfair_jax.benchmarks.benchmark import Benchmark, Drill
+from ncfair_jax.benchmarks.base import Benchmark, DrillDown
 from ncfair_jax.benchmarks.compare import Row, compare, read_averaged
 from ncfair_jax.benchmarks.registry import BENCHMARKS
 from ncfair_jax.benchmarks.results import Table, read_table
@@ -154,20 +154,20 @@ def _adjusted(by_group: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
 
 def _drill(name: str, benchmark: Benchmark, groups: Sequence[Group]) -> Drilled | None:
     """The most stereotyped examples of every group with results of this benchmark."""
-    if benchmark.drill is None:
+    if benchmark.drill_down is None:
         return None
     examples = {}
     for group in groups:
         folders = [folder for folder in _folders(group, "after") if (folder / f"{name}.json").is_file()]
         if folders and len(folders) == len(group.runs):
-            examples[group.name] = _quoted(name, benchmark, benchmark.drill, group, folders)
+            examples[group.name] = _quoted(name, benchmark, benchmark.drill_down, group, folders)
     if not examples:
         return None
-    drill = benchmark.drill
+    drill = benchmark.drill_down
     return Drilled(name, drill.label, drill.unit, benchmark.licence, benchmark.content_warning, examples)
 
 
-def _quoted(name: str, benchmark: Benchmark, drill: Drill, group: Group, folders: list[Path]) -> list[Quoted]:
+def _quoted(name: str, benchmark: Benchmark, drill: DrillDown, group: Group, folders: list[Path]) -> list[Quoted]:
     table = read_averaged(name, benchmark, folders)
     after, before = drill.strength(table), None
     befores = [folder for folder in _folders(group, "before") if (folder / f"{name}.json").is_file()]
@@ -188,7 +188,7 @@ def _quoted(name: str, benchmark: Benchmark, drill: Drill, group: Group, folders
     ]
 
 
-def _texts(name: str, benchmark: Benchmark, drill: Drill, group: Group, folder: Path, table: Table) -> Table:
+def _texts(name: str, benchmark: Benchmark, drill: DrillDown, group: Group, folder: Path, table: Table) -> Table:
     """The sentences beside the scores; of runs older than that file from the run's data, or what the scores say of them."""
     path = folder / f"{name}_texts.csv"
     if path.is_file():

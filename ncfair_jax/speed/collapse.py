@@ -15,16 +15,15 @@ import numpy as np
 from ncfair_jax.collapse import pairs
 from ncfair_jax.collapse.agreement import nc4_decisions
 from ncfair_jax.collapse.class_stats import ClassStats
-from ncfair_jax.collapse.forward import batches
+from ncfair_jax.collapse.folds import ClassMoments, counted_rows
 from ncfair_jax.collapse.measures import measure
-from ncfair_jax.collapse.survey import _add_moments
 from ncfair_jax.data.corpus import text_sentences
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.packing import pack_for_inference
-from ncfair_jax.inference import untuned_jit
+from ncfair_jax.engine.batching import batches
+from ncfair_jax.engine.forward import fold_rows, hidden_states, untuned_jit
 from ncfair_jax.lexicons.classes import build_classes
 from ncfair_jax.lexicons.lexicon import load_lexicon
-from ncfair_jax.models.encoder import encode
 from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.speed.contestants import Result, spread, workers
 
@@ -106,8 +105,10 @@ def time_pass(model: str, data: str) -> Result:
     examples = encode_sentences(list(text_sentences("gap", data))[:600], pretrained.tokenizer, ROW_TOKENS)
     packed = pack_for_inference(examples, ROW_TOKENS)
     params, slot_of_token = jax.device_put((pretrained.params, words.slot_of_token))
-    parts = list(batches(packed, BATCH_ROWS, words.boundaries, None))[:-1]  # full ones only
-    forward = untuned_jit(lambda params, rows: encode(pretrained.config, params, *rows[:3]).hidden_states)
+    parts = [jax.device_put(rows) for rows in batches(counted_rows(packed, words.boundaries), BATCH_ROWS)]
+    parts = parts[:-1]  # full ones only
+    forward = untuned_jit(lambda params, rows: hidden_states(pretrained.config, params, rows).hidden_states)
+    fold = ClassMoments(("hidden",), "same")
     empty = {"hidden": ClassStats.zeros(words.num_classes, pretrained.config.hidden_size)}
 
     def encoder_only() -> None:
@@ -118,10 +119,10 @@ def time_pass(model: str, data: str) -> Result:
         stats: Any = empty
         with jax.default_matmul_precision("highest"):
             for rows in parts:
-                stats = _add_moments(pretrained.config, "same", None, params, stats, slot_of_token, rows)
+                stats = fold_rows(pretrained.config, fold, None, params, stats, slot_of_token, rows)
         jax.block_until_ready(stats)
 
-    tokens = sum(int((rows[1] > 0).sum()) for rows in parts)
+    tokens = sum(int((rows["segment_ids"] > 0).sum()) for rows in parts)
     encoder_only()
     moments()
     rounds = [(seconds(encoder_only), seconds(moments)) for _ in range(ROUNDS)]

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from ncfair_jax.benchmarks import crows_pairs
-from ncfair_jax.benchmarks.requests import Request, mask_id
 from ncfair_jax.config import to_dict
 from ncfair_jax.data.encoding import encode_texts
+from ncfair_jax.engine.requests import Request, mask_id
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.hf import Pretrained, load_pretrained
 from ncfair_jax.prepare import prepare
@@ -290,7 +290,7 @@ def score_side_by_side(settings: Settings, folder: Path) -> Result:
         compile_seconds = contestants[OURS].facts["compile_seconds"]
     figures = {name: scoring_figures(rounds, few) for name, rounds in answers.items()}
     figures[OURS] |= {
-        "flops": ours.packed_score_flops(pretrained.config, [Request(*scored) for scored in flat(pairs[:few])]),
+        "flops": ours.packed_flops_of(pretrained.config, [Request(*scored) for scored in flat(pairs[:few])]),
         "compile_seconds": compile_seconds,
     }
     all_pairs = scoring_figures(larger, many)

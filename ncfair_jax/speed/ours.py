@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ncfair_jax.benchmarks import scorer
-from ncfair_jax.benchmarks.batching import batch_size, buckets, default_batch_tokens, power_of_two
-from ncfair_jax.benchmarks.requests import Request, merge, pack
 from ncfair_jax.config import RunConfig, base_config, freeze
-from ncfair_jax.data.packing import pack_for_inference, round_up
+from ncfair_jax.data.packing import round_up
+from ncfair_jax.engine import Request, engine, forward_of
+from ncfair_jax.engine.batching import batch_size, buckets, default_batch_tokens, power_of_two
+from ncfair_jax.engine.packing import columns_of, pack, sizes
+from ncfair_jax.engine.requests import ATTENTION, merge, scored_log_probs
 from ncfair_jax.methods.base import Batch
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.hf import load_pretrained
@@ -129,43 +130,35 @@ def packed_flops(model: ModelConfig, batch: Mapping[str, Any], *, transformed: b
 
 
 def make_scorer(folder: str) -> Callable[[list[Request]], list[np.ndarray]]:
-    """The package's scorer on the model of a folder."""
-    pretrained = load_pretrained(folder, offline=True)
+    """The package's engine on the model of a folder, for log-probabilities."""
+    forward = forward_of(load_pretrained(folder, offline=True))
 
     def run(requests: list[Request]) -> list[np.ndarray]:
-        return scorer.score(pretrained, requests)
+        return [scored_log_probs(answer) for answer in forward(requests)]
 
     return run
 
 
-def packed_score_flops(model: ModelConfig, requests: Sequence[Request], attention: bool = False) -> int:
-    """Operations of scoring the requests, packed as the scorer packs them, with the empty rows of a last batch.
-
-    Args:
-        attention: the scorer is also asked for attention, and so computes the last layer everywhere.
-    """
-    sequences = [sequence for sequence in merge(requests)[0] if sequence.columns]
+def packed_flops_of(model: ModelConfig, requests: Sequence[Request]) -> int:
+    """Operations of answering the requests, packed as the engine packs them, with the empty rows of a last batch."""
     flops = 0
-    lengths = np.array([len(sequence.request.tokens) for sequence in sequences])
-    for row_tokens, members in buckets(lengths, model.hidden_size):
-        packed = pack([sequences[i] for i in members], row_tokens)
-        rows = computed(len(packed.read), default_batch_tokens() // row_tokens)
-        scored = round_up(len(packed.targets), scorer.head_columns(len(packed.targets), model.vocab_size))
-        read = None if scorer.reads_everything(packed, attention) else packed.read.shape[1]
-        flops += score_flops(model, rows=rows, tokens=row_tokens, scored=scored, read=read)
-    return flops
-
-
-def packed_embed_flops(model: ModelConfig, sequences: Sequence[np.ndarray]) -> int:
-    """Operations of embedding the sequences, packed as the embedder packs them, with the empty rows of a last batch."""
-    distinct = list({tokens.tobytes(): tokens for tokens in sequences}.values())
-    flops = 0
-    lengths = np.array([len(tokens) for tokens in distinct])
-    for row_tokens, members in buckets(lengths, model.hidden_size):
-        packed = pack_for_inference([distinct[i] for i in members], row_tokens)
-        rows = computed(len(packed.tokens), default_batch_tokens() // row_tokens)
-        segments = power_of_two(int(packed.segment_ids.max()))
-        flops += encoder_flops(model, rows, row_tokens) + pool_flops(model, rows, row_tokens, segments)
+    for ask in dict.fromkeys(request.ask for request in requests):
+        sequences = merge([request for request in requests if request.ask == ask])[0]
+        scored = ask in engine.HEAD_OF
+        sequences = [sequence for sequence in sequences if sequence.columns or not scored]
+        for row_tokens, members in buckets(sizes(sequences)[0], model.hidden_size):
+            bucket = [sequences[i] for i in members]
+            packed = pack(bucket, row_tokens)
+            rows = computed(len(packed.rows["tokens"]), default_batch_tokens() // row_tokens)
+            if scored:
+                columns = columns_of(packed, bucket)
+                number = len(columns.targets)
+                read = None if engine.reads_everything(packed, columns, ask == ATTENTION) else columns.read.shape[1]
+                number = round_up(number, engine.head_columns(number, model.vocab_size))
+                flops += score_flops(model, rows=rows, tokens=row_tokens, scored=number, read=read)
+            else:
+                segments = power_of_two(int(packed.segment.max()) + 1)
+                flops += encoder_flops(model, rows, row_tokens) + pool_flops(model, rows, row_tokens, segments)
     return flops
 
 

@@ -1,42 +1,57 @@
 """ncfair_jax's side of the suite: the real benchmarks of the registry, run in one process on one loaded model."""
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from ncfair_jax.benchmarks.benchmark import Benchmark
-from ncfair_jax.benchmarks.observation import Observation, observed
+from ncfair_jax.benchmarks.base import Benchmark
 from ncfair_jax.benchmarks.registry import BENCHMARKS
-from ncfair_jax.benchmarks.requests import Request
+from ncfair_jax.engine import Answer, Request, forward_of
+from ncfair_jax.engine.requests import ATTENTION, FIRST_VECTOR, LOG_PROBS, MEAN_VECTOR, NEXT_SENTENCE, scored_log_probs
 from ncfair_jax.files.sources import DataFolder
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.speed.contestants import Result
 from ncfair_jax.speed.flops import encoder_flops, score_flops
-from ncfair_jax.speed.ours import packed_embed_flops, packed_score_flops
+from ncfair_jax.speed.ours import packed_flops_of
 from ncfair_jax.speed.padded import Scored, save_ragged
 
 COMPILED = "/jax/core/compile/backend_compile_duration"  # jax's event: a program was compiled or fetched from a cache
-SCORER, EMBEDDER = "score_with_top1", "embed"  # names of the engines' functions
-NOTHING = np.zeros(0, np.int64)
+SCORES, VECTORS = "scores", "vectors"  # what a benchmark asks for; PyTorch's side has an engine for each
+KIND_OF = {
+    LOG_PROBS: SCORES,
+    ATTENTION: SCORES,
+    NEXT_SENTENCE: SCORES,
+    MEAN_VECTOR: VECTORS,
+    FIRST_VECTOR: VECTORS,
+}
 
 
 class Asked(NamedTuple):
-    """All that a benchmark asked of its engine in a run, in order and with repetitions, and what it got.
+    """All that a benchmark asked in a run, in order and with repetitions, and what it was answered."""
 
-    Attributes:
-        engine: SCORER or EMBEDDER.
-        items: Requests, or sequences i32[L].
-        answers: log-probabilities f32[P] of each, or a vector f32[D].
-    """
+    requests: list[Request]
+    answers: list[Answer]
 
-    engine: str
-    items: list[Any]
-    answers: list[np.ndarray]
+    @property
+    def engine(self) -> str:
+        """SCORES or VECTORS.
+
+        Raises:
+            ValueError: unless it is one of them only.
+        """
+        kinds = {KIND_OF.get(request.ask, request.ask) for request in self.requests}
+        if len(kinds) != 1 or not kinds <= {SCORES, VECTORS}:
+            raise ValueError(f"it asks for {sorted(kinds) or 'nothing'}; the suite compares scores or vectors")
+        return kinds.pop()
+
+    def values(self, number: int) -> np.ndarray:
+        """Log-probabilities f32[P] that a request was answered, or the vector f32[D]."""
+        answer = self.answers[number]
+        return scored_log_probs(answer) if answer.vector is None else answer.vector
 
 
 class Suite:
@@ -53,25 +68,25 @@ class Suite:
         began = time.perf_counter()
         self.pretrained = load_pretrained(model, offline=True)
         self.facts: Result = {"load_seconds": time.perf_counter() - began, "benchmarks": {}, "refused": {}}
+        self.forward = forward_of(self.pretrained)
         self.data = DataFolder(Path(data), offline=True)
         self.benchmarks: dict[str, Benchmark] = {}
         samples = []
         for name, benchmark in BENCHMARKS.items():
-            if benchmark.run is None:  # of a model trained for it
+            if benchmark.ask is None:  # of a model trained for it
                 continue
             try:
-                cold, observations = self._run(benchmark)
-                asked = join(observations)
+                cold, asked = self._run(benchmark)
+                told = describe(self.pretrained.config, asked, sample)
                 samples.append(sample_of(asked, sample))
             except (ValueError, OSError) as error:  # what a user can mend; anything else is a fault of ours
                 self.facts["refused"][name] = str(error)
                 continue
             self.benchmarks[name] = benchmark
-            config = self.pretrained.config
             self.facts["benchmarks"][name] = {
                 **{f"cold_{key}": value for key, value in cold.items()},
-                **describe(config, asked, sample),
-                "flops": sum(packed_flops(config, observation) for observation in observations),
+                **told,
+                "flops": packed_flops_of(self.pretrained.config, asked.requests),
             }
         if samples:
             save_ragged(requests, samples)
@@ -79,42 +94,25 @@ class Suite:
     def _count(self, event: str, duration_secs: float, **_: str | int) -> None:
         self._programs += event == COMPILED
 
-    def _run(self, benchmark: Benchmark) -> tuple[Result, list[Observation]]:
-        observations: list[Observation] = []
+    def _run(self, benchmark: Benchmark) -> tuple[Result, Asked]:
         self._programs = 0
         began = time.perf_counter()
-        assert benchmark.run is not None  # the others were left out
-        with observed(observations.append):
-            benchmark.run(self.pretrained, self.data, "", None, False)
+        assert benchmark.read is not None and benchmark.ask is not None  # the others were left out
+        questions = benchmark.ask(benchmark.read(self.data, ""), self.pretrained)
+        asked_at = time.perf_counter()
+        answers = self.forward(questions.requests)
+        engine_seconds = time.perf_counter() - asked_at
+        questions.table(answers)
         taken = {
             "seconds": time.perf_counter() - began,
-            "engine_seconds": sum(observation.seconds for observation in observations),
+            "engine_seconds": engine_seconds,
             "programs": self._programs,
         }
-        return taken, observations
+        return taken, Asked(questions.requests, answers)
 
     def run(self, number: int) -> Result:
         """Runs a benchmark again: seconds of the whole run, seconds of its engine, programs compiled for it."""
         return self._run(list(self.benchmarks.values())[number])[0]
-
-
-def join(observations: Sequence[Observation]) -> Asked:
-    """What a benchmark's calls of its engine asked and got.
-
-    Raises:
-        ValueError: unless it calls the scorer or the embedder, and one of them only.
-    """
-    engines = {observation.engine for observation in observations}
-    if len(engines) != 1 or not engines <= {SCORER, EMBEDDER}:
-        raise ValueError(f"it asks {sorted(engines) or 'no engine'}; the suite compares benchmarks of one known engine")
-    (engine,) = engines
-    items = [item for observation in observations for item in observation.asked]
-    answers = [
-        answer
-        for observation in observations
-        for answer in (observation.answer.log_probs if engine == SCORER else observation.answer)
-    ]
-    return Asked(engine, items, answers)
 
 
 def evenly(total: int, sample: int) -> np.ndarray:
@@ -128,22 +126,13 @@ def sample_of(asked: Asked, sample: int) -> list[Scored]:
     Raises:
         ValueError: for requests with an attention mask or token types, which released scorers of one row do not take.
     """
-    return [_stored(asked.items[i]) for i in evenly(len(asked.items), sample)]
+    return [_stored(asked.requests[i]) for i in evenly(len(asked.requests), sample)]
 
 
-def _stored(item: Any) -> Scored:
-    if not isinstance(item, Request):
-        return Scored(item, NOTHING, NOTHING)
-    if item.attention_mask is not None or item.token_types is not None:
+def _stored(request: Request) -> Scored:
+    if request.attention_mask is not None or request.token_types is not None:
         raise ValueError("its requests have an attention mask or token types, which the suite does not hand to PyTorch")
-    return Scored(item.tokens, item.positions, item.targets)
-
-
-def packed_flops(model: ModelConfig, observation: Observation) -> int:
-    """Operations of one call of an engine, as packed."""
-    if observation.engine == EMBEDDER:
-        return packed_embed_flops(model, observation.asked)
-    return packed_score_flops(model, observation.asked, attention=bool(observation.answer.attention))
+    return Scored(request.tokens, request.positions, request.targets)
 
 
 def describe(model: ModelConfig, asked: Asked, sample: int) -> Result:
@@ -151,10 +140,10 @@ def describe(model: ModelConfig, asked: Asked, sample: int) -> Result:
 
     `row_flops` are the operations of every request in a row of its own, with logits at every position for the scorer.
     """
-    rows = [item.tokens if isinstance(item, Request) else item for item in asked.items]
+    rows = [request.tokens for request in asked.requests]
     lengths = [len(tokens) for tokens in rows]
     chosen = evenly(len(rows), sample)
-    if asked.engine == SCORER:
+    if asked.engine == SCORES:
         row_flops = sum(score_flops(model, rows=1, tokens=length, scored=length) for length in lengths)
     else:
         row_flops = sum(encoder_flops(model, 1, length) for length in lengths)
@@ -166,5 +155,5 @@ def describe(model: ModelConfig, asked: Asked, sample: int) -> Result:
         "sample": len(chosen),
         "sample_tokens_per_request": float(np.mean([lengths[i] for i in chosen])),
         "row_flops": row_flops,
-        "answers": [np.asarray(asked.answers[i]).tolist() for i in chosen],
+        "answers": [asked.values(i).tolist() for i in chosen],
     }

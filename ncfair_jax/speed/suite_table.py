@@ -1,7 +1,7 @@
 """The suite's result as Markdown."""
 
 from ncfair_jax.speed.contestants import Result
-from ncfair_jax.speed.suite_ours import SCORER
+from ncfair_jax.speed.suite_ours import SCORES
 from ncfair_jax.speed.tables import number, provenance, ranged, table
 
 HEADER = ["", "requests", "distinct", "cold s", "warm s", "of it scoring s", "requests/s"]
@@ -55,6 +55,6 @@ def row(name: str, benchmark: Result) -> list[str]:
     cells += [ranged(benchmark[figure]) for figure in ("torch_requests_per_second", "speed", "whole_speed")]
     cells.append(f"{benchmark['operations']:.2f}")
     if "largest_difference" in benchmark:
-        unit = "nats" if benchmark["engine"] == SCORER else "of a component"
+        unit = "nats" if benchmark["engine"] == SCORES else "of a component"
         cells.append(f"{benchmark['largest_difference']:.1e} {unit}")
     return cells

@@ -105,7 +105,7 @@ def torch_scoring(spec: Answer) -> Contestant:
 
 def our_scoring(spec: Answer) -> Contestant:
     """The package's scorer on the same requests."""
-    from ncfair_jax.benchmarks.requests import Request
+    from ncfair_jax.engine import Request
     from ncfair_jax.speed import ours
 
     groups = load_ragged(Path(spec["requests"]), Scored)
@@ -139,7 +139,7 @@ def torch_suite(spec: Answer) -> Contestant:
     from ncfair_jax.speed import torch_side
 
     groups = load_ragged(Path(spec["requests"]), Scored)
-    make = {"score_with_top1": torch_side.make_scorer, "embed": torch_side.make_embedder}
+    make = {"scores": torch_side.make_scorer, "vectors": torch_side.make_embedder}
     engines = {name: make[name](spec["model"]) for name in set(spec["engines"])}
     for name, group in zip(spec["engines"], groups, strict=True):
         engines[name](group[:2])  # first calls start threads

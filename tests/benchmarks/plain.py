@@ -3,12 +3,16 @@
 import csv
 import json
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
+from ncfair_jax.benchmarks.results import Result
+from ncfair_jax.engine import Request, forward_of
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import Pretrained
@@ -64,6 +68,17 @@ def hidden_states(pretrained: Pretrained, tokens: np.ndarray) -> np.ndarray:
 @partial(jax.jit, static_argnums=0)
 def _hidden_states(config: ModelConfig, params: Params, row: jax.Array, attended: jax.Array) -> jax.Array:
     return encode(config, params, row, attended, jax.numpy.arange(LENGTH)[None]).hidden_states[0]
+
+
+def result(benchmark: Any, model: Pretrained, examples: Any, **options: Any) -> Result:
+    """What the model makes of a benchmark module's examples."""
+    found: Result = benchmark.ask(examples, model, **options).answered_by(forward_of(model))
+    return found
+
+
+def log_probs_of(model: Pretrained, requests: Sequence[Request], **options: Any) -> list[np.ndarray]:
+    """Log-probabilities that the engine answers."""
+    return [answer.log_probs for answer in forward_of(model, **options)(requests)]
 
 
 def write_crows_pairs(path: Path) -> None:

@@ -94,7 +94,7 @@ def rows(tmp_path_factory):
 
 def test_associations_are_log_ratios_of_plain_passes(rows):
     model = plain.pretrained("bert")
-    result = bec_pro.evaluate(model, rows)
+    result = plain.result(bec_pro, model, rows)
     for row, association in zip(rows, result.scores["association"], strict=True):
         person = model.tokenizer.convert_tokens_to_ids(row.person.split()[-1])
         values = []
@@ -169,31 +169,31 @@ def test_person_words_are_paired_as_the_sentences_are():
 
 
 def test_persons_of_several_pieces_are_left_out_and_counted(rows):
-    result = bec_pro.evaluate(plain.pretrained("roberta"), rows)
+    result = plain.result(bec_pro, plain.pretrained("roberta"), rows)
     # Of the byte-level pieces only "he" at a sentence's start is one; "she", "man" and "woman" are several.
     assert result.examples["person"] == ["he"] * 4
     assert result.counts["skipped_person_of_several_pieces"] == 12
     assert result.metrics["mean"]["overall/female"] is None
     assert result.metrics["wilcoxon"]["overall"]["p"] is None
     with pytest.raises(DataError, match="one piece"):
-        bec_pro.evaluate(plain.pretrained("roberta"), [row for row in rows if row.person != "he"])
+        plain.result(bec_pro, plain.pretrained("roberta"), [row for row in rows if row.person != "he"])
 
 
 def test_reference_padding_changes_the_scores_and_is_named(rows):
     model = plain.pretrained("bert")
-    clean, reference = (bec_pro.evaluate(model, rows, padding=padding) for padding in ("clean", "reference"))
+    clean, reference = (plain.result(bec_pro, model, rows, padding=padding) for padding in ("clean", "reference"))
     assert reference.settings == {"padding": "reference", "length": 16}
     assert np.abs(np.subtract(clean.scores["association"], reference.scores["association"])).max() > 1e-3
     with pytest.raises(ValueError, match="choose from"):
-        bec_pro.evaluate(model, rows, padding="none")
+        plain.result(bec_pro, model, rows, padding="none")
     with pytest.raises(ValueError, match="choose from"):
-        bec_pro.evaluate(model, rows, statistics="none")
+        plain.result(bec_pro, model, rows, statistics="none")
 
 
 def test_statistics_of_the_release_are_an_extra(rows):
     model = plain.pretrained("bert")
-    assert "reference" not in bec_pro.evaluate(model, rows).metrics
-    result = bec_pro.evaluate(model, rows, statistics="reference")
+    assert "reference" not in plain.result(bec_pro, model, rows).metrics
+    result = plain.result(bec_pro, model, rows, statistics="reference")
     assert result.metrics["reference"] == release_statistics(result.scores | result.examples)
     assert result.metrics["reference"]["n"] == 8
     assert result.intervals["reference"] == dict.fromkeys(result.metrics["reference"])
@@ -205,7 +205,7 @@ def test_german_and_emotion_files_from_end_to_end(name, used, groups, shared):
     rows = read_rows_of(shared(f"data/{bec_pro.FILES[name]}"))
     kept = set(list(dict.fromkeys(row.pair for row in rows))[::37])
     rows = [row for row in rows if row.pair in kept]
-    result = bec_pro.evaluate(load_pretrained(shared("models/minilm6-mlm")), rows, statistics="reference")
+    result = plain.result(bec_pro, load_pretrained(shared("models/minilm6-mlm")), rows, statistics="reference")
     assert result.n + result.counts["skipped_person_of_several_pieces"] == len(rows)
     assert result.n >= used * groups
     tests = result.metrics["wilcoxon"]

@@ -6,6 +6,7 @@ import pytest
 
 from ncfair_jax.benchmarks import classifier
 from ncfair_jax.data.labelled import Labelled
+from ncfair_jax.engine import engine, forward
 from ncfair_jax.finite import NonFiniteError
 from tests import tiny, tiny_tasks
 
@@ -14,14 +15,17 @@ HEAD = {"classifier": {"kernel": np.zeros((tiny.MODEL.hidden_size, 3), np.float3
 
 def test_batches_after_the_first_trace_nothing(monkeypatch):
     model = tiny_tasks.pretrained()
-    examples = [Labelled("the old man likes the tall king .", "he sleeps", 0), Labelled("she sleeps", "", 1)] * 40
+    words = ("old", "tall", "man", "king", "he", "she", "likes", "sleeps", "the", ".")
+    examples = [Labelled(f"the {a} man likes the {b} king .", f"{a} sleeps {b}", 0) for a in words for b in words]
     traced, batches = [], []
-    encode, put = classifier.encode, classifier.put_rows
+    encode, put = forward.encode, forward.put_rows
     monkeypatch.setattr(
-        classifier, "encode", lambda *args, **kwargs: traced.append(args[2].shape) or encode(*args, **kwargs)
+        forward, "encode", lambda *args, **kwargs: traced.append(args[2].shape) or encode(*args, **kwargs)
     )
-    monkeypatch.setattr(classifier, "put_rows", lambda batch, mesh: batches.append(batch[0].shape) or put(batch, mesh))
-    monkeypatch.setattr(classifier, "default_batch_tokens", lambda: 256)
+    monkeypatch.setattr(
+        forward, "put_rows", lambda batch, mesh: batches.append(batch["tokens"].shape) or put(batch, mesh)
+    )
+    monkeypatch.setattr(engine, "default_batch_tokens", lambda: 256)
     jax.clear_caches()
     for count in (80, 30):
         assert len(classifier.outputs(model, HEAD, examples[:count], 32, 32)) == count

@@ -7,6 +7,7 @@ import pytest
 from ncfair_jax.benchmarks import coref_predict
 from ncfair_jax.benchmarks.coref_predict import clusters_of, predict_clusters
 from ncfair_jax.data.coref import encode_document, shape_of
+from ncfair_jax.engine import forward
 from ncfair_jax.finite import NonFiniteError
 from tests import tiny_coref
 from tests.methods.test_coref import CONFIG, MODEL, OWN
@@ -37,10 +38,12 @@ def test_batches_after_the_first_of_a_shape_trace_nothing(monkeypatch):
     documents = tiny_coref.documents(20)
     shapes = {shape_of([encode_document(document, MODEL.tokenizer, 16)], 16) for document in documents}
     traced, batches = [], []
-    rank, put = coref_predict.rank, coref_predict.put_rows
-    monkeypatch.setattr(coref_predict, "rank", lambda *args: traced.append(args[4]["tokens"].shape) or rank(*args))
+    rank, put = coref_predict.rank_spans, forward.put_rows
     monkeypatch.setattr(
-        coref_predict, "put_rows", lambda batch, mesh: batches.append(batch["tokens"].shape) or put(batch, mesh)
+        coref_predict, "rank_spans", lambda *args: traced.append(args[3]["tokens"].shape) or rank(*args)
+    )
+    monkeypatch.setattr(
+        forward, "put_rows", lambda batch, mesh: batches.append(batch["tokens"].shape) or put(batch, mesh)
     )
     monkeypatch.setattr(coref_predict, "BATCH_TOKENS", 16)  # a document at a time
     jax.clear_caches()

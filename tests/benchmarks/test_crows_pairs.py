@@ -5,7 +5,7 @@ import pytest
 
 from ncfair_jax.benchmarks import crows_pairs
 from ncfair_jax.benchmarks.crows_pairs import Pair, align, ordered, outcome_columns, pair_scores, read_pairs, select
-from ncfair_jax.benchmarks.requests import ScorerError
+from ncfair_jax.engine import RequestError
 from ncfair_jax.files import notes
 from ncfair_jax.files.sources import DataError
 from tests.benchmarks import plain
@@ -49,7 +49,7 @@ def test_more_and_less_do_not_depend_on_the_order_of_scoring(tmp_path):
     pairs = read_pairs(tmp_path / "data/pairs.csv")
     assert ordered(pairs[0]) == (pairs[0].more, pairs[0].less)
     assert ordered(pairs[1]) == (pairs[1].less, pairs[1].more)
-    result = crows_pairs.evaluate(model, pairs)
+    result = plain.result(crows_pairs, model, pairs)
     for row, words in enumerate((("she", "he"), ("man", "woman"))):
         for text, word, column in zip((pairs[row].more, pairs[row].less), words, ("more", "less"), strict=True):
             tokens = np.array(model.tokenizer(text)["input_ids"], np.int32)
@@ -67,7 +67,7 @@ def test_more_and_less_do_not_depend_on_the_order_of_scoring(tmp_path):
 def test_equal_sentences_are_skipped_by_one_metric_and_neutral_in_the_other():
     model = plain.pretrained("bert")
     pairs = [Pair(0, "the nurse", "The Nurse", "stereo", "gender"), Pair(1, "he said", "she said", "stereo", "gender")]
-    result = crows_pairs.evaluate(model, pairs)
+    result = plain.result(crows_pairs, model, pairs)
     assert (result.metrics["modified_mean"]["gender"]["n"], result.counts["skipped"]) == (1, 1)
     assert (result.metrics["shared_sum"]["gender"]["n"], result.metrics["shared_sum"]["gender"]["neutral"]) == (2, 1)
 
@@ -122,5 +122,5 @@ def test_a_sentence_that_is_too_long_is_named_by_its_pair():
     long = "the nurse said that she was tired and " * 9
     pairs = [Pair(0, "he said", "she said", "stereo", "gender"), Pair(6, "he said", long, "antistereo", "gender")]
     message = r"^pair 6 \('the nurse said that .* …\) has \d+ tokens, but the model takes \d+"
-    with pytest.raises(ScorerError, match=message):
-        crows_pairs.evaluate(plain.pretrained("bert"), pairs)
+    with pytest.raises(RequestError, match=message):
+        plain.result(crows_pairs, plain.pretrained("bert"), pairs)

@@ -42,7 +42,7 @@ def test_crows_pairs_scores(golden_set, shared):
     gender = [i for i, pair in enumerate(pairs) if pair.bias_type == "gender"]
     of_gender, of_all = map(plain.stride, (12, 60) if folder == "evals" else (3, 12))
     rows = sorted(edges | set(gender[::of_gender]) | set(range(0, len(pairs), of_all)))
-    result = crows_pairs.evaluate(model, [pairs[i] for i in rows])
+    result = plain.result(crows_pairs, model, [pairs[i] for i in rows])
     for column, name, tolerance in (
         ("score_more", "diff_more", LOG_PROB),
         ("score_less", "diff_less", LOG_PROB),
@@ -96,7 +96,7 @@ def test_stereoset_scores(golden_set, rows, shared):
     golden, examples = arrays(shared, folder, "stereoset_gender"), stereoset_examples(shared)
     stride = plain.stride(10 if folder == "evals" else 2)
     chosen = sorted({105, 129, 316, 325, 585, 646, 785, 887, 888} | set(range(0, len(examples), stride)))
-    result = stereoset.evaluate(model, [examples[i] for i in chosen], roberta_rows=rows)
+    result = plain.result(stereoset, model, [examples[i] for i in chosen], roberta_rows=rows)
     ours = np.stack([result.scores[name] for name in ("stereotype", "anti_stereotype", "unrelated")], axis=-1)
     theirs = golden["mean_prob" if rows == "reference" else "clean_mean_prob"][chosen]
     np.testing.assert_allclose(ours, theirs, rtol=PROBABILITY)
@@ -107,7 +107,7 @@ def test_stereoset_scores_as_means_of_log_probabilities(golden_set, shared):
     rows, name = ("reference", "mean_logprob") if folder == "evals" else ("clean", "clean_mean_logprob")
     golden, examples = arrays(shared, folder, "stereoset_gender"), stereoset_examples(shared)
     chosen = range(0, len(examples), 50)
-    result = stereoset.evaluate(model, [examples[i] for i in chosen], pool="mean_logprob", roberta_rows=rows)
+    result = plain.result(stereoset, model, [examples[i] for i in chosen], pool="mean_logprob", roberta_rows=rows)
     ours = np.stack([result.scores[column] for column in ("stereotype", "anti_stereotype", "unrelated")], axis=-1)
     np.testing.assert_allclose(ours, golden[name][list(chosen)], atol=LOG_PROB, rtol=0)
 
@@ -171,7 +171,7 @@ def test_bec_pro_scores_and_statistics(golden_set, padding, name, shared):
     everything, rows = bec_rows(shared, golden)
     # The reference pads to a length that depends on all rows evaluated: that of the full file is 16, as in the golden run.
     assert bec_pro.reference_length(everything) == 16
-    result = bec_pro.evaluate(model, rows, padding=padding)
+    result = plain.result(bec_pro, model, rows, padding=padding)
     np.testing.assert_allclose(result.scores["target_prob"], golden[f"{name}_target_prob"], rtol=PROBABILITY)
     np.testing.assert_allclose(result.scores["prior_prob"], golden[f"{name}_prior_prob"], rtol=PROBABILITY)
     np.testing.assert_allclose(result.scores["association"], golden[f"{name}_assoc"], atol=2 * LOG_PROB, rtol=0)

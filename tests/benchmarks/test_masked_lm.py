@@ -50,7 +50,7 @@ def test_pseudo_perplexity_takes_200_short_sentences_drawn_once():
 def test_figures_are_those_of_plain_passes(kind):
     model = plain.pretrained(kind)
     mask = model.tokenizer.mask_token_id
-    result = masked_lm.evaluate(model, PARAGRAPHS)
+    result = plain.result(masked_lm, model, masked_lm.Text(PARAGRAPHS))
     losses, hits, alone, cut = [], [], [], model.config.max_tokens
     for number, sentence in enumerate(s for paragraph in PARAGRAPHS for s in paragraph):
         tokens = np.array(model.tokenizer(sentence)["input_ids"], np.int32)
@@ -81,11 +81,13 @@ def test_the_selector_leaves_out_the_pseudo_perplexity_only(tmp_path, monkeypatc
     model = plain.pretrained(tiny_hub.KINDS[0])
     monkeypatch.setattr(masked_lm, "load_paragraphs", lambda data: PARAGRAPHS)
     data = DataFolder(tmp_path)
-    whole, part = (masked_lm.run(model, data, selector, None, False).metrics for selector in ("", "masked"))
+    whole, part = (
+        plain.result(masked_lm, model, masked_lm.read(data, selector)).metrics for selector in ("", "masked")
+    )
     assert (part["pseudo_perplexity"], part["n_sentences"], part["n_positions"]) == (None, 0, whole["n_positions"])
     assert part["loss"] == pytest.approx(whole["loss"], rel=1e-5)  # packed otherwise
     with pytest.raises(ValueError, match="masked_lm:all is unknown; choose masked_lm or masked_lm:masked"):
-        masked_lm.run(model, data, "all", None, False)
+        masked_lm.read(data, "all")
 
 
 def test_the_held_out_text_is_the_first_quarter_of_wikitext(shared):

@@ -68,7 +68,7 @@ def test_flags_of_pairs_of_sentences():
         crows_pairs.Pair(2, "a man  was tired", "a doctor  was tired", "stereo", "gender"),
         crows_pairs.Pair(3, "the man said he was tired", "the woman said she was tired", "stereo", "gender"),
     ]
-    found = crows_pairs.flags(crows_pairs.evaluate(plain.pretrained("bert"), pairs).scores)
+    found = crows_pairs.flags(plain.result(crows_pairs, plain.pretrained("bert"), pairs).scores)
     flagged = {name: np.flatnonzero(rows).tolist() for name, rows in found.items()}
     assert flagged == {
         "unknown": [2], "duplicate": [1], "malformed": [2], "doubtful": [3], "tied": [], "skipped": []
@@ -81,7 +81,7 @@ def test_flags_of_fillers():
     filled = [(context, tuple(context.replace("BLANK", word) for word in words)) for context, words in made]
     filled.append(("a BLANK", ("a man", "a woman", "one the")))  # "a" in the context
     examples = [stereoset.Example(f"e{i}", "man", "gender", *parts) for i, parts in enumerate(filled)]
-    found = stereoset.flags(stereoset.evaluate(plain.pretrained("bert"), examples).scores)
+    found = stereoset.flags(plain.result(stereoset, plain.pretrained("bert"), examples).scores)
     flagged = {name: np.flatnonzero(rows).tolist() for name, rows in found.items()}
     assert flagged == {"unknown": [2], "duplicate": [1], "malformed": [2, 3, 4], "tied": [3]}
 
@@ -108,11 +108,11 @@ def test_damaged_rows_of_the_german_file_are_flagged(shared):
 
 def test_flags_of_targets_and_of_held_out_sentences():
     test = seat.SeatTest("own", ("he", "the  man"), ("doctor", "he"), ("tired",), ("nurse",))
-    result = seat.evaluate(plain.pretrained("bert"), [test])
+    result = plain.result(seat, plain.pretrained("bert"), [test])
     flagged = {n: np.flatnonzero(rows).tolist() for n, rows in seat.flags(result.scores | result.examples).items()}
     assert flagged == {"unknown": [2], "duplicate": [3], "malformed": [1]}
     paragraphs = [["the man was tired", "the <unk> said that"], ["the man was tired"]]
-    result = masked_lm.evaluate(plain.pretrained("bert"), paragraphs)
+    result = plain.result(masked_lm, plain.pretrained("bert"), masked_lm.Text(paragraphs))
     flagged = {n: np.flatnonzero(rows).tolist() for n, rows in masked_lm.flags(result.scores).items()}
     assert flagged == {"unknown": [1], "duplicate": [2], "malformed": [1]}
 
@@ -130,7 +130,7 @@ def test_flags_of_sentences_scored_unmasked():
         unmasked.Case("3", "gender", "", "d", "a man said that", "a tired man said that"),
         unmasked.Case("4", "gender", "", "e", "a man was tired", "a man was tired"),
     ]
-    result = unmasked.evaluate(plain.pretrained("bert"), cases)
+    result = plain.result(unmasked, plain.pretrained("bert"), cases)
     expected = {"unknown": [2], "duplicate": [1], "malformed": [2], "tied": [4], "skipped": [3, 4]}
     assert flagged(unmasked.CROWS_PAIRS, result) == flagged(unmasked.STEREOSET, result) == expected
 
@@ -138,13 +138,13 @@ def test_flags_of_sentences_scored_unmasked():
 def test_flags_of_masked_pronouns():
     texts = ["the nurse said [MASK] was tired", "The nurse said [MASK] was tired", "the doctor said [MASK] was tired"]
     lines = [winobias.Line("test", "type1", i, text, "he", "she", "female") for i, text in enumerate(texts)]
-    result = winobias.evaluate(plain.pretrained("bert"), winobias.Lines(lines, 0, 0))
+    result = plain.result(winobias, plain.pretrained("bert"), winobias.Lines(lines, 0, 0))
     assert flagged(winobias.BENCHMARK, result) == {"unknown": [2], "duplicate": [1], "malformed": [], "tied": []}
     items = [
         winogender.Item(str(i), name, "occupation", text, "he", "she", "they", 90.0, 10.0)
         for i, (name, text) in enumerate(zip(("nurse", "nurse", "doctor"), texts, strict=True))
     ]
-    result = winogender.evaluate(plain.pretrained("bert"), items)
+    result = plain.result(winogender, plain.pretrained("bert"), items)
     assert flagged(winogender.BENCHMARK, result) == {"unknown": [2], "duplicate": [1], "malformed": [], "tied": []}
     report = quality_report(winogender.BENCHMARK, winogender.BENCHMARK.headlines, result.scores | result.examples)
     assert report["unknown"]["headlines"]["Winogender female − male, nats"]["n_without"] == 2
@@ -161,13 +161,19 @@ def test_texts_that_spell_out_a_control_token_are_malformed():
     line = winobias.Line("test", "type1", 0, "he [PAD] said [MASK]", "he", "she", "female")
     item = winogender.Item("0", "nurse", "occupation", line.text, "he", "she", "they", 90.0, 10.0)
     results = [
-        (crows_pairs.BENCHMARK, crows_pairs.evaluate(model, [crows_pairs.Pair(0, more, less, "stereo", "gender")])),
-        (unmasked.CROWS_PAIRS, unmasked.evaluate(model, [unmasked.Case("0", "gender", "", "a", more, less)])),
-        (stereoset.BENCHMARK, stereoset.evaluate(model, [example])),
-        (masked_lm.BENCHMARK, masked_lm.evaluate(model, [[more, "he was tired"]])),
-        (seat.BENCHMARK, seat.evaluate(model, [seat.SeatTest("x", ("he [SEP]",), ("she",), ("tired",), ("nurse",))])),
-        (winobias.BENCHMARK, winobias.evaluate(model, winobias.Lines([line], 0, 0))),
-        (winogender.BENCHMARK, winogender.evaluate(model, [item])),
+        (
+            crows_pairs.BENCHMARK,
+            plain.result(crows_pairs, model, [crows_pairs.Pair(0, more, less, "stereo", "gender")]),
+        ),
+        (unmasked.CROWS_PAIRS, plain.result(unmasked, model, [unmasked.Case("0", "gender", "", "a", more, less)])),
+        (stereoset.BENCHMARK, plain.result(stereoset, model, [example])),
+        (masked_lm.BENCHMARK, plain.result(masked_lm, model, masked_lm.Text([[more, "he was tired"]]))),
+        (
+            seat.BENCHMARK,
+            plain.result(seat, model, [seat.SeatTest("x", ("he [SEP]",), ("she",), ("tired",), ("nurse",))]),
+        ),
+        (winobias.BENCHMARK, plain.result(winobias, model, winobias.Lines([line], 0, 0))),
+        (winogender.BENCHMARK, plain.result(winogender, model, [item])),
     ]
     for benchmark, result in results:
         assert flagged(benchmark, result)["malformed"] == [0]

@@ -237,7 +237,7 @@ def test_a_fault_of_the_code_is_reported_with_its_traceback(tmp_path, run, monke
     def broken(*_):
         raise ZeroDivisionError("a fault")
 
-    monkeypatch.setitem(BENCHMARKS, "stereoset", BENCHMARKS["stereoset"]._replace(run=broken))
+    monkeypatch.setitem(BENCHMARKS, "stereoset", BENCHMARKS["stereoset"]._replace(ask=broken))
     error = failures(run[0], tmp_path, "stereoset,masked_lm")
     assert list(error.results) == ["masked_lm"]
     assert isinstance(error.failures["stereoset"], ZeroDivisionError)
@@ -256,9 +256,9 @@ def kept(run, tmp_path, monkeypatch):
 
         def running(*args, name=name, benchmark=benchmark):
             ran.append(name)
-            return benchmark.run(*args)
+            return benchmark.read(*args)
 
-        monkeypatch.setitem(BENCHMARKS, name, benchmark._replace(run=running))
+        monkeypatch.setitem(BENCHMARKS, name, benchmark._replace(read=running))
 
     def again(names=NAMES, model=None, model_name="tiny"):
         return evaluate(
@@ -366,7 +366,7 @@ def test_every_benchmark_names_the_files_that_it_reads(kept, monkeypatch):
     again()
     assert opened <= named and len(opened) == 5
     for name, benchmark in BENCHMARKS.items():
-        assert bool(benchmark.files("")) == (benchmark.run is not None), name
+        assert bool(benchmark.files("")) == (benchmark.ask is not None), name
         assert benchmark.version >= 2, name
 
 

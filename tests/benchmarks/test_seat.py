@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ncfair_jax.benchmarks import seat
-from ncfair_jax.benchmarks.embedder import EmbedderError
+from ncfair_jax.engine import RequestError
 from ncfair_jax.files.sources import SOURCES, DataError
 from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.statistics.intervals import summarise
@@ -81,7 +81,7 @@ def test_terms_of_sentences():
 def test_associations_and_figures_are_those_of_plain_cosines(kind, pool, tmp_path):
     model = plain.pretrained(kind)
     test = seat.read_test(write_test(tmp_path / "own.json"))
-    result = seat.evaluate(model, [test], pool=pool)
+    result = plain.result(seat, model, [test], pool=pool)
     texts = [text for part in WORDS.values() for text in part]
     vectors = {}
     for text in texts:
@@ -145,7 +145,7 @@ def test_interval_of_d_is_over_terms_and_needs_five_on_each_side():
 def test_repeated_and_unknown_texts_are_counted(tmp_path):
     test = seat.read_test(write_test(tmp_path / "own.json", targ1=["he", "man", "he"], attr1=["doctor"]))
     assert (test.x, test.repeated) == (("he", "man"), 1)
-    result = seat.evaluate(plain.pretrained("bert"), [test])
+    result = plain.result(seat, plain.pretrained("bert"), [test])
     assert (result.counts["repeated"], result.counts["texts_with_unknown_token"]) == (1, 1)
     assert result.examples["text"] == ["he", "man", "she", "woman"]
 
@@ -180,7 +180,7 @@ def test_tests_need_distinct_names(tmp_path):
     test = seat.read_test(write_test(tmp_path / "own.json"))
     for tests in ([], [test, test]):
         with pytest.raises(ValueError, match="at least one"):
-            seat.evaluate(plain.pretrained("bert"), tests)
+            plain.result(seat, plain.pretrained("bert"), tests)
 
 
 @pytest.mark.parametrize("pool", ["mean", "cls"])
@@ -190,7 +190,7 @@ def test_golden_effect_sizes_and_p_values(pool, shared):
     names = [name for name in golden if not name.startswith("_")]
     assert len(names) == 12
     tests = [seat.read_test(shared(f"data/seat/{name}.jsonl")) for name in names]
-    result = seat.evaluate(load_pretrained(shared("models/minilm6-mlm")), tests, pool=pool)
+    result = plain.result(seat, load_pretrained(shared("models/minilm6-mlm")), tests, pool=pool)
     associations, rows = np.array(result.scores["association"]), seat.by_test(result.scores)
     for name in names:
         ours, theirs = result.metrics["tests"][name], golden[name][pool]
@@ -210,5 +210,5 @@ def test_golden_effect_sizes_and_p_values(pool, shared):
 
 def test_a_text_that_is_too_long_is_named_by_its_test(tmp_path):
     test = seat.read_test(write_test(tmp_path / "own.json", targ1=["he", "man " * 50]))
-    with pytest.raises(EmbedderError, match=r"^own: 'man man .*' has 52 tokens, but the model takes"):
-        seat.evaluate(plain.pretrained("bert"), [test])
+    with pytest.raises(RequestError, match=r"^own: 'man man .*' has 52 tokens, but the model takes"):
+        plain.result(seat, plain.pretrained("bert"), [test])

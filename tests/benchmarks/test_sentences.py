@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ncfair_jax.benchmarks.requests import ScorerError
 from ncfair_jax.benchmarks.sentences import pseudo_log_likelihoods, with_gaps, word_log_probs
+from ncfair_jax.engine import RequestError
 from ncfair_jax.models.hf import load_pretrained
 from tests import tiny_hub
 from tests.benchmarks import plain
@@ -58,7 +58,7 @@ def test_a_word_at_the_start_of_a_sentence_carries_no_blank():
     ],
 )
 def test_impossible_questions_are_refused(sentence, word, message):
-    with pytest.raises(ScorerError, match=message):
+    with pytest.raises(RequestError, match=message):
         word_log_probs(plain.pretrained("bert"), [sentence], [word])
 
 
@@ -71,7 +71,7 @@ def test_control_tokens_of_the_user_are_text(kind):
     unknown = model.tokenizer.unk_token_id  # characters that the tiny vocabularies do not know
     assert [int(token) for token in tokens if token in ids and token != unknown] == [tokens[0], mask, tokens[-1]]
     assert tokens[place] == mask
-    with pytest.raises(ScorerError, match=r"'<mask>' is \[|'\[SEP\]' is \["):
+    with pytest.raises(RequestError, match=r"'<mask>' is \[|'\[SEP\]' is \["):
         word_log_probs(model, ["[MASK] said"], ["<mask>" if kind == "roberta" else "[SEP]"])
     (values,) = pseudo_log_likelihoods(model, [model.tokenizer.mask_token])
     assert len(values) > 1

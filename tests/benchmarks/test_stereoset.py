@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from ncfair_jax.benchmarks import stereoset
-from ncfair_jax.benchmarks.requests import Request
-from ncfair_jax.benchmarks.scorer import score
 from ncfair_jax.benchmarks.stereoset import GENDER_DEV_TARGETS, filler, filler_rows, load_examples, read_examples
+from ncfair_jax.engine.requests import Request
 from ncfair_jax.files import notes
 from ncfair_jax.files.sources import DataError, DataFolder
 from ncfair_jax.models.hf import load_pretrained
@@ -61,7 +60,7 @@ def test_probabilities_of_single_pieces(golden, shared):
                 expected += pieces[name][items[i]["data"][label]["id"]]
                 for row in filler_rows(examples[i].context, word, model, kind):
                     requests.append(Request(row.tokens, np.array([row.position]), np.array([row.target])))
-        found = np.exp([values[0] for values in score(model, requests)])
+        found = np.exp([values[0] for values in plain.log_probs_of(model, requests)])
         np.testing.assert_allclose(found, expected, rtol=5e-4)
 
 
@@ -124,10 +123,10 @@ def test_mean_of_log_probabilities_is_a_choice():
     logs = np.array([plain.log_probs(model, row.tokens)[row.position, row.target] for row in rows])
     assert len(logs) == 2
     for pool, expected in (("mean_prob", np.exp(logs).mean()), ("mean_logprob", logs.mean())):
-        result = stereoset.evaluate(model, [example], pool=pool)
+        result = plain.result(stereoset, model, [example], pool=pool)
         np.testing.assert_allclose(result.scores["stereotype"], [expected], rtol=1e-4)
     with pytest.raises(ValueError, match="choose from"):
-        stereoset.evaluate(model, [example], pool="sum")
+        plain.result(stereoset, model, [example], pool="sum")
 
 
 TWO = {
@@ -147,7 +146,7 @@ def test_every_blank_is_filled_with_the_word_of_the_last_and_the_first_mask_is_s
     examples = read_examples(tmp_path / "s.json")
     assert examples[-1].fillers == ["nurses", "man", "she"]
     model = plain.pretrained("bert")
-    result = stereoset.evaluate(model, examples)
+    result = plain.result(stereoset, model, examples)
     assert result.scores["malformed"] == [0, 0, 0, 0, 1]
     tokenizer, mask = model.tokenizer, model.tokenizer.mask_token
     expected = []

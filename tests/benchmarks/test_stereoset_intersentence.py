@@ -10,10 +10,12 @@ from ncfair_jax.benchmarks import stereoset
 from ncfair_jax.benchmarks import stereoset_intersentence as inter
 from ncfair_jax.benchmarks.registry import EvaluationError
 from ncfair_jax.benchmarks.registry import evaluate as run_benchmarks
-from ncfair_jax.benchmarks.requests import ScorerError
+from ncfair_jax.engine import RequestError
 from ncfair_jax.files.sources import DataError, DataFolder
 from ncfair_jax.models.hf import ModelFolderError, load_pretrained, save_pretrained
 from tests.benchmarks import plain
+
+NAME = "stereoset_intersentence"
 
 LABELS = ("stereotype", "anti-stereotype", "unrelated")
 FOLLOWING = [
@@ -82,7 +84,7 @@ def test_probabilities_are_those_of_pytorch(folder, data):
     model.tokenizer.save_pretrained(saved)
     model = load_pretrained(saved, nsp=True)
     examples = inter.load_examples(DataFolder(data))
-    result = inter.evaluate(model, examples)
+    result = plain.result(inter, model, examples)
     expected = []
     for example in examples:
         for sentence in example.sentences:
@@ -101,8 +103,8 @@ def test_official_files_and_aggregates(folder, data, tmp_path):
         (*item, split) for item, split in zip(FOLLOWING, ("dev", "test"), strict=True)
     ]
     model = load_pretrained(folder, nsp=True)
-    document = run_benchmarks(model, inter.NAME, data, tmp_path, model_name="tiny", offline=True)[inter.NAME]
-    result = inter.evaluate(model, examples)
+    document = run_benchmarks(model, NAME, data, tmp_path, model_name="tiny", offline=True)[NAME]
+    result = plain.result(inter, model, examples)
     stereotype, anti, unrelated = (np.array(result.scores[n]) for n in ("stereotype", "anti_stereotype", "unrelated"))
     related = (stereotype > unrelated).mean() + (anti > unrelated).mean()
     figures = document["metrics"]["gender"]["all"]
@@ -127,15 +129,15 @@ def test_a_model_without_the_head_is_refused_in_one_line(folder, data, tmp_path,
     rewrite(folder, lambda t: {name: v for name, v in t.items() if name not in missing}, to=tmp_path / "model")
     model = load_pretrained(tmp_path / "model", nsp=True)
     with pytest.raises(EvaluationError, match=message) as error:
-        run_benchmarks(model, inter.NAME, data, tmp_path / "out", model_name="tiny", offline=True)
+        run_benchmarks(model, NAME, data, tmp_path / "out", model_name="tiny", offline=True)
     assert "\n" not in str(error.value)
 
 
 def test_other_families_and_models_loaded_without_it_are_refused(folder):
     assert "nsp" not in load_pretrained(folder).params
-    with pytest.raises(ScorerError, match="nsp=True"):
+    with pytest.raises(RequestError, match="nsp=True"):
         inter.check_next_sentence_head(load_pretrained(folder))
-    with pytest.raises(ScorerError, match="roberta model has none"):
+    with pytest.raises(RequestError, match="roberta model has none"):
         inter.check_next_sentence_head(plain.pretrained("roberta"))
 
 

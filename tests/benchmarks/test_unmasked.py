@@ -21,7 +21,7 @@ CASES = [
 
 def test_scores_are_those_of_plain_passes():
     model = plain.pretrained("bert")
-    result = unmasked.evaluate(model, CASES)
+    result = plain.result(unmasked, model, CASES)
     hits = total = 0
     for row, case in enumerate(CASES):
         encoded = [np.array(model.tokenizer(text)["input_ids"], np.int32) for text in (case.more, case.less)]
@@ -57,7 +57,7 @@ def test_spans_are_masked_at_once_and_read_by_diagonal_or_square():
         (1, 7), (1, 9), (3, 7), (3, 9)
     ]  # fmt: skip
     with pytest.raises(ValueError, match="choose from"):
-        unmasked.evaluate(plain.pretrained("bert"), CASES, sss_index="rows")
+        plain.result(unmasked, plain.pretrained("bert"), CASES, sss_index="rows")
 
 
 def test_the_strongest_example_is_the_stereotype_that_is_likelier_as_a_whole(shared):
@@ -68,8 +68,8 @@ def test_the_strongest_example_is_the_stereotype_that_is_likelier_as_a_whole(sha
     ):
         chosen = cases[7:90:11]
         table = {"id": [case.id for case in chosen], "aul_more": [-1.0] * 8, "aul_less": [-3.0] * 8}
-        assert benchmark.drill.strength(table).tolist() == [2.0] * 8
-        found = benchmark.drill.texts(data, table)
+        assert benchmark.drill_down.strength(table).tolist() == [2.0] * 8
+        found = benchmark.drill_down.texts(data, table)
         assert found == {"stereotyped": [c.more for c in chosen], "other": [c.less for c in chosen]}
 
 
@@ -100,8 +100,8 @@ def test_golden_scores(folder, shared):
     longest = np.argsort(golden["n_diff_more"])[-3:].tolist()
     edges = sorted({129, 231, 1101, 1129, 1442, *longest})
     rows = edges + list(range(0, len(cases), plain.stride(stride)))
-    diagonal = unmasked.evaluate(model, [cases[i] for i in rows])
-    square = unmasked.evaluate(model, [cases[i] for i in edges], sss_index="kxk")
+    diagonal = plain.result(unmasked, model, [cases[i] for i in rows])
+    square = plain.result(unmasked, model, [cases[i] for i in edges], sss_index="kxk")
     for side in ("more", "less"):
         for result, index, column, stored in (
             (diagonal, rows, "aul", "aul"),

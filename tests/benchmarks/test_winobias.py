@@ -109,7 +109,7 @@ def test_signed_figures_have_the_intervals_and_absolute_ones_have_none():
 
 def test_both_pronouns_are_scored_at_one_mask(tmp_path):
     model = plain.pretrained("bert")
-    result = winobias.evaluate(model, read(tmp_path))
+    result = plain.result(winobias, model, read(tmp_path))
     for row, text in enumerate(result.examples["text"]):
         tokens = np.array(model.tokenizer(text)["input_ids"], np.int32)
         (place,) = np.flatnonzero(tokens == model.tokenizer.mask_token_id)
@@ -134,22 +134,22 @@ def test_pronouns_of_several_pieces_are_left_out_and_counted():
             [(said, "he", "she"), ("[MASK] was tired", "he", "she"), (his, "his", "her")], start=1
         )
     ]
-    result = winobias.evaluate(model, Lines(lines, 0, 0))
+    result = plain.result(winobias, model, Lines(lines, 0, 0))
     assert (result.scores["line"], result.counts["skipped_pronoun_of_several_pieces"]) == ([1], 2)
     with pytest.raises(DataError, match="one token"):
-        winobias.evaluate(model, Lines(lines[1:], 0, 0))
+        plain.result(winobias, model, Lines(lines[1:], 0, 0))
 
 
 def test_the_reference_moves_the_full_stop(tmp_path):
     model = plain.pretrained("roberta")
     short = ["1 that nurse said [he] was.", "1 that nurse said [she] was."]
     lines = read(tmp_path, pro=short[:1], anti=short[1:])
-    kept, reference = (winobias.evaluate(model, lines, last_char=name) for name in ("kept", "reference"))
+    kept, reference = (plain.result(winobias, model, lines, last_char=name) for name in ("kept", "reference"))
     assert kept.examples["text"][0].endswith("was.")
     assert reference.examples["text"][0].endswith("was . ")
     assert abs(kept.scores["log_prob_male"][0] - reference.scores["log_prob_male"][0]) > 1e-4
     with pytest.raises(ValueError, match="choose from"):
-        winobias.evaluate(model, lines, last_char="dropped")
+        plain.result(winobias, model, lines, last_char="dropped")
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_golden_scores_and_figures(kind, shared):
         (row["line"], row["text"], row["male"], row["female"], row["pro_is_male"]) for row in rows
     ]
     step = plain.stride(4)
-    result = winobias.evaluate(load_pretrained(shared("models/minilm6-mlm")), Lines(used[::step], 0, 0))
+    result = plain.result(winobias, load_pretrained(shared("models/minilm6-mlm")), Lines(used[::step], 0, 0))
     for column in ("male", "female"):
         theirs = [row[f"logp_{column}"] for row in rows[::step]]
         np.testing.assert_allclose(result.scores[f"log_prob_{column}"], theirs, atol=2e-4, rtol=0)

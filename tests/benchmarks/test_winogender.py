@@ -128,7 +128,7 @@ def test_the_strongest_item_is_the_likeliest_pronoun_of_the_usual_gender():
 def test_forms_are_scored_at_the_mask_and_counted(tmp_path):
     model = plain.pretrained("bert")  # knows he and she, not they, him, her, them
     items = read(tmp_path)
-    result = winogender.evaluate(model, items)
+    result = plain.result(winogender, model, items)
     assert result.scores["id"] == ["nurse.man.0"]
     tokens = np.array(model.tokenizer(items[0].text)["input_ids"], np.int32)
     (place,) = np.flatnonzero(tokens == model.tokenizer.mask_token_id)
@@ -144,7 +144,7 @@ def test_forms_are_scored_at_the_mask_and_counted(tmp_path):
     assert result.metrics["correlation"]["pearson_bls"] is None  # of one occupation
     assert result.metrics["log_odds"]["participant"] is None
     with pytest.raises(DataError, match="one token"):
-        winogender.evaluate(model, items[1:])
+        plain.result(winogender, model, items[1:])
 
 
 def test_golden_scores_and_figures(shared):
@@ -157,7 +157,7 @@ def test_golden_scores_and_figures(shared):
         row = rows[item.id]
         assert (item.text, [item.male, item.female, item.neutral]) == (row["text"], row["forms"])
         assert (item.occupation, item.bls, item.bergsma) == (row["occupation"], row["bls"], row["bergsma"])
-    result = winogender.evaluate(load_pretrained(shared("models/minilm6-mlm")), items[:: plain.stride(2)])
+    result = plain.result(winogender, load_pretrained(shared("models/minilm6-mlm")), items[:: plain.stride(2)])
     for index, form in enumerate(winogender.FORMS):
         theirs = [rows[name]["logp"][index] for name in result.scores["id"]]
         np.testing.assert_allclose(result.scores[f"log_prob_{form}"], theirs, atol=2e-4, rtol=0)

@@ -17,7 +17,7 @@ from jax.sharding import AxisType
 
 from ncfair_jax.collapse.class_stats import ClassStats, merge
 from ncfair_jax.collapse.stored import StoredGroups, SurveyError
-from ncfair_jax.collapse.survey import HeldOut, packed_parts, survey, survey_nc4
+from ncfair_jax.collapse.survey import HeldOut, Plan, group_batches, survey, survey_nc4
 from ncfair_jax.data import runs
 from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.models.heads import classifier, mlm_transform
@@ -248,7 +248,7 @@ def test_groups_in_parts_are_whole_groups(monkeypatch, tmp_path):
 
     whole, whole_nc4, whole_identity = surveyed("whole")
     monkeypatch.setattr(runs, "PART", 7)
-    assert len(list(packed_parts(examples, range(17), 32, 1))) == 3
+    assert len(list(group_batches(Plan([range(17)], 32, 100, 1), examples, 0, None))) == 3
     in_parts, nc4, identity = surveyed("parts")
     for one, other in zip(whole, in_parts, strict=True):
         np.testing.assert_array_equal(one.count, other.count)

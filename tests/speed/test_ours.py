@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from ncfair_jax.benchmarks.requests import Request
+from ncfair_jax.engine import Request
+from ncfair_jax.engine.requests import ATTENTION
 from ncfair_jax.prepare import start_state
 from ncfair_jax.sharding import put_batch
 from ncfair_jax.speed import compare, flops, ours
@@ -52,5 +53,6 @@ def test_packed_score_flops():
     """Three sentences of 20 tokens, one scored column each, share one row of 64 tokens with room for 8; the head takes 4."""
     requests = [Request(np.full(20, 5 + i, np.int32), np.array([1]), np.array([7])) for i in range(3)]
     row = {"rows": 1, "tokens": 64, "scored": 4}
-    assert ours.packed_score_flops(tiny.MODEL, requests) == flops.score_flops(tiny.MODEL, **row, read=8)
-    assert ours.packed_score_flops(tiny.MODEL, requests, attention=True) == flops.score_flops(tiny.MODEL, **row)
+    assert ours.packed_flops_of(tiny.MODEL, requests) == flops.score_flops(tiny.MODEL, **row, read=8)
+    requests = [request._replace(ask=ATTENTION) for request in requests]
+    assert ours.packed_flops_of(tiny.MODEL, requests) == flops.score_flops(tiny.MODEL, **row)

@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ncfair_jax.benchmarks import crows_pairs, embedder, scorer, seat
-from ncfair_jax.benchmarks.batching import power_of_two
-from ncfair_jax.benchmarks.benchmark import Benchmark
-from ncfair_jax.benchmarks.observation import Observation, observed
+from ncfair_jax.benchmarks import crows_pairs, seat
+from ncfair_jax.benchmarks.base import Benchmark, Questions
 from ncfair_jax.benchmarks.registry import BENCHMARKS
-from ncfair_jax.benchmarks.requests import Request
-from ncfair_jax.benchmarks.scorer import Scores
+from ncfair_jax.engine import Answer, Request, engine, forward, forward_of
+from ncfair_jax.engine.batching import power_of_two
+from ncfair_jax.engine.requests import ATTENTION, LOG_PROBS, MEAN_VECTOR
 from ncfair_jax.files.sources import DataFolder
 from ncfair_jax.models.hf import load_pretrained, save_pretrained
 from ncfair_jax.speed import ours, suite, suite_ours, suite_table
@@ -42,12 +41,10 @@ def folders(tmp_path_factory):
 
 def captured(folders, name):
     """What a benchmark asked, and its Result."""
-    observations = []
-    with observed(observations.append):
-        result = BENCHMARKS[name].run(
-            load_pretrained(folders[0]), DataFolder(Path(folders[1]), offline=True), "", None, False
-        )
-    return suite_ours.join(observations), result
+    benchmark, model = BENCHMARKS[name], load_pretrained(folders[0])
+    questions = benchmark.ask(benchmark.read(DataFolder(Path(folders[1]), offline=True), ""), model)
+    answers = forward_of(model)(questions.requests)
+    return suite_ours.Asked(questions.requests, answers), questions.table(answers)
 
 
 def same(item, tokens, positions, targets):
@@ -64,18 +61,18 @@ def test_captured_requests_are_those_of_crows_pairs(folders):
     for ids in encoded:
         for at in range(1, len(ids) - 1):
             expected.append(([*ids[:at], model.tokenizer.mask_token_id, *ids[at + 1 :]], [at], [ids[at]]))
-    assert len(asked.items) == len(expected)
-    assert all(same(item, *parts) for item, parts in zip(asked.items, expected, strict=True))
+    assert len(asked.requests) == len(expected)
+    assert all(same(item, *parts) for item, parts in zip(asked.requests, expected, strict=True))
     changed = encoded[0].index(
         model.tokenizer.convert_tokens_to_ids("she")
     )  # the one word that differs in the first pair
-    assert asked.answers[changed - 1][0] == pytest.approx(result.scores["score_more"][0], rel=rounding(1))
+    assert asked.values(changed - 1)[0] == pytest.approx(result.scores["score_more"][0], rel=rounding(1))
 
 
 def test_captured_requests_are_those_of_bec_pro(folders):
     asked, result = captured(folders, "bec_pro")
-    assert len(asked.items) == 2 * result.n
-    probabilities = np.exp(np.concatenate(asked.answers))
+    assert len(asked.requests) == 2 * result.n
+    probabilities = np.exp(np.concatenate([answer.log_probs for answer in asked.answers]))
     # numpy's exp of a float32 number is within four units in the last place.
     np.testing.assert_allclose(probabilities[0::2], result.scores["target_prob"], rtol=8 * EPSILON)
     np.testing.assert_allclose(probabilities[1::2], result.scores["prior_prob"], rtol=8 * EPSILON)
@@ -85,9 +82,9 @@ def test_captured_sequences_are_every_text_of_every_test_of_seat(folders):
     """As the released code embeds them: what tests share is embedded again for each."""
     asked, _ = captured(folders, "seat")
     ids = load_pretrained(folders[0]).tokenizer([text for texts in WORDS.values() for text in texts])["input_ids"]
-    assert [item.tolist() for item in asked.items] == len(seat.SHA256) * ids
-    assert asked.engine == suite_ours.EMBEDDER
-    assert np.shape(asked.answers) == (len(asked.items), 16)
+    assert [request.tokens.tolist() for request in asked.requests] == len(seat.SHA256) * ids
+    assert asked.engine == suite_ours.VECTORS
+    assert np.shape([answer.vector for answer in asked.answers]) == (len(asked.requests), 16)
 
 
 def test_the_suite_stores_the_sample_and_tells_its_answers(folders, tmp_path):
@@ -101,8 +98,8 @@ def test_the_suite_stores_the_sample_and_tells_its_answers(folders, tmp_path):
     for name in ("crows_pairs", "stereoset", "masked_lm"):
         asked, _ = captured(folders, name)
         fact, group = facts["benchmarks"][name], groups[name]
-        assert (fact["requests"], fact["sample"]) == (len(asked.items), len(group)) == (len(asked.items), 5)
-        assert same(asked.items[0], *group[0]) and same(asked.items[-1], *group[-1])
+        assert (fact["requests"], fact["sample"]) == (len(asked.requests), len(group)) == (len(asked.requests), 5)
+        assert same(asked.requests[0], *group[0]) and same(asked.requests[-1], *group[-1])
         for stored, answer in zip(group, fact["answers"], strict=True):
             expected = plain.log_probs(model, stored.tokens)[stored.positions, stored.targets]
             np.testing.assert_allclose(answer, expected, **plain.CLOSE)
@@ -114,32 +111,33 @@ def test_the_suite_stores_the_sample_and_tells_its_answers(folders, tmp_path):
     assert 0 < again["engine_seconds"] < again["seconds"]
 
 
-def run_none(*_):
+def none(*_):
     raise AssertionError("never called")
 
 
-def run_fails(*_):
+def ask_fails(*_):
     raise ValueError("this model has no such head")
 
 
-def run_silent(*_):
-    return None
+def ask_nothing(*_):
+    return Questions([], lambda answers: None)
 
 
-def run_masked(pretrained, *_):
+def ask_masked(*_):
     tokens = np.array([1, 7, 2], np.int32)
-    scorer.score(pretrained, [Request(tokens, np.array([1]), np.array([7]), np.ones(3, np.int32))])
+    masked = Request(tokens, np.array([1]), np.array([7]), np.ones(3, np.int32))
+    return Questions([masked], lambda answers: None)
 
 
 def test_benchmarks_that_cannot_be_compared_are_refused_and_others_go_on(folders, tmp_path, monkeypatch):
-    def benchmark(run):
-        return Benchmark(run, run_none, {}, {}, (), "")
+    def benchmark(ask):
+        return Benchmark(none, {}, {}, (), "", read=lambda data, selector: (), ask=ask)
 
     listed = {
-        "trained": benchmark(None),
-        "head": benchmark(run_fails),
-        "silent": benchmark(run_silent),
-        "masked": benchmark(run_masked),
+        "trained": Benchmark(none, {}, {}, (), ""),
+        "head": benchmark(ask_fails),
+        "silent": benchmark(ask_nothing),
+        "masked": benchmark(ask_masked),
         "crows_pairs": BENCHMARKS["crows_pairs"],
     }
     monkeypatch.setattr(suite_ours, "BENCHMARKS", listed)
@@ -147,28 +145,26 @@ def test_benchmarks_that_cannot_be_compared_are_refused_and_others_go_on(folders
     assert list(facts["benchmarks"]) == ["crows_pairs"]
     assert set(facts["refused"]) == {"head", "silent", "masked"}
     assert facts["refused"]["head"] == "this model has no such head"
-    assert "no engine" in facts["refused"]["silent"]
+    assert "nothing" in facts["refused"]["silent"]
     assert "attention mask" in facts["refused"]["masked"]
 
-    def run_faulty(*_):
+    def ask_faulty(*_):
         raise TypeError("a fault of ours")
 
-    monkeypatch.setattr(suite_ours, "BENCHMARKS", {"faulty": benchmark(run_faulty)})
+    monkeypatch.setattr(suite_ours, "BENCHMARKS", {"faulty": benchmark(ask_faulty)})
     with pytest.raises(TypeError, match="a fault of ours"):
         suite_ours.Suite(*folders, 3, tmp_path / "requests.npz")
 
 
-def test_join_keeps_order_over_several_calls_and_refuses_two_engines():
-    first, second = (Request(np.array([i]), np.array([0]), np.array([i])) for i in (3, 4))
-    calls = [
-        Observation(suite_ours.SCORER, [request], Scores([np.array([float(i)])], [np.array([True])], []), 0.1)
-        for i, request in enumerate((first, second))
-    ]
-    asked = suite_ours.join(calls)
-    assert asked.items == [first, second]
-    assert [answer.tolist() for answer in asked.answers] == [[0.0], [1.0]]
-    with pytest.raises(ValueError, match=r"\['embed', 'score_with_top1'\]"):
-        suite_ours.join([*calls, Observation(suite_ours.EMBEDDER, [np.array([1])], np.zeros((1, 2)), 0.1)])
+def test_what_was_asked_is_of_one_kind():
+    scored, embedded = Request(np.array([3]), np.array([0]), np.array([3])), Request(np.array([3]), ask=MEAN_VECTOR)
+    vector = Answer(vector=np.zeros(2))
+    asked = suite_ours.Asked([scored, scored], [Answer(np.array([float(i)]), np.array([True])) for i in range(2)])
+    assert asked.engine == suite_ours.SCORES
+    assert [asked.values(i).tolist() for i in range(2)] == [[0.0], [1.0]]
+    assert suite_ours.Asked([embedded], [vector]).values(0).tolist() == [0.0, 0.0]
+    with pytest.raises(ValueError, match=r"\['scores', 'vectors'\]"):
+        _ = suite_ours.Asked([scored, embedded], [asked.answers[0], vector]).engine
 
 
 def test_evenly():
@@ -187,42 +183,41 @@ def requests(count):
     return [*made, *made[::10]]
 
 
-@pytest.mark.parametrize("attention", [False, True])
-def test_counted_operations_of_scoring_are_those_of_the_batches(monkeypatch, attention):
-    """The scorer's own batches, of which the last ones have empty rows."""
-    rows, heads, put, seen = [], [], scorer.put_rows, []
+@pytest.mark.parametrize("ask", [LOG_PROBS, ATTENTION])
+def test_counted_operations_of_scoring_are_those_of_the_batches(monkeypatch, ask):
+    """The engine's own batches, of which the last ones have empty rows."""
+    rows, heads, put = [], [], forward.put_rows
 
     def putting(batch, mesh):
         (rows if "tokens" in batch else heads).append(batch)
         return put(batch, mesh)
 
-    monkeypatch.setattr(scorer, "put_rows", putting)
-    monkeypatch.setattr(scorer, "CPU_LOGITS", 64 * tiny.VOCAB)
+    monkeypatch.setattr(forward, "put_rows", putting)
+    monkeypatch.setattr(engine, "CPU_LOGITS", 64 * tiny.VOCAB)
     model = plain.pretrained("bert")._replace(config=tiny.MODEL, params=tiny.params())
-    with observed(seen.append):
-        scorer.score_with_top1(model, requests(100), batch_tokens=640, attention=attention)
+    asked = [request._replace(ask=ask) for request in requests(100)]
+    forward_of(model, batch_tokens=640)(asked)
     assert len(rows) > 1 < len(heads)
     assert not rows[-1]["segment_ids"][-1].any()
     monkeypatch.setattr(ours, "default_batch_tokens", lambda: 640)
-    assert suite_ours.packed_flops(tiny.MODEL, seen[0]) == score_flops(
+    assert ours.packed_flops_of(tiny.MODEL, asked) == score_flops(
         tiny.MODEL,
         rows=sum(len(batch["tokens"]) for batch in rows),
         tokens=64,
         scored=sum(len(batch["hidden"]) for batch in heads),
-        read=None if attention else rows[0]["read"].shape[1],
+        read=None if ask == ATTENTION else rows[0]["read"].shape[1],
     )
 
 
 def test_counted_operations_of_embedding_are_those_of_the_batches(monkeypatch):
-    batches, put, seen = [], embedder.put_rows, []
-    monkeypatch.setattr(embedder, "put_rows", lambda batch, mesh: batches.append(batch) or put(batch, mesh))
-    sequences = [request.tokens for request in requests(100)]
-    with observed(seen.append):
-        embedder.embed(plain.pretrained("bert")._replace(config=tiny.MODEL, params=tiny.params()), sequences)
+    batches, put = [], forward.put_rows
+    monkeypatch.setattr(forward, "put_rows", lambda batch, mesh: batches.append(batch) or put(batch, mesh))
+    asked = [Request(request.tokens, ask=MEAN_VECTOR) for request in requests(100)]
+    forward_of(plain.pretrained("bert")._replace(config=tiny.MODEL, params=tiny.params()))(asked)
     assert len(batches) > 1
     segments = power_of_two(int(max(batch["segment_ids"].max() for batch in batches)))
     rows = len(batches[0]["tokens"])
-    assert suite_ours.packed_flops(tiny.MODEL, seen[0]) == len(batches) * (
+    assert ours.packed_flops_of(tiny.MODEL, asked) == len(batches) * (
         encoder_flops(tiny.MODEL, rows, 64) + pool_flops(tiny.MODEL, rows, 64, segments)
     )
 
@@ -231,12 +226,14 @@ def test_operations_of_one_row_at_a_time_by_hand():
     """Each request a row, repeated ones too; logits everywhere, but no head for vectors."""
     tokens = np.array([1, 7, 8, 2], np.int32)
     twice = 2 * [Request(tokens, np.array([1]), np.array([7]))]
-    fact = suite_ours.describe(tiny.MODEL, suite_ours.Asked(suite_ours.SCORER, twice, 2 * [np.array([-1.0])]), 5)
+    fact = suite_ours.describe(tiny.MODEL, suite_ours.Asked(twice, 2 * [Answer(np.array([-1.0]))]), 5)
     # test_flops.py: 2048 weights a token and layer; 16 query-key pairs; 16·16 + 16·60 weights of the head
     row = 2 * 4 * 2048 * 2 + 2 * 16 * 16 * 2 * 2
     assert fact["row_flops"] == 2 * (row + 2 * 4 * (16 * 16 + 16 * 60))
     assert (fact["requests"], fact["distinct"], fact["sample"], fact["tokens_per_request"]) == (2, 1, 2, 4.0)
-    fact = suite_ours.describe(tiny.MODEL, suite_ours.Asked(suite_ours.EMBEDDER, 2 * [tokens], [np.zeros(16)] * 2), 5)
+    fact = suite_ours.describe(
+        tiny.MODEL, suite_ours.Asked(2 * [Request(tokens, ask=MEAN_VECTOR)], [Answer(vector=np.zeros(16))] * 2), 5
+    )
     assert fact["row_flops"] == 2 * row
 
 
@@ -244,7 +241,7 @@ def test_figures_are_scaled_and_taken_within_rounds():
     """Sample 10 of 100 requests: PyTorch's 2 and 3 s are 20 and 30 s; ours takes 4 and 5 s, 2 and 3 of them scoring."""
     fact = {
         **dict.fromkeys(("cold_seconds", "cold_engine_seconds"), 9.0),
-        **{"engine": suite_ours.SCORER, "requests": 100, "distinct": 50, "sample": 10, "cold_programs": 1},
+        **{"engine": suite_ours.SCORES, "requests": 100, "distinct": 50, "sample": 10, "cold_programs": 1},
         **{"flops": 10, "row_flops": 25, "answers": [[-1.0], [-2.0, -3.0]]},
     }
     mine = [{"seconds": [s], "engine_seconds": [e], "programs": [0]} for s, e in ((4.0, 2.0), (5.0, 3.0))]

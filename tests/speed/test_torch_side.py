@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from ncfair_jax.benchmarks.embedder import embed
-from ncfair_jax.benchmarks.requests import Request
+from ncfair_jax.engine import forward_of
+from ncfair_jax.engine.requests import MEAN_VECTOR, Request
 from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.speed import compare, ours
 from ncfair_jax.speed.padded import Scored, unpack
@@ -108,7 +108,8 @@ def test_embedders_agree(world):
     sequences = [np.arange(5, 5 + length) for length in (3, 12, 30)]
     nothing = np.zeros(0, np.int64)
     theirs = torch_side.make_embedder(str(world / "small"))([Scored(tokens, nothing, nothing) for tokens in sequences])
-    mine = embed(load_pretrained(world / "small", offline=True), [tokens.astype(np.int32) for tokens in sequences])
+    requests = [Request(tokens.astype(np.int32), ask=MEAN_VECTOR) for tokens in sequences]
+    mine = [answer.vector for answer in forward_of(load_pretrained(world / "small", offline=True))(requests)]
     np.testing.assert_allclose(mine, np.stack(theirs), atol=1e-5)
 
 

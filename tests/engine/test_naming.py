@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ncfair_jax.benchmarks.naming import MOST_CHARACTERS, quoted, text_of
+from ncfair_jax.engine.naming import MOST_CHARACTERS, quoted, text_of
 from tests import tiny_hub
 
 

@@ -6,12 +6,17 @@ import jax
 import numpy as np
 import pytest
 
-from ncfair_jax.benchmarks import embedder
-from ncfair_jax.benchmarks.embedder import EmbedderError, embed
+from ncfair_jax.engine import Request, RequestError, forward, forward_of
+from ncfair_jax.engine.requests import FIRST_VECTOR, MEAN_VECTOR
 from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.models.hf import Pretrained
 from tests import tiny
 from tests.benchmarks import plain
+
+
+def embed(model, sequences, ask=MEAN_VECTOR, **options):
+    """Vectors f32[E,D] that the engine answers."""
+    return np.array([a.vector for a in forward_of(model, **options)([Request(s, ask=ask) for s in sequences])])
 
 
 def sequences(model, count, seed=0):
@@ -22,14 +27,14 @@ def sequences(model, count, seed=0):
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
-@pytest.mark.parametrize("pool", ["mean", "cls"])
-def test_packed_equals_one_at_a_time(kind, pool):
+@pytest.mark.parametrize("ask", [MEAN_VECTOR, FIRST_VECTOR])
+def test_packed_equals_one_at_a_time(kind, ask):
     model = plain.pretrained(kind)
     given = sequences(model, 30)
-    found = embed(model, given, pool=pool, batch_tokens=128)
+    found = embed(model, given, ask=ask, batch_tokens=128)
     for tokens, vector in zip(given, found, strict=True):
         hidden = plain.hidden_states(model, tokens)
-        np.testing.assert_allclose(vector, hidden.mean(0) if pool == "mean" else hidden[0], atol=1e-5)
+        np.testing.assert_allclose(vector, hidden.mean(0) if ask == MEAN_VECTOR else hidden[0], atol=1e-5)
     assert found.dtype == np.float32
     assert not np.allclose(found[0], found[1])
 
@@ -48,10 +53,12 @@ def test_batches_after_the_first_of_a_bucket_trace_nothing(monkeypatch):
     short = sequences(model, 60)
     long = [np.resize(tokens, 70 + len(tokens)) for tokens in short[:20]]
     traced, batches = [], []
-    encode, put = embedder.encode, embedder.put_rows
-    monkeypatch.setattr(embedder, "encode", lambda *args: traced.append(args[2].shape) or encode(*args))
+    encode, put = forward.encode, forward.put_rows
     monkeypatch.setattr(
-        embedder, "put_rows", lambda batch, mesh: batches.append(batch["tokens"].shape) or put(batch, mesh)
+        forward, "encode", lambda *args, **kwargs: traced.append(args[2].shape) or encode(*args, **kwargs)
+    )
+    monkeypatch.setattr(
+        forward, "put_rows", lambda batch, mesh: batches.append(batch["tokens"].shape) or put(batch, mesh)
     )
     jax.clear_caches()
     for _ in range(2):
@@ -62,7 +69,7 @@ def test_batches_after_the_first_of_a_bucket_trace_nothing(monkeypatch):
 
 def test_no_sequences_no_vectors():
     model = plain.pretrained("bert")
-    assert embed(model, []).shape == (0, model.config.hidden_size)
+    assert len(embed(model, [])) == 0
 
 
 @pytest.mark.parametrize(
@@ -70,12 +77,12 @@ def test_no_sequences_no_vectors():
     [
         (np.full(41, 6), "41 tokens"),
         (np.zeros(0), "0 tokens"),
-        (np.array([1, 99]), "to 99"),
-        (np.array([-1]), "from -1"),
+        (np.array([1, 99]), "id 99"),
+        (np.array([-1]), "id -1"),
     ],
 )
 def test_sequences_that_cannot_be_embedded_are_named(tokens, message):
-    with pytest.raises(EmbedderError, match=f'" has .*{message}'):
+    with pytest.raises(RequestError, match=f'" has .*{message}'):
         embed(plain.pretrained("bert"), [np.array([5, 6]), tokens.astype(np.int32)])
 
 
@@ -88,6 +95,6 @@ def test_a_vector_that_is_not_finite_is_refused_and_its_text_quoted():
         embed(model._replace(params=broken), [tokens])
 
 
-def test_an_unknown_pool_is_refused():
+def test_an_unknown_kind_of_answer_is_refused():
     with pytest.raises(ValueError, match="choose from"):
-        embed(plain.pretrained("bert"), [], pool="max")
+        embed(plain.pretrained("bert"), [np.array([5, 6])], ask="max")

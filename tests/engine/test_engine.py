@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from transformers import BertTokenizerFast
 
-from ncfair_jax.benchmarks import scorer
-from ncfair_jax.benchmarks.requests import Request, ScorerError, mask_id
-from ncfair_jax.benchmarks.scorer import score, score_with_top1
+from ncfair_jax.engine import Request, RequestError, engine, forward, forward_of
+from ncfair_jax.engine.requests import ATTENTION, mask_id
 from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.models.hf import Pretrained
 from tests import tiny
@@ -44,16 +43,17 @@ def alone(request: Request) -> tuple[np.ndarray, np.ndarray]:
 
 def test_packed_equals_alone_and_keeps_the_order():
     made = requests()
-    scores = score_with_top1(MODEL, made)
-    for request, log_probs, top1 in zip(made, scores.log_probs, scores.top1, strict=True):
+    for request, answer in zip(made, forward_of(MODEL)(made), strict=True):
         expected, hits = alone(request)
-        np.testing.assert_allclose(log_probs, expected, **plain.CLOSE)
-        np.testing.assert_array_equal(top1, hits)
+        np.testing.assert_allclose(answer.log_probs, expected, **plain.CLOSE)
+        np.testing.assert_array_equal(answer.top1, hits)
 
 
 def test_eight_devices_do_what_one_does():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    for a, b in zip(score(MODEL, requests(), mesh=mesh), score(MODEL, requests()), strict=True):
+    for a, b in zip(
+        plain.log_probs_of(MODEL, requests(), mesh=mesh), plain.log_probs_of(MODEL, requests()), strict=True
+    ):
         np.testing.assert_allclose(a, b, **plain.CLOSE)
 
 
@@ -63,10 +63,12 @@ def test_nobody_sees_an_unattended_token():
     changed = tokens.copy()
     changed[0] = 50
     at, target = np.array([3]), np.array([20])
-    masked, other = score(MODEL, [Request(tokens, at, target, hidden), Request(changed, at, target, hidden)])
+    masked, other = plain.log_probs_of(
+        MODEL, [Request(tokens, at, target, hidden), Request(changed, at, target, hidden)]
+    )
     np.testing.assert_array_equal(masked, other)
     np.testing.assert_allclose(masked, alone(Request(tokens, at, target, hidden))[0], **plain.CLOSE)
-    seen, unlike = score(MODEL, [Request(tokens, at, target), Request(changed, at, target)])
+    seen, unlike = plain.log_probs_of(MODEL, [Request(tokens, at, target), Request(changed, at, target)])
     assert abs(float(seen[0] - unlike[0])) > 1e-4
 
 
@@ -75,7 +77,7 @@ def test_batches_after_the_first_of_a_bucket_trace_nothing(monkeypatch):
     model = dataclasses.replace(tiny.MODEL, max_positions=128)
     long = [r._replace(tokens=np.resize(r.tokens, 70 + len(r.tokens))) for r in requests(40)]
     traced, batches = [], []
-    original, put = scorer.encode, scorer.put_rows
+    original, put = forward.encode, forward.put_rows
 
     def counting(config, params, tokens, *args, **kwargs):
         traced.append(tokens.shape)
@@ -86,11 +88,11 @@ def test_batches_after_the_first_of_a_bucket_trace_nothing(monkeypatch):
             batches.append(batch["tokens"].shape)
         return put(batch, mesh)
 
-    monkeypatch.setattr(scorer, "encode", counting)
-    monkeypatch.setattr(scorer, "put_rows", putting)
+    monkeypatch.setattr(forward, "encode", counting)
+    monkeypatch.setattr(forward, "put_rows", putting)
     jax.clear_caches()
     for _ in range(2):
-        score_with_top1(Pretrained(model, tiny.params(model=model), None), requests(200) + long, batch_tokens=512)
+        forward_of(Pretrained(model, tiny.params(model=model), None), batch_tokens=512)(requests(200) + long)
     assert traced == [(8, 64), (4, 128)]
     assert min(batches.count(shape) for shape in traced) >= 2 * 3
 
@@ -99,26 +101,28 @@ def test_large_sets_share_their_programs(monkeypatch):
     """Sets of other sizes and other lengths: the same two programs, of the encoder and of the head."""
     traced = []
     for name in ("encode", "mlm_logits"):
-        original = getattr(scorer, name)
+        original = getattr(forward, name)
         monkeypatch.setattr(
-            scorer, name, lambda *args, original=original, name=name, **kw: traced.append(name) or original(*args, **kw)
+            forward,
+            name,
+            lambda *args, original=original, name=name, **kw: traced.append(name) or original(*args, **kw),
         )
-    monkeypatch.setitem(scorer.HEADS, "mlm", (scorer.mlm_transform, scorer.mlm_logits))
-    monkeypatch.setattr(scorer, "CPU_LOGITS", 16 * tiny.VOCAB)
+    monkeypatch.setitem(forward.HEADS, "mlm", (forward.mlm_transform, forward.mlm_logits))
+    monkeypatch.setattr(engine, "CPU_LOGITS", 16 * tiny.VOCAB)
     jax.clear_caches()
     for made in (requests(200), requests(333), [r for r in requests(300) if len(r.tokens) < 20]):
-        score_with_top1(MODEL, made, batch_tokens=512)
+        forward_of(MODEL, batch_tokens=512)(made)
     assert sorted(traced) == ["encode", "mlm_logits"]
 
 
 def test_a_column_is_projected_once_whatever_the_number_of_its_targets(monkeypatch):
     """Every word of the vocabulary at two positions, asked for in two requests."""
-    rows, put = [], scorer.put_rows
-    monkeypatch.setattr(scorer, "put_rows", lambda batch, mesh: rows.append(batch) or put(batch, mesh))
+    rows, put = [], forward.put_rows
+    monkeypatch.setattr(forward, "put_rows", lambda batch, mesh: rows.append(batch) or put(batch, mesh))
     tokens = np.array([1, 7, 8, 3, 9, 2], np.int32)
     positions, targets = np.repeat([3, 1], tiny.VOCAB), np.tile(np.arange(tiny.VOCAB), 2)
     some = slice(tiny.VOCAB - 5, tiny.VOCAB + 5)
-    found = score(MODEL, [Request(tokens, positions[i], targets[i]) for i in (some, slice(None))])
+    found = plain.log_probs_of(MODEL, [Request(tokens, positions[i], targets[i]) for i in (some, slice(None))])
     _, head = rows
     assert len(head["hidden"]) == len(head["targets"]) == 2
     expected = plain.log_probs(MODEL, tokens)[positions, targets]
@@ -137,8 +141,8 @@ def test_a_column_is_projected_once_whatever_the_number_of_its_targets(monkeypat
     ],
 )
 def test_impossible_requests_are_quoted(request_, message):
-    with pytest.raises(ScorerError, match=message):
-        score(MODEL, [requests(1)[0], request_])
+    with pytest.raises(RequestError, match=message):
+        plain.log_probs_of(MODEL, [requests(1)[0], request_])
 
 
 def test_a_score_that_is_not_finite_is_refused_and_its_text_quoted():
@@ -147,14 +151,14 @@ def test_a_score_that_is_not_finite_is_refused_and_its_text_quoted():
     params["embeddings"]["position"]["embedding"][12] = np.nan
     broken = MODEL._replace(params=params)
     short, long = (Request(np.array([1, *range(7, 7 + n), 2]), np.array([1]), np.array([9])) for n in (5, 30))
-    (found,) = score(broken, [short])
-    np.testing.assert_array_equal(found, score(MODEL, [short])[0])
+    (found,) = plain.log_probs_of(broken, [short])
+    np.testing.assert_array_equal(found, plain.log_probs_of(MODEL, [short])[0])
     with pytest.raises(NonFiniteError, match=r'a log-probability of "w7 w8 w9 .*" is nan; no figure') as error:
-        score(broken, [long])
+        plain.log_probs_of(broken, [long])
     assert "\n" not in str(error.value)
     params["mlm"]["bias"][9] = np.inf  # a word that is infinitely likely
     with pytest.raises(NonFiniteError, match=r'a log-probability of "w7" is -inf \(and 2 more of 3\)'):
-        score(broken, [short._replace(tokens=np.array([1, 7, 2]), targets=np.array([8])), short, short])
+        plain.log_probs_of(broken, [short._replace(tokens=np.array([1, 7, 2]), targets=np.array([8])), short, short])
 
 
 def test_a_tokenizer_without_a_mask_is_refused():
@@ -162,28 +166,28 @@ def test_a_tokenizer_without_a_mask_is_refused():
         mask_token_id = None
         name_or_path = "nomask"
 
-    with pytest.raises(ScorerError, match="mask"):
+    with pytest.raises(RequestError, match="mask"):
         mask_id(MODEL._replace(tokenizer=NoMask()))
 
 
 def test_no_requests_give_no_scores():
-    assert score(MODEL, []) == []
+    assert plain.log_probs_of(MODEL, []) == []
 
 
 def test_attention_paid_to_packed_tokens_is_that_of_a_pass_alone():
     made = [
         request._replace(positions=np.arange(len(request.tokens)), targets=request.tokens) for request in requests(20)
     ]
-    scores = score_with_top1(MODEL, made, attention=True)
+    answers = forward_of(MODEL)([request._replace(ask=ATTENTION) for request in made])
     width = max(len(request.tokens) for request in made)
     rows = np.stack([np.pad(request.tokens, (0, width - len(request.tokens))) for request in made])
     own = np.stack([np.arange(width) < len(request.tokens) for request in made]).astype(np.int32)
     positions = np.broadcast_to(np.arange(width, dtype=np.int32), rows.shape)
     alone = encode(MODEL.config, MODEL.params, rows, own, positions, received_attention=True).received_attention
-    plainly = score(MODEL, made)
-    for row, (log_probs, paid) in enumerate(zip(scores.log_probs, scores.attention, strict=True)):
+    plainly = plain.log_probs_of(MODEL, made)
+    for row, (log_probs, _, paid, _) in enumerate(answers):
         np.testing.assert_allclose(paid, alone[row, : len(paid)], atol=rounding(encoder_operations(MODEL.config)))
         np.testing.assert_allclose(paid.sum(), 1, atol=1e-5)
         assert np.ptp(paid) > 1e-4
         np.testing.assert_allclose(log_probs, plainly[row], **plain.CLOSE)
-    assert score_with_top1(MODEL, made).attention == []
+    assert all(answer.attention is None for answer in forward_of(MODEL)(made))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ncfair_jax.benchmarks import batching
+from ncfair_jax.engine import batching
 
 
 def test_row_lengths_are_those_that_take_less_time():

@@ -1,4 +1,6 @@
-"""What a benchmark is: how it is run, what its tables hold, and which of its figures are worth a line.
+"""What a benchmark is: what it reads and asks, what its tables hold, and which of its figures are worth a line.
+
+A benchmark never runs a model: it asks, and whoever runs it gets the answers, from a model or from a function around one.
 
 Each benchmark's file ends with its `BENCHMARK`; the registry lists them by name.
 """
@@ -7,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
 
 from ncfair_jax.benchmarks.results import Result, Table
+from ncfair_jax.engine import Answer, Forward, Request
 from ncfair_jax.files.sources import DataFolder
 from ncfair_jax.models.hf import Pretrained
 
@@ -44,7 +46,7 @@ class Headline(NamedTuple):
         return self.better if self.unbiased is None else f"{self.unbiased:g}"
 
 
-class Drill(NamedTuple):
+class DrillDown(NamedTuple):
     """How a report finds the most stereotyped examples of a benchmark.
 
     Attributes:
@@ -60,37 +62,51 @@ class Drill(NamedTuple):
     texts: Callable[[DataFolder, Table], Table]
 
 
+class Questions(NamedTuple):
+    """What a benchmark asks of a model, and how the answers, one a request in their order, become its result."""
+
+    requests: list[Request]
+    table: Callable[[Sequence[Answer]], Result]
+
+    def answered_by(self, forward: Forward) -> Result:
+        """The result of what a model, or a function around one, answers."""
+        return self.table(forward(self.requests))
+
+
 class Benchmark(NamedTuple):
     """What the registry knows of a benchmark.
 
     Attributes:
-        run: (pretrained, data, selector, mesh, progress) -> Result; the selector is what follows a colon in the name. None with
-            `trained_by`.
         samples: table of scores and examples -> nested dict of `statistics.samples.Sample`, shaped as the metrics.
         columns, example_columns: types of NAME.csv and NAME_examples.csv.
         licence, content_warning: of the benchmark's data.
+        read: (data, selector) -> examples; the selector is what follows a colon in the name. None with `trained_by`.
+        ask: (examples, model) -> Questions, by the model's vocabulary and sizes. None with `trained_by`.
+        needs: what a model must have beside a head for masked tokens: "nsp", BERT's pooler and next-sentence head.
         takes_selector: whether a name may be followed by a colon and a selector.
         trained_by: config file of the runs that train a classifier for it and judge it themselves (`Method.evaluate`); a
             masked LM alone cannot be run on it.
-        drill: of benchmarks whose examples are stereotyped one by one.
+        drill_down: of benchmarks whose examples are stereotyped one by one.
         flags: table of scores and examples -> by name, which rows one may doubt, bool[rows]; see `quality`.
         flag_columns: types of the columns of NAME.csv that only `flags` needs. They may differ between two models that are
             compared, and result folders without them can still be compared.
         version: of the definition of its figures. Raise it by one whenever the same model and data would get another score,
             figure, interval or p-value than before; results of an earlier version are then made again instead of shown.
-        files: selector -> names, below the data folder, of all files that `run` reads, or reads if they are there.
+        files: selector -> names, below the data folder, of all files that `read` reads, or reads if they are there.
     """
 
-    run: Callable[[Pretrained, DataFolder, str, Mesh | None, bool], Result] | None
     samples: Callable[[Table], dict[str, Any]]
     columns: Mapping[str, type]
     example_columns: Mapping[str, type]
     headlines: tuple[Headline, ...]
     licence: str
     content_warning: str = STEREOTYPES
+    read: Callable[[DataFolder, str], Any] | None = None
+    ask: Callable[[Any, Pretrained], Questions] | None = None
+    needs: frozenset[str] = frozenset()
     takes_selector: bool = False
     trained_by: str = ""
-    drill: Drill | None = None
+    drill_down: DrillDown | None = None
     flags: Callable[[Table], Mapping[str, np.ndarray]] = lambda table: {}
     flag_columns: Mapping[str, type] = {}
     version: int = 1

@@ -3,7 +3,7 @@
 Letters: R rows of a batch, T tokens a row, E sequences.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -67,6 +67,12 @@ def batch_size(total: int, most: int, devices: int = 1) -> int:
     each = -(-total // devices)
     largest = power_of_two(most // 2 + 1)
     return largest if 4 * each >= largest else power_of_two(each)
+
+
+def batches(rows: Mapping[str, np.ndarray], size: int) -> Iterator[dict[str, np.ndarray]]:
+    """Batches of `size` rows of the arrays, the last one filled up with zeros."""
+    for start in range(0, len(next(iter(rows.values()))), size):
+        yield {name: pad_rows(values[start : start + size], size) for name, values in rows.items()}
 
 
 def fetched(batches: Iterable[Any]) -> Iterator[Any]:

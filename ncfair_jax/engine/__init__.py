@@ -1,0 +1,6 @@
+"""The one forward engine of judging and measuring: requests in, answers out, in the order of the requests."""
+
+from ncfair_jax.engine.engine import ClassHead, forward_of
+from ncfair_jax.engine.requests import Answer, Forward, Request, RequestError
+
+__all__ = ["Answer", "ClassHead", "Forward", "Request", "RequestError", "forward_of"]

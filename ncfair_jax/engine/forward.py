@@ -1,0 +1,227 @@
+"""Every forward pass that judges or measures: the one place outside training that runs a model.
+
+Two programs run the encoder on a batch of packed rows and hand its hidden states to a pure reduction: `reduce_rows` gives
+back what the reduction makes of each row, `fold_rows` adds it to a state that stays on the devices. A third, `project`,
+multiplies hidden states with the vocabulary.
+
+Rows are a dict of arrays with a leading axis R: "tokens", "segment_ids" and "positions" i32[R,T] (or [B,G,T], R = B · G), where
+given "token_types" i32[R,T] and "read" i32[R,P], the columns whose last hidden states are wanted, and whatever else the
+reduction looks at.
+
+Letters: R rows of a batch, T tokens a row, P columns read of a row, N = R T, C hidden states that are projected at a time,
+K targets of each, V vocabulary, D hidden.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
+
+from ncfair_jax.engine.batching import fetched
+from ncfair_jax.models.encoder import EncoderOutput, ModelConfig, Params, encode
+from ncfair_jax.models.heads import mlm_logits, mlm_transform, nsp_logits, nsp_transform
+from ncfair_jax.sharding import gathered, put_rows
+
+# XLA times many ways to multiply and to fuse when it compiles for a GPU. That pays over thousands of training steps; here a
+# program runs a few dozen times, mostly float32 products at the highest precision, for which cuBLAS's own first choice is
+# good: on an H100, compiling CrowS-Pairs' program of BERT-base took 37 s with tuning and 4.6 s without. What tuning picks may
+# also differ from process to process, and figures with it in their last digits.
+# Other backends take these options and ignore them.
+untuned_jit = partial(jax.jit, compiler_options={"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False})
+
+# What is made of a hidden state: features, then logits.
+HEADS = {"mlm": (mlm_transform, mlm_logits), "nsp": (nsp_transform, nsp_logits)}
+LAYER = "layer_"
+
+Rows = dict[str, Array]
+HostRows = dict[str, np.ndarray]
+
+
+class Reduction(Protocol):
+    """What is made of the hidden states of each row; equal reductions share a program."""
+
+    @property
+    def attention(self) -> bool:
+        """Whether it looks at the attention that tokens receive."""
+
+    def __call__(self, config: ModelConfig, own: Any, hidden: EncoderOutput, rows: Rows) -> Any:
+        """Arrays with a leading axis R; `own` are its parameters."""
+
+
+class Fold(Protocol):
+    """What all rows add up to; equal folds share a program.
+
+    Attributes:
+        features: names that `token_features` knows.
+    """
+
+    @property
+    def features(self) -> tuple[str, ...]: ...
+
+    def of_rows(self, features: dict[str, Float[Array, "N D"]], rows: Rows, empty: Any, arrays: Any) -> Any:
+        """What some rows add up to, given a state of no rows and arrays of the fold's own."""
+
+    def all_reduce(self, state: Any, axes: Sequence[str]) -> Any:
+        """The sum of the states of all devices along mapped axes, the same on each."""
+
+    def merge(self, state: Any, other: Any) -> Any:
+        """The sum of two states."""
+
+
+def judging_config(config: ModelConfig) -> ModelConfig:
+    """The model in float32, whatever precision it trains in, and quick to compile.
+
+    The layers are a loop, except on a CPU, where copying their weights together for every batch costs more than it saves.
+    """
+    return dataclasses.replace(
+        config, activation_dtype="float32", attention="xla", remat=False, scan_layers=jax.default_backend() != "cpu"
+    )
+
+
+def reduced(
+    config: ModelConfig,
+    reduction: Reduction,
+    mesh: Mesh | None,
+    params: Params,
+    own: Any,
+    batches: Iterable[HostRows],
+) -> Iterator[Any]:
+    """What a reduction makes of each batch, on the host; each is fetched while the device computes the next.
+
+    In float32 at the highest matmul precision.
+
+    Args:
+        params, own: of the model, and of the reduction, on the device or replicated over the mesh.
+        batches: of one shape, so one program; their rows are shared out over the mesh.
+    """
+
+    def start(batch: HostRows) -> Any:
+        with jax.default_matmul_precision("highest"):
+            return reduce_rows(config, reduction, mesh, params, own, put_rows(batch, mesh))
+
+    yield from fetched(map(start, batches))
+
+
+def folded(
+    config: ModelConfig,
+    fold: Fold,
+    mesh: Mesh | None,
+    params: Params,
+    state: Any,
+    arrays: Any,
+    batches: Iterable[HostRows],
+) -> Any:
+    """The state with all batches in, on the devices; as `reduced` otherwise."""
+    for batch in batches:
+        with jax.default_matmul_precision("highest"):
+            state = fold_rows(config, fold, mesh, params, state, arrays, put_rows(batch, mesh))
+    return state
+
+
+def projected(
+    config: ModelConfig, head: str, mesh: Mesh | None, params: Params, batches: Iterable[HostRows]
+) -> Iterator[Float[np.ndarray, "C K 2"]]:
+    """`project` of each batch of hidden states and targets; as `reduced` otherwise."""
+
+    def start(batch: HostRows) -> Array:
+        with jax.default_matmul_precision("highest"):
+            return project(config, head, mesh, params, put_rows(batch, mesh))
+
+    yield from fetched(map(start, batches))
+
+
+@partial(untuned_jit, static_argnums=(0, 1, 2))
+def reduce_rows(
+    config: ModelConfig, reduction: Reduction, mesh: Mesh | None, params: Params, own: Any, rows: Rows
+) -> Any:
+    """What the reduction makes of the rows' hidden states, whole on every device."""
+    hidden = hidden_states(config, params, rows, attention=reduction.attention)
+    return gathered(reduction(config, own, hidden, rows), mesh)
+
+
+@partial(untuned_jit, static_argnums=(0, 1, 2))
+def fold_rows(
+    config: ModelConfig, fold: Fold, mesh: Mesh | None, params: Params, state: Any, arrays: Any, rows: Rows
+) -> Any:
+    """The state with one batch of rows in; every device works on its own rows."""
+
+    def of_rows(params: Params, empty: Any, arrays: Any, rows: Rows) -> Any:
+        found = fold.of_rows(token_features(config, params, rows, fold.features), rows, empty, arrays)
+        return found if mesh is None else fold.all_reduce(found, mesh.axis_names)
+
+    function = of_rows
+    if mesh is not None:
+        everywhere, shared_out = P(), P(mesh.axis_names)
+        function = jax.shard_map(
+            of_rows, mesh=mesh, in_specs=(everywhere, everywhere, everywhere, shared_out), out_specs=everywhere
+        )
+    nothing = jax.tree.map(jnp.zeros_like, state)
+    return fold.merge(state, function(params, nothing, arrays, rows))
+
+
+@partial(untuned_jit, static_argnums=(0, 1, 2))
+def project(config: ModelConfig, head: str, mesh: Mesh | None, params: Params, batch: Rows) -> Float[Array, "C K 2"]:
+    """Log-probability and top-1 flag of every target: "hidden" f32[C,D], "targets" i32[C,K]."""
+    transform, logits_of = HEADS[head]
+    logits = logits_of(config, params, transform(config, params, batch["hidden"]))  # [C,V]
+    chosen = jnp.take_along_axis(logits, batch["targets"], axis=1)
+    log_probs = chosen - jax.nn.logsumexp(logits, axis=1, keepdims=True)
+    is_top = chosen >= logits.max(1, keepdims=True)
+    values = jnp.stack([log_probs, is_top.astype(jnp.float32)], axis=-1)
+    return gathered(values, mesh)
+
+
+def hidden_states(
+    config: ModelConfig, params: Params, rows: Rows, *, attention: bool = False, all_layers: bool = False
+) -> EncoderOutput:
+    """The encoder on packed rows, without dropout."""
+    row_tokens = rows["tokens"].shape[-1]
+    tokens, segment_ids, positions = (
+        rows[name].reshape(-1, row_tokens) for name in ("tokens", "segment_ids", "positions")
+    )
+    return encode(
+        config,
+        params,
+        tokens,
+        segment_ids,
+        positions,
+        token_types=rows.get("token_types"),
+        received_attention=attention,
+        all_layers=all_layers,
+        read=rows.get("read"),
+    )
+
+
+def layer_names(config: ModelConfig) -> list[str]:
+    """`layer_0`, the embeddings, to `layer_L`, the last hidden state (which "hidden" also names)."""
+    return [f"{LAYER}{layer}" for layer in range(config.num_layers + 1)]
+
+
+def token_features(
+    config: ModelConfig, params: Params, rows: Rows, features: Sequence[str]
+) -> dict[str, Float[Array, "N D"]]:
+    """Features of every token by one deterministic forward pass.
+
+    Args:
+        features: "hidden", the last hidden state; "transform", what the decoder multiplies; "layer_i", the output of
+            layer i with the embeddings as layer 0.
+    """
+    output = hidden_states(config, params, rows, all_layers=True)
+    assert output.all_layers is not None
+    found = {}
+    for name in features:
+        if name == "transform":
+            values = mlm_transform(config, params, output.hidden_states)
+        elif name == "hidden":
+            values = output.hidden_states
+        else:
+            values = output.all_layers[int(name.removeprefix(LAYER))]
+        found[name] = values.reshape(-1, values.shape[-1])
+    return found
