@@ -1,7 +1,5 @@
 """Arms × seeds of one config, each an ordinary run in its own workdir, and one table of them all."""
 
-import copy
-import dataclasses
 import multiprocessing
 import os
 import signal
@@ -15,7 +13,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from ncfair_jax import stopping
-from ncfair_jax.arms import arms_figures, arms_table
+from ncfair_jax.arms import AGAINST, arm_config, arm_folder, arm_names, before_folder, run_seeds
 from ncfair_jax.config import ConfigError, RunConfig, differences, freeze, short_hash, validate
 from ncfair_jax.data.generated import TRUTH_FILE, write_world
 from ncfair_jax.exits import DIVERGED, DONE, STOPPED_BY_SIGTERM
@@ -23,14 +21,12 @@ from ncfair_jax.files.atomic import write_json, write_text
 from ncfair_jax.files.locking import held, held_by_all
 from ncfair_jax.files.records import read_record
 from ncfair_jax.finished import RESULT_FILE, refuse_other_content, training_content
+from ncfair_jax.launcher import finish, one_line_errors, prepare_jax
+from ncfair_jax.report.arms import arms_figures, arms_table
 from ncfair_jax.report.collapse_figures import draw_training
 from ncfair_jax.stopping import stage, stoppable, told
 from ncfair_jax.train import train_and_evaluate
 
-PATHS = (("model", "path"), ("data", "path"), ("evals", "data"), ("evals", "collapse_text"))
-
-
-AGAINST = "against"
 FIGURES_FILE = "figures.json"
 
 
@@ -46,6 +42,24 @@ Runs = dict[tuple[str, int], tuple[RunConfig, Path]]  # by arm and seed, in the 
 
 class SweepError(ValueError):
     """Runs that failed while others went on; one line."""
+
+
+def run_config(config: ConfigDict, workdir: Path | None) -> Outcome:
+    """Runs a config, or all of its arms.
+
+    Args:
+        workdir: None = runs/<name of the config>-<its hash>.
+    """
+    frozen = freeze(config)
+    validate(frozen)
+    workdir = workdir or Path("runs") / f"{frozen.name}-{short_hash(frozen)}"
+    if config.run_arms:
+        return run_arms(config, workdir)
+    for field, value in (("world.sentences", frozen.world.sentences), ("seeds", config.seeds)):
+        if value:
+            raise ConfigError(f"config.{field}={value!r} has no effect without arms; name them in config.run_arms")
+    result = train_and_evaluate(frozen, workdir)
+    return Outcome(result["table"], result["diverged"])
 
 
 def run_arms(config: ConfigDict, workdir: Path, jobs: int = 0, cache: str = "") -> Outcome:
@@ -166,8 +180,6 @@ def run_in_processes(runs: Runs, workdir: Path, jobs: int, cache: str) -> None:
 
 def run_alone(run: RunConfig, folder: Path, before: Path, cache: str) -> None:
     """What the process of one run does; its exit code says how it ended (`exits`)."""
-    from ncfair_jax.launcher import finish, one_line_errors, prepare_jax
-
     end_with_parent()
     with told(), one_line_errors():
         prepare_jax(cache)
@@ -184,87 +196,3 @@ def end_with_parent() -> None:
         os._exit(STOPPED_BY_SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def arm_names(config: ConfigDict) -> list[str]:
-    """Names of the arms to run, in order."""
-    names = [name.strip() for name in config.run_arms.split(",") if name.strip()]
-    for name in names:
-        if name not in config.arms:
-            raise ConfigError(f"config.run_arms names {name!r}; choose from {', '.join(config.arms)}")
-        if (other := config.arms[name].get(AGAINST, "")) and other not in config.arms:
-            raise ConfigError(
-                f"arm {name!r} is compared against {other!r}, which is no arm; choose from {', '.join(config.arms)}"
-            )
-        if other == name:
-            raise ConfigError(f"arm {name!r} is compared against itself; name another arm")
-    if len(set(names)) < len(names):
-        raise ConfigError(f"config.run_arms={config.run_arms!r} names an arm twice; name each once")
-    return names
-
-
-def run_seeds(config: ConfigDict) -> list[int]:
-    """The seeds to run every arm for, in order; `config.seed` where none are listed.
-
-    Raises:
-        ConfigError: for a seed that is not a whole number from 0, or is there twice.
-    """
-    listed = [seed.strip() for seed in config.seeds.split(",") if seed.strip()]
-    for seed in listed:
-        if not seed.isdecimal():
-            raise ConfigError(
-                f"config.seeds={config.seeds!r}: {seed!r} is not a whole number from 0; list them as 0,1,2"
-            )
-    seeds = [int(seed) for seed in listed] or [config.seed]
-    if len(set(seeds)) < len(seeds):
-        raise ConfigError(f"config.seeds={config.seeds!r} names a seed twice; name each once")
-    return seeds
-
-
-def before_folder(run: RunConfig, workdir: Path) -> Path:
-    """Where the figures of a run's starting model go: one folder for all runs that start from the same model."""
-    same = dataclasses.replace(RunConfig(), model=run.model, evals=run.evals)
-    return workdir / "start" / short_hash(same)
-
-
-def arm_folder(workdir: Path, name: str, seed: int) -> Path:
-    """Workdir of one run."""
-    return workdir / f"{name}-seed{seed}"
-
-
-def arm_config(config: ConfigDict, name: str, seed: int, workdir: Path) -> RunConfig:
-    """The config of one run: the arm's changes made, references resolved."""
-    run = copy.deepcopy(config)
-    run.name, run.seed = f"{config.name}-{name}", seed
-    changes = {field: value for field, value in config.arms[name].items() if field != AGAINST}
-    change(run, ConfigDict(changes), f"arm {name!r}")
-    names = arm_names(config)
-    earlier = names[: names.index(name)]
-    for section, field in PATHS:
-        run[section][field] = resolve(run[section][field], earlier, seed, workdir)
-    return freeze(run)
-
-
-def change(config: ConfigDict, changes: ConfigDict, where: str) -> None:
-    """Sets fields that exist to the values of a nested dict."""
-    for name, value in changes.items():
-        if name not in config:
-            raise ConfigError(f"{where} changes {name!r}, which the config does not have there")
-        if isinstance(value, ConfigDict):
-            change(config[name], value, f"{where}, {name}")
-        else:
-            config[name] = value
-
-
-def resolve(value: str, earlier: list[str], seed: int, workdir: Path) -> str:
-    """A path with its "@world/…" or "@NAME" reference made real."""
-    if not value.startswith("@"):
-        return value
-    head, _, rest = value[1:].partition("/")
-    if head == "world":
-        return str(workdir / "world" / rest)
-    if head not in earlier:
-        raise ConfigError(
-            f"{value!r} refers to arm {head!r}; earlier arms: {', '.join(earlier) or 'none'}, or @world/…"
-        )
-    return str(arm_folder(workdir, head, seed) / "export")
