@@ -22,6 +22,7 @@ from ncfair_jax.files.locking import held, held_by_all
 from ncfair_jax.files.records import read_record
 from ncfair_jax.finished import RESULT_FILE, refuse_other_content, training_content
 from ncfair_jax.launcher import finish, one_line_errors, prepare_jax
+from ncfair_jax.manifest import BEGUN, FAILED, FINISHED, STOPPED, Entry, Manifest
 from ncfair_jax.report.arms import arms_figures, arms_table
 from ncfair_jax.report.collapse_figures import draw_training
 from ncfair_jax.stopping import stage, stoppable, told
@@ -37,7 +38,15 @@ class Outcome(NamedTuple):
     diverged: list[str]
 
 
-Runs = dict[tuple[str, int], tuple[RunConfig, Path]]  # by arm and seed, in the order to run
+class Run(NamedTuple):
+    """What `train_and_evaluate` takes: a config, its workdir, and the folder of the figures of its starting model."""
+
+    config: RunConfig
+    workdir: Path
+    before_folder: Path
+
+
+Runs = dict[tuple[str, int], Run]  # by arm and seed, in the order to run
 
 
 class SweepError(ValueError):
@@ -85,8 +94,9 @@ def run_arms(config: ConfigDict, workdir: Path, jobs: int = 0, cache: str = "") 
     runs: Runs = {}
     for seed in seeds:
         for name in names:
-            runs[name, seed] = arm_config(config, name, seed, workdir), arm_folder(workdir, name, seed)
-    for run, folder in runs.values():
+            run = arm_config(config, name, seed, workdir)
+            runs[name, seed] = Run(run, arm_folder(workdir, name, seed), before_folder(run, workdir))
+    for run, folder, _ in runs.values():
         validate(run)
         if (folder / RESULT_FILE).exists():  # what it started from must be there, and unchanged
             refuse_other_content(folder, run, training_content(run))
@@ -99,15 +109,20 @@ def _run_all(config: ConfigDict, runs: Runs, workdir: Path, jobs: int, cache: st
     seeds, names = run_seeds(config), arm_names(config)
     # With jobs this process leaves the accelerator to the others until they are done, so it must not ask jax yet.
     refuse_other_world(workdir / "world", config)
-    if config.world.sentences and (jobs or jax.process_index() == 0) and not (workdir / "world").exists():
+    writes = bool(jobs) or jax.process_index() == 0
+    manifest = Manifest(workdir, [_entry(key, run, workdir) for key, run in runs.items()], writes)
+    if config.world.sentences and writes and not (workdir / "world").exists():
         world = config.world
         write_world(workdir / "world", sentences=world.sentences, bias=world.bias, seed=world.seed)
     if not jobs and jax.process_count() > 1:
         multihost_utils.sync_global_devices("world")  # the others read what process 0 wrote
     if jobs:
-        run_in_processes(runs, workdir, jobs, cache)
-    results = {key: train_and_evaluate(run, folder, before_folder(run, workdir)) for key, (run, folder) in runs.items()}
-    folders = {name: [runs[name, seed][1] for seed in seeds] for name in names}
+        run_in_processes(runs, manifest, jobs, cache)
+    results = {}
+    for key, run in runs.items():
+        with manifest.running(*key):
+            results[key] = train_and_evaluate(*run)
+    folders = {name: [runs[name, seed].workdir for seed in seeds] for name in names}
     against = {name: other for name in names if (other := config.arms[name].get(AGAINST, "")) in names}
     figures = arms_figures(folders, {name: [results[name, seed] for seed in seeds] for name in names}, against)
     table = arms_table(figures)
@@ -116,9 +131,14 @@ def _run_all(config: ConfigDict, runs: Runs, workdir: Path, jobs: int, cache: st
         write_text(workdir / "table.md", table + "\n")
         if config.train.collapse_every:
             first = seeds[0]
-            draw_training({name: runs[name, first][1] for name in names}, workdir / "figures")
+            draw_training({name: runs[name, first].workdir for name in names}, workdir / "figures")
     diverged = [f"{name}-seed{seed}: {text}" for (name, seed), x in results.items() for text in x["diverged"]]
     return Outcome(table, diverged)
+
+
+def _entry(key: tuple[str, int], run: Run, workdir: Path) -> Entry:
+    folder, start = (str(path.relative_to(workdir)) for path in (run.workdir, run.before_folder))
+    return Entry(*key, folder, run.config.model.path, start)
 
 
 def refuse_other_world(folder: Path, config: ConfigDict) -> None:
@@ -141,7 +161,7 @@ def refuse_other_world(folder: Path, config: ConfigDict) -> None:
         )
 
 
-def run_in_processes(runs: Runs, workdir: Path, jobs: int, cache: str) -> None:
+def run_in_processes(runs: Runs, manifest: Manifest, jobs: int, cache: str) -> None:
     """One process for each run that is not finished; the arms of a seed in order, `jobs` seeds side by side.
 
     Ctrl-C and SIGTERM to this process end them with SIGTERM: they save and leave. If this process is killed, they end.
@@ -151,14 +171,17 @@ def run_in_processes(runs: Runs, workdir: Path, jobs: int, cache: str) -> None:
 
     def run_seed(seed: int) -> str:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # for the processes too: a terminal sends it to all
-        for (name, its_seed), (run, folder) in runs.items():
+        for (name, its_seed), run in runs.items():
             if its_seed != seed or stopping.received():
                 continue
-            process = context.Process(target=run_alone, args=(run, folder, before_folder(run, workdir), cache))
+            manifest.mark(name, seed, BEGUN)
+            process = context.Process(target=run_alone, args=(run, cache))
             processes.append(process)
             process.start()
             process.join()
-            if process.exitcode not in (DONE, DIVERGED):
+            done = process.exitcode in (DONE, DIVERGED)
+            manifest.mark(name, seed, FINISHED if done else STOPPED if stopping.received() else FAILED)
+            if not done:
                 return f"{name}-seed{seed} (status {process.exitcode})"  # later arms may start from what it exports
         return ""
 
@@ -178,12 +201,12 @@ def run_in_processes(runs: Runs, workdir: Path, jobs: int, cache: str) -> None:
         raise SweepError(f"these runs failed: {', '.join(failed)}; what they said stands above, the rest is kept")
 
 
-def run_alone(run: RunConfig, folder: Path, before: Path, cache: str) -> None:
+def run_alone(run: Run, cache: str) -> None:
     """What the process of one run does; its exit code says how it ended (`exits`)."""
     end_with_parent()
     with told(), one_line_errors():
         prepare_jax(cache)
-        finish("", train_and_evaluate(run, folder, before)["diverged"])
+        finish("", train_and_evaluate(*run)["diverged"])
 
 
 def end_with_parent() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ncfair_jax.config import ConfigError, base_config
+from ncfair_jax.manifest import read_manifest
 from ncfair_jax.report.arms import arms_table, read_figures
 from ncfair_jax.sweep import run_arms, run_config
 from tests import tiny_text
@@ -109,6 +110,7 @@ def test_runs_of_a_killed_sweep_end_with_it_and_the_same_command_goes_on(tmp_pat
     children = [json.loads((run / ".holder").read_text())["pid"] for run in runs]
     first.kill()
     first.wait()
+    assert [run.status for run in read_manifest(work)] == ["begun", "begun"]
     deadline = time.time() + 10
     while any(Path(f"/proc/{pid}").exists() for pid in children):
         assert time.time() < deadline, "a run outlived its sweep"
@@ -121,6 +123,7 @@ def test_runs_of_a_killed_sweep_end_with_it_and_the_same_command_goes_on(tmp_pat
         errors.strip().splitlines()[-1] == "stopped by Ctrl-C; its runs have saved; the same command goes on from there"
     )
     assert "Traceback" not in errors
+    assert [run.status for run in read_manifest(work)] == ["stopped", "stopped"]
     for run in runs:  # saved where they stopped, not at a multiple of save_every
         reached = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
         assert (run / "checkpoints" / str(reached) / "digests.json").exists()
@@ -143,6 +146,8 @@ def test_one_process_a_run_and_a_failure_leaves_the_others_alone(tmp_path):
     assert "error: these runs failed: lost-seed0 (status 1), lost-seed1 (status 1)" in failed.stderr
     assert "model-3-lost" in failed.stderr
     assert "Traceback" not in failed.stderr
+    told = {run.folder: run.status for run in read_manifest(tmp_path / "work")}
+    assert told == {f"{arm}-seed{n}": s for n in (0, 1) for arm, s in (("plain", "finished"), ("lost", "failed"))}
     finished = (tmp_path / "work" / "plain-seed1" / "result.json").stat().st_mtime_ns
     done = run()
     assert done.returncode == 0, done.stderr[-2000:]

@@ -73,8 +73,8 @@ def summarise_folders(folders: Sequence[Path], before: Path | None = None) -> Su
     Raises:
         ReportError, DataError: in one line, for a folder that is no run or a file that cannot be read.
     """
-    groups, measured = read_folders(folders, before)
-    notes = _missing(groups)
+    groups, measured, notes = read_folders(folders, before)
+    notes += _missing(groups)
     changes, against = {}, {}
     for group in groups:
         before_folders, after_folders = _folders(group, "before"), _folders(group, "after")

@@ -22,6 +22,7 @@ from ncfair_jax.config import base_config, finetuning_config, freeze, to_dict
 from ncfair_jax.files.notes import Cut, Skipped, as_json
 from ncfair_jax.files.sources import DataError
 from ncfair_jax.finished import WorkdirError
+from ncfair_jax.manifest import Entry, Manifest
 from ncfair_jax.methods import METHODS
 from ncfair_jax.methods.classification import TASKS
 from ncfair_jax.report import latex, markdown
@@ -81,12 +82,25 @@ def test_two_runs_stand_beside_one_start_and_are_compared_with_the_first(runs, b
     assert [cell.text for cell in differing.rows[0]] == ["nc3.weight", "0", "1"]
 
 
-def test_arms_of_a_sweep_are_averaged_over_seeds(runs, tmp_path):
+@pytest.fixture
+def swept(runs, tmp_path) -> Path:
+    """A sweep's folder without anything that says what is in it: arms "b" and "a" with two seeds each."""
     for name, run in (("b-seed0", "first"), ("b-seed1", "second"), ("a-seed0", "second"), ("a-seed1", "second")):
         shutil.copytree(runs / run, tmp_path / name, ignore=shutil.ignore_patterns("checkpoints", "export", "before"))
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        (tmp_path / name / "config.json").write_text(json.dumps(config | {"seed": int(name[-1])}))
     shutil.copytree(runs / "first/evals/before", tmp_path / "start/0123")
-    (tmp_path / "table.md").write_text("| figure | n | start | b | a |\n|---|---|---|---|---|\n")
-    summary = summarise_folders([tmp_path])
+    return tmp_path
+
+
+def write_manifest(folder: Path, *unbegun: Entry) -> None:
+    runs = [Entry(arm, seed, f"{arm}-seed{seed}", "m", "start/0123") for seed in (1, 0) for arm in "ba"]
+    Manifest(folder, [*runs, *unbegun])
+
+
+def test_arms_of_a_sweep_are_averaged_over_seeds(runs, swept):
+    write_manifest(swept)
+    summary = summarise_folders([swept])
     assert [group.name for group in summary.groups] == ["b", "a"]
     (note,) = summary.notes
     assert (
@@ -103,6 +117,33 @@ def test_arms_of_a_sweep_are_averaged_over_seeds(runs, tmp_path):
     assert cells(table, "Held-out loss, nats", "Before").note.startswith("[")
     assert set(summary.changes) == {"a", "b"} and set(summary.against) == {"a"}
     assert "polygon" in page(summary)  # the spread of the curves
+
+
+def test_runs_that_have_not_begun_are_named(swept):
+    write_manifest(swept, Entry("c", 0, "c-seed0", "m", "start/4567", "failed"), Entry("d", 0, "d-seed0", "m", "x"))
+    summary = summarise_folders([swept])
+    assert [group.name for group in summary.groups] == ["b", "a"]
+    assert {"c-seed0 failed before it began", "d-seed0 has not begun"} <= set(summary.notes)
+
+
+def test_a_run_inside_a_sweep_finds_its_start(swept):
+    write_manifest(swept)
+    summary = summarise_folders([swept / "a-seed1"])
+    assert set(summary.changes) == {"a-seed1"}
+    (swept / "sweep.json").unlink()  # of a finished run, the folder with the figures in its result
+    assert repr(summarise_folders([swept / "a-seed1"]).changes) == repr(summary.changes)  # a p may be NaN
+
+
+def test_a_finished_sweep_of_an_earlier_version_is_read_by_its_figures(swept):
+    write_manifest(swept)
+    expected = markdown.markdown(summarise_folders([swept]))
+    (swept / "sweep.json").unlink()
+    with pytest.raises(
+        ValueError, match=r"has no sweep\.json .*; run the sweep's command again, .* or name the folders"
+    ):
+        summarise_folders([swept])
+    (swept / "figures.json").write_text(json.dumps({"start": {}, "arms": {"b": [], "a": []}, "comparisons": {}}))
+    assert markdown.markdown(summarise_folders([swept])) == expected
 
 
 def test_figures_without_doubtful_examples_stand_in_a_table(runs, both):
