@@ -20,13 +20,14 @@ from ncfair_jax.exits import DIVERGED, DONE, STOPPED_BY_SIGTERM
 from ncfair_jax.files.atomic import write_json, write_text
 from ncfair_jax.files.locking import held, held_by_all
 from ncfair_jax.files.records import read_record
-from ncfair_jax.finished import RESULT_FILE, refuse_other_content, training_content
+from ncfair_jax.finished import refuse_other_content, training_content
 from ncfair_jax.launcher import finish, one_line_errors, prepare_jax
 from ncfair_jax.manifest import BEGUN, FAILED, FINISHED, STOPPED, Entry, Manifest
-from ncfair_jax.report.arms import arms_figures, arms_table
+from ncfair_jax.report.arms import arms_figures, arms_text
 from ncfair_jax.report.collapse_figures import draw_training
 from ncfair_jax.stopping import stage, stoppable, told
 from ncfair_jax.train import train_and_evaluate
+from ncfair_jax.workdir import RESULT_FILE
 
 FIGURES_FILE = "figures.json"
 
@@ -125,7 +126,7 @@ def _run_all(config: ConfigDict, runs: Runs, workdir: Path, jobs: int, cache: st
     folders = {name: [runs[name, seed].workdir for seed in seeds] for name in names}
     against = {name: other for name in names if (other := config.arms[name].get(AGAINST, "")) in names}
     figures = arms_figures(folders, {name: [results[name, seed] for seed in seeds] for name in names}, against)
-    table = arms_table(figures)
+    table = arms_text(figures)
     if jax.process_index() == 0:
         write_json(workdir / FIGURES_FILE, figures)
         write_text(workdir / "table.md", table + "\n")

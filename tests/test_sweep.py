@@ -12,7 +12,7 @@ import pytest
 
 from ncfair_jax.config import ConfigError, base_config
 from ncfair_jax.manifest import read_manifest
-from ncfair_jax.report.arms import arms_table, read_figures
+from ncfair_jax.report.arms import arms_text, read_figures
 from ncfair_jax.sweep import run_arms, run_config
 from tests import tiny_text
 from tests.test_arms import sweep_config
@@ -156,5 +156,5 @@ def test_one_process_a_run_and_a_failure_leaves_the_others_alone(tmp_path):
     assert table.strip() in done.stdout
     assert "| figure | n | start | plain | nc |" in table
     assert " ± " in table
-    assert arms_table(read_figures(tmp_path / "work" / "figures.json")) + "\n" == table
+    assert arms_text(read_figures(tmp_path / "work" / "figures.json")) + "\n" == table
     assert (tmp_path / "work" / "figures" / "over_steps.png").exists()

@@ -34,6 +34,7 @@ DOCUMENT: Form = {
     "content_warning?": str,
 }
 MEASURES: Form = {"settings": dict, "content?": dict}
+MEASURED: Form = {"models": [str]}  # models.json of a measurement of several models
 SURVEY: Form = {"weights": str, "text": str, "words": str}
 SWEEP: Form = {"start": dict, "arms": dict, "comparisons": dict}  # figures.json of a sweep
 MANIFEST: Form = {"runs": [{"arm": str, "seed": int, "folder": str, "model": str, "start": str, "status": str}]}

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from ncfair_jax.benchmarks import compare_many
-from ncfair_jax.benchmarks.compare import Row
-from ncfair_jax.benchmarks.table import comparison_markdown, number, span
+from ncfair_jax.benchmarks.compare import Row, compare_many
+from ncfair_jax.collapse.jackknife import CORRECTED_SUFFIX
 from ncfair_jax.files.records import SWEEP, read_record, taken_apart
-from ncfair_jax.judge import CORRECTED_SUFFIX, SHOWN, Figures
+from ncfair_jax.report.cells import number, span, text_table
+from ncfair_jax.report.comparisons import SHOWN, comparison_table
+from ncfair_jax.report.render import table_text
 from ncfair_jax.run_log import finite
 
+Figures = Mapping[str, Any]  # of figures.json: one model's headlines and collapse figures
 Line = tuple[float | None, list[float] | None, str]  # value, interval, n
 
 
@@ -23,7 +25,7 @@ def arms_figures(
     results: Mapping[str, Sequence[Mapping[str, Figures]]],
     against: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """All that `arms_table` shows, ready for JSON.
+    """All that `arms_text` shows, ready for JSON.
 
     Args:
         folders: workdirs of each arm, one per seed.
@@ -57,27 +59,26 @@ def read_figures(path: str | Path) -> dict[str, Any]:
     remedy = "name the figures.json in a sweep's folder; if it is that, its sweep's command writes it again"
     content: dict[str, Any] = read_record(Path(path), SWEEP, remedy)
     with taken_apart(Path(path), remedy):
-        arms_table(content)
+        arms_text(content)
     return content
 
 
-def arms_table(figures: Mapping[str, Any]) -> str:
+def arms_text(figures: Mapping[str, Any]) -> str:
     """Markdown of `arms_figures`: each arm as mean ± sd over seeds, then each arm against another, paired by example."""
     start, arms = figures["start"], figures["arms"]
     shown: dict[str, Line] = {}  # arms may be judged by different benchmarks
     for arm in reversed(arms):
         shown |= arms[arm][0]
-    lines = ["| figure | n | start | " + " | ".join(arms) + " |", "|---|---|---|" + "---|" * len(arms)]
+    body = []
     for name, (_, _, n) in shown.items():
         value, interval, _ = start.get(name, (None, None, n))
-        cells = [name.replace("|", "\\|"), n, f"{number(value)} {span(interval)}"]
-        cells += [mean_sd([run.get(name, (None,))[0] for run in runs]) for runs in arms.values()]
-        lines.append("| " + " | ".join(cells) + " |")
-    parts = ["\n".join(lines) + "\n"]
+        means = [mean_sd([run.get(name, (None,))[0] for run in runs]) for runs in arms.values()]
+        body.append([name, n, f"{number(value)} {span(interval)}", *means])
+    parts = [table_text(text_table(["figure", "n", "start", *arms], body), gap="")]
     for arm, comparison in figures["comparisons"].items():
         other = comparison["against"]
         rows = [_row(fields) for fields in comparison["rows"]]
-        parts.append(f"**{arm}** against **{other}**\n\n{comparison_markdown(rows, other, arm)}")
+        parts.append(f"**{arm}** against **{other}**\n\n{table_text(comparison_table(rows, other, arm))}")
     return "\n".join(parts)
 
 

@@ -27,12 +27,12 @@ from ncfair_jax.files.records import (
     read_record,
     taken_apart,
 )
-from ncfair_jax.finished import RESULT_FILE, altered
+from ncfair_jax.report.comparisons import COLLAPSE
 from ncfair_jax.report.measured import Measured, is_measured, read_measured
 from ncfair_jax.report.sweeps import read_sweep, start_figures
 from ncfair_jax.run_log import METRICS_FILE
+from ncfair_jax.workdir import RESULT_FILE, altered
 
-COLLAPSE = ("nc3", "unc3", "nc1")  # of the figures that a run reads, those worth a line
 RESULT_AGAIN = "delete it, and the run's command writes it again"
 RECORD_ONLY = "delete it: no figure depends on it"
 REMEDY = (

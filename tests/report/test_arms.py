@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ncfair_jax.files.reading import DataError
-from ncfair_jax.judge import comparison_table
-from ncfair_jax.report.arms import arms_figures, arms_table, flat, mean_sd, read_figures
+from ncfair_jax.report.arms import arms_figures, arms_text, flat, mean_sd, read_figures
+from ncfair_jax.report.comparisons import before_and_after
 from tests.benchmarks.test_compare import write_masked_lm
 
 WORK = Path("work")
@@ -25,7 +25,7 @@ def test_mean_and_sd_over_seeds():
 
 def table_of(folders, results, against=None) -> str:
     """The table of arms, made of what a file keeps of them."""
-    return arms_table(json.loads(json.dumps(arms_figures(folders, results, against or {}), allow_nan=False)))
+    return arms_text(json.loads(json.dumps(arms_figures(folders, results, against or {}), allow_nan=False)))
 
 
 def test_table_has_a_row_a_figure_and_a_column_an_arm():
@@ -84,7 +84,7 @@ def test_figures_that_only_trained_models_have_stand_without_a_start():
     }
     table = table_of({"debias": [WORK], "bios": [WORK, WORK]}, results)
     assert "| acc | 80 | – – | – | 72.00 ± 2.83 |" in table
-    shown = comparison_table(WORK, WORK, nothing, results["bios"][0]["after"])
+    shown = before_and_after(WORK, WORK, nothing, results["bios"][0]["after"])
     assert "| acc | 70.00 | [60.00, 90.00] | 80 |" in shown
 
 
@@ -99,7 +99,7 @@ def test_the_command_prints_the_table_again_and_refuses_other_files(tmp_path):
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == arms_table(made).strip()
+    assert done.stdout.strip() == arms_text(made).strip()
     (tmp_path / "figures.json").write_text('{"metrics": {}}')
     with pytest.raises(
         DataError, match=r"figures\.json: the file lacks 'start'; name the figures\.json in a sweep's folder"

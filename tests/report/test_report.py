@@ -16,8 +16,9 @@ import pytest
 from ncfair_jax.benchmarks import compare, compare_many
 from ncfair_jax.benchmarks.registry import BENCHMARKS
 from ncfair_jax.benchmarks.results import read_table
-from ncfair_jax.benchmarks.table import NO_INTERVAL
+from ncfair_jax.collapse.jackknife import Measured
 from ncfair_jax.collapse.measures import VERSION
+from ncfair_jax.collapse.model_measures import ModelMeasures, to_json
 from ncfair_jax.config import base_config, finetuning_config, freeze, to_dict
 from ncfair_jax.files.notes import Cut, Skipped, as_json
 from ncfair_jax.files.sources import DataError
@@ -26,8 +27,10 @@ from ncfair_jax.manifest import Entry, Manifest
 from ncfair_jax.methods import METHODS
 from ncfair_jax.methods.classification import TASKS
 from ncfair_jax.report import latex, markdown
+from ncfair_jax.report.comparisons import NO_INTERVAL
 from ncfair_jax.report.corpus import training_text
 from ncfair_jax.report.html import page
+from ncfair_jax.report.measured import write_models
 from ncfair_jax.report.runs import ReportError
 from ncfair_jax.report.summary import shared_before, summarise_folders
 from ncfair_jax.report.tables import all_tables, difference_tables, quality_table, setup_tables, summary_table
@@ -449,24 +452,34 @@ def test_every_method_and_task_has_a_text_of_its_own():
 
 
 def test_a_measurement_shows_its_table_and_pictures(tmp_path):
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/measures.json").write_text('{"settings": {}}')
     (tmp_path / "figures").mkdir()
     png = bytes.fromhex("89504e470d0a1a0a")
     (tmp_path / "figures/by_layer.png").write_bytes(png)
-    lines = ["| words | n | figure | a\\|b | c | gap |", "| --- | --- | --- | --- | --- | --- |"]
-    lines += ["| lexicon | 54 | NC1 | 0.0673 [0.0382, 0.0965] | 0.0655 | -0.0018 [-0.0033, -0.0004] |", "", "text"]
-    (tmp_path / "table.md").write_text("\n".join(lines))
-    summary = summarise_folders([tmp_path])
-    assert "measured with another version of the figures' definition" in " ".join(summary.notes)
-    document = {"settings": {}, "content": {"figures": f"version {VERSION}"}}
-    (tmp_path / "model/measures.json").write_text(json.dumps(document))
+    (tmp_path / "table.md").write_text("for people")
+    for name, nc1 in (("c", 0.0673), ("a|b", 0.0655)):
+        measured = Measured({"nc1": nc1}, {"nc1": [nc1 - 0.001, nc1 + 0.001]})
+        found = ModelMeasures(f"models/{name}", {"lexicon": 54}, 90, 10, {"lexicon": measured}, {}, [])
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "measures.json").write_text(json.dumps(to_json(found, {})))
+    notes = summarise_folders([tmp_path]).notes
+    assert "measured with another version of the figures' definition" in notes[0]
+    assert "does not say in which order its models were named" in notes[1]
+    for path in tmp_path.glob("*/measures.json"):
+        content = {"content": {"figures": f"version {VERSION}"}}
+        path.write_text(json.dumps(json.loads(path.read_text()) | content))
+    write_models(tmp_path, ["c", "a|b"])
     summary = summarise_folders([tmp_path])
     assert summary.notes == ()
+    assert summary.measured[0].tables[0].header[3:] == ("c", "corrected", "a|b", "corrected", "gap", "ratio")
     text = page(summary)
     assert '<img src="data:image/png;base64,iVBORw0KGgo="' in text
-    assert "a|b" in text and "[0.0382, 0.0965]" in text
+    assert "a|b" in text and "[0.0546, 0.0800]" in text and "−0.0018" in text
     assert r"| a\|b |" in markdown.markdown(summary)
+    (tmp_path / "c" / "measures.json").write_text('{"settings": {}}')
+    with pytest.raises(
+        DataError, match=r"c/measures\.json: not as this package writes it .*; delete it and measure again"
+    ):
+        summarise_folders([tmp_path])
 
 
 def test_the_command(copy, tmp_path):
