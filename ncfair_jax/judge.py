@@ -19,12 +19,13 @@ from ncfair_jax.data.corpus import measured_files, text_sentences
 from ncfair_jax.data.token_store import temporary_store
 from ncfair_jax.files.atomic import write_json
 from ncfair_jax.files.digests import drop_damaged, record
+from ncfair_jax.files.fingerprint import present_fingerprint, why_again
 from ncfair_jax.files.notes import as_json, collected, tell
 from ncfair_jax.files.records import FIGURES, JUDGE_AGAIN, read_record
 from ncfair_jax.files.sources import DataFolder
-from ncfair_jax.fingerprint import model_fingerprint, present_fingerprint, why_again
 from ncfair_jax.lexicons.classes import build_classes, refuse_missing_groups, token_counts
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
+from ncfair_jax.models.fingerprint import model_fingerprint
 from ncfair_jax.models.heads import classifier
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.run_log import finite, say

@@ -38,10 +38,10 @@ from ncfair_jax.data.runs import split
 from ncfair_jax.data.token_store import temporary_store
 from ncfair_jax.files import digests
 from ncfair_jax.files.atomic import write_json, write_text, written
+from ncfair_jax.files.fingerprint import present_fingerprint, why_again
 from ncfair_jax.files.locking import held_by_all
 from ncfair_jax.files.notes import as_json, collected, tell
 from ncfair_jax.files.records import MEASURE_AGAIN, MEASURES, read_record, taken_apart
-from ncfair_jax.fingerprint import present_fingerprint, why_again
 from ncfair_jax.lexicons.classes import FairnessClasses, build_classes, matched_lists, token_counts
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
 from ncfair_jax.models.folders import find_folder, model_files
