@@ -26,8 +26,9 @@ def main(argv: list[str]) -> None:
     from ncfair_jax import launcher
     from ncfair_jax.benchmarks.registry import BENCHMARKS as KNOWN
     from ncfair_jax.benchmarks.registry import EvaluationError, content_warnings, evaluate, headline, parse
-    from ncfair_jax.benchmarks.table import headline_markdown
     from ncfair_jax.models.hf import load_pretrained
+    from ncfair_jax.report.comparisons import headline_table
+    from ncfair_jax.report.render import table_text
 
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> None:
     except EvaluationError as error:
         results, failed = error.results, str(error)
     if results:
-        print(headline_markdown(headline(results)))
+        print(table_text(headline_table(headline(results))))
     if failed:
         raise ValueError(failed)
 

@@ -24,9 +24,9 @@ def main(argv: list[str]) -> None:
     from ncfair_jax.report.summary import summarise_folders
 
     if TABLE.value:
-        from ncfair_jax.arms import arms_table, read_figures
+        from ncfair_jax.report.arms import arms_text, read_figures
 
-        print(arms_table(read_figures(TABLE.value)))
+        print(arms_text(read_figures(TABLE.value)))
         return
     folders = [Path(name) for name in argv[1:]]
     if not folders:

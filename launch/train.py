@@ -38,6 +38,7 @@ DETERMINISTIC = flags.DEFINE_bool("deterministic", False, "On a GPU: bitwise rep
 def main(argv: list[str]) -> None:
     from ncfair_jax import launcher
     from ncfair_jax.processes import together
+    from ncfair_jax.sweep import run_config
 
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> None:
         CONFIG.value.model.init_from = INIT_FROM.value
     limits = COORDINATOR_TIMEOUT.value, PEER_TIMEOUT.value
     with together(COORDINATOR.value, PROCESSES.value, PROCESS.value, *limits):
-        outcome = launcher.run(CONFIG.value, Path(WORKDIR.value) if WORKDIR.value else None)
+        outcome = run_config(CONFIG.value, Path(WORKDIR.value) if WORKDIR.value else None)
     launcher.finish(*outcome)
 
 

@@ -1,115 +1,96 @@
-"""What the arms of a sweep came to: the figures of every run and the paired comparisons, as JSON and as one table."""
+"""The arms of a sweep: what each changes in the config, for which seeds, and where its run goes."""
 
-import math
-from collections.abc import Mapping, Sequence
+import copy
+import dataclasses
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
-import numpy as np
+from ml_collections import ConfigDict
 
-from ncfair_jax.benchmarks import compare_many
-from ncfair_jax.benchmarks.compare import Row
-from ncfair_jax.benchmarks.table import comparison_markdown, number, span
-from ncfair_jax.files.records import SWEEP, read_record, taken_apart
-from ncfair_jax.judge import CORRECTED_SUFFIX, SHOWN, Figures
-from ncfair_jax.run_log import finite
+from ncfair_jax.config import ConfigError, RunConfig, freeze, short_hash
 
-Line = tuple[float | None, list[float] | None, str]  # value, interval, n
+PATHS = (("model", "path"), ("data", "path"), ("evals", "data"), ("evals", "collapse_text"))
+AGAINST = "against"
 
 
-def arms_figures(
-    folders: Mapping[str, Sequence[Path]],
-    results: Mapping[str, Sequence[Mapping[str, Figures]]],
-    against: Mapping[str, str] = MappingProxyType({}),
-) -> dict[str, Any]:
-    """All that `arms_table` shows, ready for JSON.
-
-    Args:
-        folders: workdirs of each arm, one per seed.
-        results: what `train_and_evaluate` returned for them.
-        against: by arm, the one it is compared with; the first judged where none is named, or one that is not judged.
-    Returns:
-        {"start": {figure: [value, interval, n]}, "arms": {arm: [{figure: [value, interval, n]} for each seed]},
-        "comparisons": {arm: {"against": arm, "rows": fields of `Row`}}}. With three or more arms the rows hold a p-value that
-        Holm's method adjusts for all of them.
-    """
-    runs = {arm: [flat(result["after"]) for result in results[arm]] for arm in folders}
-    start: dict[str, Line] = {}
-    for arm in reversed(list(folders)):
-        start |= flat(results[arm][0]["before"])
-    judged = [arm for arm in folders if results[arm][0]["after"]["benchmarks"]]  # others may only make a model
-    after = {arm: [folder / "evals" / "after" for folder in folders[arm]] for arm in judged}
-    against = {arm: other for arm, other in against.items() if other in after}
-    comparisons = {
-        arm: {"against": against.get(arm, judged[0]), "rows": [_fields(row) for row in rows]}
-        for arm, rows in compare_many(after, against).items()
-    }
-    return {"start": start, "arms": runs, "comparisons": comparisons}
+def arm_names(config: ConfigDict) -> list[str]:
+    """Names of the arms to run, in order."""
+    names = [name.strip() for name in config.run_arms.split(",") if name.strip()]
+    for name in names:
+        if name not in config.arms:
+            raise ConfigError(f"config.run_arms names {name!r}; choose from {', '.join(config.arms)}")
+        if (other := config.arms[name].get(AGAINST, "")) and other not in config.arms:
+            raise ConfigError(
+                f"arm {name!r} is compared against {other!r}, which is no arm; choose from {', '.join(config.arms)}"
+            )
+        if other == name:
+            raise ConfigError(f"arm {name!r} is compared against itself; name another arm")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"config.run_arms={config.run_arms!r} names an arm twice; name each once")
+    return names
 
 
-def read_figures(path: str | Path) -> dict[str, Any]:
-    """The figures of a sweep from its figures.json.
+def run_seeds(config: ConfigDict) -> list[int]:
+    """The seeds to run every arm for, in order; `config.seed` where none are listed.
 
     Raises:
-        DataError: if the file is missing, broken or something else.
+        ConfigError: for a seed that is not a whole number from 0, or is there twice.
     """
-    remedy = "name the figures.json in a sweep's folder; if it is that, its sweep's command writes it again"
-    content: dict[str, Any] = read_record(Path(path), SWEEP, remedy)
-    with taken_apart(Path(path), remedy):
-        arms_table(content)
-    return content
+    listed = [seed.strip() for seed in config.seeds.split(",") if seed.strip()]
+    for seed in listed:
+        if not seed.isdecimal():
+            raise ConfigError(
+                f"config.seeds={config.seeds!r}: {seed!r} is not a whole number from 0; list them as 0,1,2"
+            )
+    seeds = [int(seed) for seed in listed] or [config.seed]
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"config.seeds={config.seeds!r} names a seed twice; name each once")
+    return seeds
 
 
-def arms_table(figures: Mapping[str, Any]) -> str:
-    """Markdown of `arms_figures`: each arm as mean ± sd over seeds, then each arm against another, paired by example."""
-    start, arms = figures["start"], figures["arms"]
-    shown: dict[str, Line] = {}  # arms may be judged by different benchmarks
-    for arm in reversed(arms):
-        shown |= arms[arm][0]
-    lines = ["| figure | n | start | " + " | ".join(arms) + " |", "|---|---|---|" + "---|" * len(arms)]
-    for name, (_, _, n) in shown.items():
-        value, interval, _ = start.get(name, (None, None, n))
-        cells = [name.replace("|", "\\|"), n, f"{number(value)} {span(interval)}"]
-        cells += [mean_sd([run.get(name, (None,))[0] for run in runs]) for runs in arms.values()]
-        lines.append("| " + " | ".join(cells) + " |")
-    parts = ["\n".join(lines) + "\n"]
-    for arm, comparison in figures["comparisons"].items():
-        other = comparison["against"]
-        rows = [_row(fields) for fields in comparison["rows"]]
-        parts.append(f"**{arm}** against **{other}**\n\n{comparison_markdown(rows, other, arm)}")
-    return "\n".join(parts)
+def before_folder(run: RunConfig, workdir: Path) -> Path:
+    """Where the figures of a run's starting model go: one folder for all runs that start from the same model."""
+    same = dataclasses.replace(RunConfig(), model=run.model, evals=run.evals)
+    return workdir / "start" / short_hash(same)
 
 
-def flat(figures: Figures) -> dict[str, Line]:
-    """Headline and collapse figures by their name in a table: (value, interval, n)."""
-    found: dict[str, Line] = {name: (value, interval, str(n)) for name, value, interval, n in figures["benchmarks"]}
-    for features, by_name in figures["collapse"].items():
-        for name, label in SHOWN.items():
-            value, low, high = by_name[name]
-            words = by_name["corrected_words" if name.endswith(CORRECTED_SUFFIX) else "classes"][0]
-            found[f"{label}, {features} features"] = (value, None if low is None else [low, high], f"{words:.0f} words")
-    return found
+def arm_folder(workdir: Path, name: str, seed: int) -> Path:
+    """Workdir of one run."""
+    return workdir / f"{name}-seed{seed}"
 
 
-def mean_sd(values: Sequence[float | None]) -> str:
-    """Mean ± standard deviation (ddof 1) over seeds; the mean alone of one seed."""
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return "–"
-    mean = float(np.mean(known))
-    if len(known) == 1:
-        return number(mean)
-    decimals = 2 if abs(mean) >= 10 else 4
-    return f"{mean:.{decimals}f} ± {np.std(known, ddof=1):.{decimals}f}"
+def arm_config(config: ConfigDict, name: str, seed: int, workdir: Path) -> RunConfig:
+    """The config of one run: the arm's changes made, references resolved."""
+    run = copy.deepcopy(config)
+    run.name, run.seed = f"{config.name}-{name}", seed
+    changes = {field: value for field, value in config.arms[name].items() if field != AGAINST}
+    change(run, ConfigDict(changes), f"arm {name!r}")
+    names = arm_names(config)
+    earlier = names[: names.index(name)]
+    for section, field in PATHS:
+        run[section][field] = resolve(run[section][field], earlier, seed, workdir)
+    return freeze(run)
 
 
-def _fields(row: Row) -> dict[str, Any]:
-    fields = {name: finite(value) if isinstance(value, float) else value for name, value in row._asdict().items()}
-    return fields if row.p_holm is not None else {name: fields[name] for name in fields if name != "p_holm"}
+def change(config: ConfigDict, changes: ConfigDict, where: str) -> None:
+    """Sets fields that exist to the values of a nested dict."""
+    for name, value in changes.items():
+        if name not in config:
+            raise ConfigError(f"{where} changes {name!r}, which the config does not have there")
+        if isinstance(value, ConfigDict):
+            change(config[name], value, f"{where}, {name}")
+        else:
+            config[name] = value
 
 
-def _row(fields: Mapping[str, Any]) -> Row:
-    found = dict(fields)
-    found |= {name: math.nan for name in ("p", "p_holm") if found.get(name, 0) is None}
-    return Row(**found)
+def resolve(value: str, earlier: list[str], seed: int, workdir: Path) -> str:
+    """A path with its "@world/…" or "@NAME" reference made real."""
+    if not value.startswith("@"):
+        return value
+    head, _, rest = value[1:].partition("/")
+    if head == "world":
+        return str(workdir / "world" / rest)
+    if head not in earlier:
+        raise ConfigError(
+            f"{value!r} refers to arm {head!r}; earlier arms: {', '.join(earlier) or 'none'}, or @world/…"
+        )
+    return str(arm_folder(workdir, head, seed) / "export")

@@ -11,20 +11,17 @@ from typing import Any
 
 from ncfair_jax.checkpoint import checkpoint_folder
 from ncfair_jax.config import RunConfig, get
-from ncfair_jax.files.digests import DIGESTS_FILE, damaged, recorded
+from ncfair_jax.files.digests import DIGESTS_FILE
+from ncfair_jax.files.fingerprint import differing, present_fingerprint
 from ncfair_jax.files.reading import DataError
 from ncfair_jax.files.records import RESULT, read_record
-from ncfair_jax.fingerprint import differing, present_fingerprint
 from ncfair_jax.judge import evaluation_content
 from ncfair_jax.lexicons.classes import split_control
 from ncfair_jax.lexicons.lexicon import lexicon_file
 from ncfair_jax.methods import METHODS
 from ncfair_jax.models.folders import find_folder, model_files
 from ncfair_jax.run_log import say
-
-INPUTS_FILE = "inputs.json"
-RESULT_FILE = "result.json"
-EXPORT = "export"  # folder of the trained model
+from ncfair_jax.workdir import EXPORT, INPUTS_FILE, RESULT_FILE, damage
 
 
 class WorkdirError(ValueError):
@@ -96,21 +93,3 @@ def stored_result(workdir: Path, before_folder: Path | None = None) -> dict[str,
         say(str(error))
         return None
     return stored
-
-
-def damage(workdir: Path, before_folder: Path | None = None) -> list[str]:
-    """A phrase for each file of a finished run that is missing, or is not what was written."""
-    folders = _recorded_folders(workdir, before_folder)
-    missing = [f"{folder} is missing" for folder in folders if not folder.is_dir()]
-    return missing + [text for folder in folders for text in damaged(folder)]
-
-
-def altered(workdir: Path, before_folder: Path | None = None) -> list[str]:
-    """`damage`, but for what is missing: parts of a run may have been moved elsewhere before a report is made."""
-    folders = _recorded_folders(workdir, before_folder)
-    there = {folder: [name for name in recorded(folder) or {} if (folder / name).is_file()] for folder in folders}
-    return [text for folder, names in there.items() for text in damaged(folder, names)]
-
-
-def _recorded_folders(workdir: Path, before_folder: Path | None) -> list[Path]:
-    return [workdir, workdir / "evals" / "after", workdir / EXPORT, before_folder or workdir / "evals" / "before"]

@@ -1,4 +1,4 @@
-"""Fairness, usefulness and collapse of a model, and tables that compare models: what a run reports before and after."""
+"""Fairness, usefulness and collapse of a model: the figures that a run reports before and after."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,10 +9,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ncfair_jax.benchmarks import compare, evaluate, headline
+from ncfair_jax.benchmarks import evaluate, headline
 from ncfair_jax.benchmarks.registry import BENCHMARKS, parse
-from ncfair_jax.benchmarks.table import comparison_markdown, headline_markdown, number, span
-from ncfair_jax.collapse.jackknife import measure_groups
+from ncfair_jax.collapse.jackknife import CORRECTED, CORRECTED_SUFFIX, measure_groups
 from ncfair_jax.collapse.measures import VERSION
 from ncfair_jax.collapse.survey import survey
 from ncfair_jax.config import EvalConfig
@@ -20,12 +19,13 @@ from ncfair_jax.data.corpus import measured_files, text_sentences
 from ncfair_jax.data.token_store import temporary_store
 from ncfair_jax.files.atomic import write_json
 from ncfair_jax.files.digests import drop_damaged, record
+from ncfair_jax.files.fingerprint import present_fingerprint, why_again
 from ncfair_jax.files.notes import as_json, collected, tell
 from ncfair_jax.files.records import FIGURES, JUDGE_AGAIN, read_record
 from ncfair_jax.files.sources import DataFolder
-from ncfair_jax.fingerprint import model_fingerprint, present_fingerprint, why_again
 from ncfair_jax.lexicons.classes import build_classes, refuse_missing_groups, token_counts
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
+from ncfair_jax.models.fingerprint import model_fingerprint
 from ncfair_jax.models.heads import classifier
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.run_log import finite, say
@@ -35,9 +35,6 @@ FIGURES_FILE = "figures.json"
 ROW_TOKENS = 128
 # Features the classifier multiplies, and the encoder's own; NC figures of both, whatever the training used.
 FEATURES = ("transform", "hidden")
-CORRECTED_SUFFIX = "_corrected"  # ends the names of figures without the bias of rare words
-PLAIN = ("nc3", "unc3", "nc1")
-SHOWN = {f"{name}{end}": name.upper() + end.replace("_", " ") for name in PLAIN for end in ("", CORRECTED_SUFFIX)}
 
 Figures = dict[str, Any]
 
@@ -147,31 +144,8 @@ def collapse_figures(
             name: [finite(x) for x in (value, *intervals.get(name, (math.nan, math.nan)))]
             for name, value in measured.figures.items()
         }
-        for name in PLAIN:
+        for name in CORRECTED:
             value, interval = measured.corrected(name)
             found[features][name + CORRECTED_SUFFIX] = [finite(x) for x in (value, *interval)]
         found[features]["corrected_words"] = [float(measured.corrected_words), None, None]
     return found
-
-
-def comparison_table(before_folder: Path, after_folder: Path, before: Figures, after: Figures) -> str:
-    """Markdown: paired differences of the benchmarks, then NC figures before and after with their intervals.
-
-    Figures that only the trained model has (of a method that judges itself) are shown alone.
-    """
-    parts = []
-    if before["benchmarks"]:
-        parts.append(comparison_markdown(compare(before_folder, after_folder)))
-    elif after["benchmarks"]:
-        parts.append(headline_markdown(after["benchmarks"]))
-    if before["collapse"]:
-        lines = ["| collapse, fairness words | before | 95% interval | after | 95% interval |", "|---|---|---|---|---|"]
-        for features in FEATURES:
-            for name, label in SHOWN.items():
-                cells = [f"{features} {label}"]
-                for figures in (before, after):
-                    value, low, high = figures["collapse"][features][name]
-                    cells += [number(value), span(None if low is None else [low, high])]
-                lines.append("| " + " | ".join(cells) + " |")
-        parts.append("\n".join(lines) + "\n")
-    return "\n".join(parts)

@@ -1,4 +1,4 @@
-"""What the commands in launch/ share: flags and errors in one line, jax set up, the default workdir."""
+"""What the commands in launch/ share: flags and errors in one line, jax set up."""
 
 import os
 import re
@@ -7,18 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from logging import Formatter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax
 from absl import flags, logging
-from ml_collections import ConfigDict
 
 from ncfair_jax import exits
-from ncfair_jax.config import ConfigError, freeze, short_hash, validate
+from ncfair_jax.config import ConfigError
 from ncfair_jax.divergence import DivergedError
-
-if TYPE_CHECKING:
-    from ncfair_jax.sweep import Outcome
 
 # What a user can mend. Anything else is a fault of ours and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, ArithmeticError)
@@ -84,20 +79,3 @@ def prepare_jax(cache: str = "") -> None:
     if cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(cache).expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-
-
-def run(config: ConfigDict, workdir: Path | None) -> "Outcome":
-    """Runs a config, or all of its arms."""
-    from ncfair_jax.sweep import Outcome, run_arms
-    from ncfair_jax.train import train_and_evaluate
-
-    frozen = freeze(config)
-    validate(frozen)
-    workdir = workdir or Path("runs") / f"{frozen.name}-{short_hash(frozen)}"
-    if config.run_arms:
-        return run_arms(config, workdir)
-    for field, value in (("world.sentences", frozen.world.sentences), ("seeds", config.seeds)):
-        if value:
-            raise ConfigError(f"config.{field}={value!r} has no effect without arms; name them in config.run_arms")
-    result = train_and_evaluate(frozen, workdir)
-    return Outcome(result["table"], result["diverged"])

@@ -8,7 +8,6 @@ import csv
 import dataclasses
 import json
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -39,22 +38,24 @@ from ncfair_jax.data.token_store import temporary_store
 from ncfair_jax.engine.forward import layer_names
 from ncfair_jax.files import digests
 from ncfair_jax.files.atomic import write_json, write_text, written
+from ncfair_jax.files.fingerprint import present_fingerprint, why_again
 from ncfair_jax.files.locking import held_by_all
 from ncfair_jax.files.notes import as_json, collected, tell
 from ncfair_jax.files.records import MEASURE_AGAIN, MEASURES, read_record, taken_apart
-from ncfair_jax.fingerprint import present_fingerprint, why_again
 from ncfair_jax.lexicons.classes import FairnessClasses, build_classes, matched_lists, token_counts
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
 from ncfair_jax.models.folders import find_folder, model_files
 from ncfair_jax.models.heads import classifier
 from ncfair_jax.models.hf import Pretrained, load_pretrained
-from ncfair_jax.report import collapse_figures, collapse_table
+from ncfair_jax.report import collapse_figures
+from ncfair_jax.report.collapse_table import measured_text
+from ncfair_jax.report.measured import MEASURES_FILE, folder_names, write_models
 from ncfair_jax.run_log import say
 from ncfair_jax.sharding import agreed
 from ncfair_jax.stopping import stage
 from ncfair_jax.strings import several_strings
 
-MEASURES_FILE, WORDS_FILE, STATS_FILE = "measures.json", "words.csv", "stats.npz"
+WORDS_FILE, STATS_FILE = "words.csv", "stats.npz"
 TABLE_FILE, SURVEY_FOLDER = "table.md", "survey"
 ROW_TOKENS = 128
 
@@ -379,29 +380,10 @@ def _measure(models: Sequence[str], settings: MeasureSettings, out: Path, offlin
         dataclasses.replace(found or measure_model(path, settings, folder, mesh, offline), name=name)
         for path, folder, name, found in zip(models, folders, names, stored, strict=True)
     ]
-    text = collapse_table.comparison_table(measured) + "\n" + collapse_table.NOTE
-    if settings.permutations:
-        text += (
-            "\nThe lexicon among random lists of its own and neutral words, as many and as frequent (two-sided p):\n\n"
-        )
-        text += collapse_table.permutation_table(measured)
+    text = measured_text(measured)
     if jax.process_index() == 0:
+        if len(models) > 1:
+            write_models(out, names)
         write_text(out / TABLE_FILE, text)
         collapse_figures.draw_all(measured, folders, out / "figures")
     return text
-
-
-def folder_names(models: Sequence[str]) -> list[str]:
-    """The last part of each path (of a run's export, the run's name), numbered where it is not the first of its name.
-
-    Raises:
-        TypeError: `models` is a single string.
-    """
-    models = several_strings("models", models)
-    parts = [Path(path).resolve().parent.name if Path(path).name == "export" else Path(path).name for path in models]
-    seen: Counter[str] = Counter()
-    names = []
-    for name in parts:
-        seen[name] += 1
-        names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-    return names

@@ -1,7 +1,5 @@
 """Arms × seeds of one config, each an ordinary run in its own workdir, and one table of them all."""
 
-import copy
-import dataclasses
 import multiprocessing
 import os
 import signal
@@ -15,22 +13,22 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from ncfair_jax import stopping
-from ncfair_jax.arms import arms_figures, arms_table
+from ncfair_jax.arms import AGAINST, arm_config, arm_folder, arm_names, before_folder, run_seeds
 from ncfair_jax.config import ConfigError, RunConfig, differences, freeze, short_hash, validate
 from ncfair_jax.data.generated import TRUTH_FILE, write_world
 from ncfair_jax.exits import DIVERGED, DONE, STOPPED_BY_SIGTERM
 from ncfair_jax.files.atomic import write_json, write_text
 from ncfair_jax.files.locking import held, held_by_all
 from ncfair_jax.files.records import read_record
-from ncfair_jax.finished import RESULT_FILE, refuse_other_content, training_content
+from ncfair_jax.finished import refuse_other_content, training_content
+from ncfair_jax.launcher import finish, one_line_errors, prepare_jax
+from ncfair_jax.manifest import BEGUN, FAILED, FINISHED, STOPPED, Entry, Manifest
+from ncfair_jax.report.arms import arms_figures, arms_text
 from ncfair_jax.report.collapse_figures import draw_training
 from ncfair_jax.stopping import stage, stoppable, told
 from ncfair_jax.train import train_and_evaluate
+from ncfair_jax.workdir import RESULT_FILE
 
-PATHS = (("model", "path"), ("data", "path"), ("evals", "data"), ("evals", "collapse_text"))
-
-
-AGAINST = "against"
 FIGURES_FILE = "figures.json"
 
 
@@ -41,11 +39,37 @@ class Outcome(NamedTuple):
     diverged: list[str]
 
 
-Runs = dict[tuple[str, int], tuple[RunConfig, Path]]  # by arm and seed, in the order to run
+class Run(NamedTuple):
+    """What `train_and_evaluate` takes: a config, its workdir, and the folder of the figures of its starting model."""
+
+    config: RunConfig
+    workdir: Path
+    before_folder: Path
+
+
+Runs = dict[tuple[str, int], Run]  # by arm and seed, in the order to run
 
 
 class SweepError(ValueError):
     """Runs that failed while others went on; one line."""
+
+
+def run_config(config: ConfigDict, workdir: Path | None) -> Outcome:
+    """Runs a config, or all of its arms.
+
+    Args:
+        workdir: None = runs/<name of the config>-<its hash>.
+    """
+    frozen = freeze(config)
+    validate(frozen)
+    workdir = workdir or Path("runs") / f"{frozen.name}-{short_hash(frozen)}"
+    if config.run_arms:
+        return run_arms(config, workdir)
+    for field, value in (("world.sentences", frozen.world.sentences), ("seeds", config.seeds)):
+        if value:
+            raise ConfigError(f"config.{field}={value!r} has no effect without arms; name them in config.run_arms")
+    result = train_and_evaluate(frozen, workdir)
+    return Outcome(result["table"], result["diverged"])
 
 
 def run_arms(config: ConfigDict, workdir: Path, jobs: int = 0, cache: str = "") -> Outcome:
@@ -71,8 +95,9 @@ def run_arms(config: ConfigDict, workdir: Path, jobs: int = 0, cache: str = "") 
     runs: Runs = {}
     for seed in seeds:
         for name in names:
-            runs[name, seed] = arm_config(config, name, seed, workdir), arm_folder(workdir, name, seed)
-    for run, folder in runs.values():
+            run = arm_config(config, name, seed, workdir)
+            runs[name, seed] = Run(run, arm_folder(workdir, name, seed), before_folder(run, workdir))
+    for run, folder, _ in runs.values():
         validate(run)
         if (folder / RESULT_FILE).exists():  # what it started from must be there, and unchanged
             refuse_other_content(folder, run, training_content(run))
@@ -85,26 +110,36 @@ def _run_all(config: ConfigDict, runs: Runs, workdir: Path, jobs: int, cache: st
     seeds, names = run_seeds(config), arm_names(config)
     # With jobs this process leaves the accelerator to the others until they are done, so it must not ask jax yet.
     refuse_other_world(workdir / "world", config)
-    if config.world.sentences and (jobs or jax.process_index() == 0) and not (workdir / "world").exists():
+    writes = bool(jobs) or jax.process_index() == 0
+    manifest = Manifest(workdir, [_entry(key, run, workdir) for key, run in runs.items()], writes)
+    if config.world.sentences and writes and not (workdir / "world").exists():
         world = config.world
         write_world(workdir / "world", sentences=world.sentences, bias=world.bias, seed=world.seed)
     if not jobs and jax.process_count() > 1:
         multihost_utils.sync_global_devices("world")  # the others read what process 0 wrote
     if jobs:
-        run_in_processes(runs, workdir, jobs, cache)
-    results = {key: train_and_evaluate(run, folder, before_folder(run, workdir)) for key, (run, folder) in runs.items()}
-    folders = {name: [runs[name, seed][1] for seed in seeds] for name in names}
+        run_in_processes(runs, manifest, jobs, cache)
+    results = {}
+    for key, run in runs.items():
+        with manifest.running(*key):
+            results[key] = train_and_evaluate(*run)
+    folders = {name: [runs[name, seed].workdir for seed in seeds] for name in names}
     against = {name: other for name in names if (other := config.arms[name].get(AGAINST, "")) in names}
     figures = arms_figures(folders, {name: [results[name, seed] for seed in seeds] for name in names}, against)
-    table = arms_table(figures)
+    table = arms_text(figures)
     if jax.process_index() == 0:
         write_json(workdir / FIGURES_FILE, figures)
         write_text(workdir / "table.md", table + "\n")
         if config.train.collapse_every:
             first = seeds[0]
-            draw_training({name: runs[name, first][1] for name in names}, workdir / "figures")
+            draw_training({name: runs[name, first].workdir for name in names}, workdir / "figures")
     diverged = [f"{name}-seed{seed}: {text}" for (name, seed), x in results.items() for text in x["diverged"]]
     return Outcome(table, diverged)
+
+
+def _entry(key: tuple[str, int], run: Run, workdir: Path) -> Entry:
+    folder, start = (str(path.relative_to(workdir)) for path in (run.workdir, run.before_folder))
+    return Entry(*key, folder, run.config.model.path, start)
 
 
 def refuse_other_world(folder: Path, config: ConfigDict) -> None:
@@ -127,7 +162,7 @@ def refuse_other_world(folder: Path, config: ConfigDict) -> None:
         )
 
 
-def run_in_processes(runs: Runs, workdir: Path, jobs: int, cache: str) -> None:
+def run_in_processes(runs: Runs, manifest: Manifest, jobs: int, cache: str) -> None:
     """One process for each run that is not finished; the arms of a seed in order, `jobs` seeds side by side.
 
     Ctrl-C and SIGTERM to this process end them with SIGTERM: they save and leave. If this process is killed, they end.
@@ -137,14 +172,17 @@ def run_in_processes(runs: Runs, workdir: Path, jobs: int, cache: str) -> None:
 
     def run_seed(seed: int) -> str:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # for the processes too: a terminal sends it to all
-        for (name, its_seed), (run, folder) in runs.items():
+        for (name, its_seed), run in runs.items():
             if its_seed != seed or stopping.received():
                 continue
-            process = context.Process(target=run_alone, args=(run, folder, before_folder(run, workdir), cache))
+            manifest.mark(name, seed, BEGUN)
+            process = context.Process(target=run_alone, args=(run, cache))
             processes.append(process)
             process.start()
             process.join()
-            if process.exitcode not in (DONE, DIVERGED):
+            done = process.exitcode in (DONE, DIVERGED)
+            manifest.mark(name, seed, FINISHED if done else STOPPED if stopping.received() else FAILED)
+            if not done:
                 return f"{name}-seed{seed} (status {process.exitcode})"  # later arms may start from what it exports
         return ""
 
@@ -164,14 +202,12 @@ def run_in_processes(runs: Runs, workdir: Path, jobs: int, cache: str) -> None:
         raise SweepError(f"these runs failed: {', '.join(failed)}; what they said stands above, the rest is kept")
 
 
-def run_alone(run: RunConfig, folder: Path, before: Path, cache: str) -> None:
+def run_alone(run: Run, cache: str) -> None:
     """What the process of one run does; its exit code says how it ended (`exits`)."""
-    from ncfair_jax.launcher import finish, one_line_errors, prepare_jax
-
     end_with_parent()
     with told(), one_line_errors():
         prepare_jax(cache)
-        finish("", train_and_evaluate(run, folder, before)["diverged"])
+        finish("", train_and_evaluate(*run)["diverged"])
 
 
 def end_with_parent() -> None:
@@ -184,87 +220,3 @@ def end_with_parent() -> None:
         os._exit(STOPPED_BY_SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def arm_names(config: ConfigDict) -> list[str]:
-    """Names of the arms to run, in order."""
-    names = [name.strip() for name in config.run_arms.split(",") if name.strip()]
-    for name in names:
-        if name not in config.arms:
-            raise ConfigError(f"config.run_arms names {name!r}; choose from {', '.join(config.arms)}")
-        if (other := config.arms[name].get(AGAINST, "")) and other not in config.arms:
-            raise ConfigError(
-                f"arm {name!r} is compared against {other!r}, which is no arm; choose from {', '.join(config.arms)}"
-            )
-        if other == name:
-            raise ConfigError(f"arm {name!r} is compared against itself; name another arm")
-    if len(set(names)) < len(names):
-        raise ConfigError(f"config.run_arms={config.run_arms!r} names an arm twice; name each once")
-    return names
-
-
-def run_seeds(config: ConfigDict) -> list[int]:
-    """The seeds to run every arm for, in order; `config.seed` where none are listed.
-
-    Raises:
-        ConfigError: for a seed that is not a whole number from 0, or is there twice.
-    """
-    listed = [seed.strip() for seed in config.seeds.split(",") if seed.strip()]
-    for seed in listed:
-        if not seed.isdecimal():
-            raise ConfigError(
-                f"config.seeds={config.seeds!r}: {seed!r} is not a whole number from 0; list them as 0,1,2"
-            )
-    seeds = [int(seed) for seed in listed] or [config.seed]
-    if len(set(seeds)) < len(seeds):
-        raise ConfigError(f"config.seeds={config.seeds!r} names a seed twice; name each once")
-    return seeds
-
-
-def before_folder(run: RunConfig, workdir: Path) -> Path:
-    """Where the figures of a run's starting model go: one folder for all runs that start from the same model."""
-    same = dataclasses.replace(RunConfig(), model=run.model, evals=run.evals)
-    return workdir / "start" / short_hash(same)
-
-
-def arm_folder(workdir: Path, name: str, seed: int) -> Path:
-    """Workdir of one run."""
-    return workdir / f"{name}-seed{seed}"
-
-
-def arm_config(config: ConfigDict, name: str, seed: int, workdir: Path) -> RunConfig:
-    """The config of one run: the arm's changes made, references resolved."""
-    run = copy.deepcopy(config)
-    run.name, run.seed = f"{config.name}-{name}", seed
-    changes = {field: value for field, value in config.arms[name].items() if field != AGAINST}
-    change(run, ConfigDict(changes), f"arm {name!r}")
-    names = arm_names(config)
-    earlier = names[: names.index(name)]
-    for section, field in PATHS:
-        run[section][field] = resolve(run[section][field], earlier, seed, workdir)
-    return freeze(run)
-
-
-def change(config: ConfigDict, changes: ConfigDict, where: str) -> None:
-    """Sets fields that exist to the values of a nested dict."""
-    for name, value in changes.items():
-        if name not in config:
-            raise ConfigError(f"{where} changes {name!r}, which the config does not have there")
-        if isinstance(value, ConfigDict):
-            change(config[name], value, f"{where}, {name}")
-        else:
-            config[name] = value
-
-
-def resolve(value: str, earlier: list[str], seed: int, workdir: Path) -> str:
-    """A path with its "@world/…" or "@NAME" reference made real."""
-    if not value.startswith("@"):
-        return value
-    head, _, rest = value[1:].partition("/")
-    if head == "world":
-        return str(workdir / "world" / rest)
-    if head not in earlier:
-        raise ConfigError(
-            f"{value!r} refers to arm {head!r}; earlier arms: {', '.join(earlier) or 'none'}, or @world/…"
-        )
-    return str(arm_folder(workdir, head, seed) / "export")

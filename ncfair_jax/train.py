@@ -23,9 +23,6 @@ from ncfair_jax.files.locking import held_by_all
 from ncfair_jax.files.notes import as_json
 from ncfair_jax.files.records import CONFIG, read_record
 from ncfair_jax.finished import (
-    EXPORT,
-    INPUTS_FILE,
-    RESULT_FILE,
     WorkdirError,
     judged_content,
     refuse_other_content,
@@ -33,12 +30,13 @@ from ncfair_jax.finished import (
     training_content,
 )
 from ncfair_jax.finite import NonFiniteError
-from ncfair_jax.judge import comparison_table, judge
+from ncfair_jax.judge import judge
 from ncfair_jax.methods import METHODS
 from ncfair_jax.methods.base import EXTRA, Metrics
 from ncfair_jax.models.hf import Pretrained, load_head, load_pretrained, save_pretrained
 from ncfair_jax.prepare import Run, check_method, model_params, not_saved, prepare, start_state
 from ncfair_jax.report.collapse_figures import draw_training, read_metrics
+from ncfair_jax.report.comparisons import before_and_after
 from ncfair_jax.report.html import page
 from ncfair_jax.report.model_card import model_card
 from ncfair_jax.report.summary import summarise_folders
@@ -47,8 +45,8 @@ from ncfair_jax.sharding import agreed, make_mesh, put_batch, to_host
 from ncfair_jax.state import TrainState, make_dev_loss, make_train_step
 from ncfair_jax.stopping import stage
 from ncfair_jax.tracker import track
+from ncfair_jax.workdir import CONFIG_FILE, EXPORT, INPUTS_FILE, RESULT_FILE
 
-CONFIG_FILE = "config.json"
 LEFT_OUT_FILE = "left_out.json"  # malformed rows of the data, tokens that were cut off, and words without a class
 SHOWN = ("before", "after", "table", "diverged")  # of result.json, what `train_and_evaluate` returns
 
@@ -101,7 +99,7 @@ def finish(run: Run, workdir: Path, shared: Path | None, judged: dict[str, str])
     trained = exported(run, workdir) or train(run, workdir)
     with stage("judging the trained model"):
         after = judge(trained, config.evals, config.name, after_folder, run.mesh, own, method.judged_on(config))
-    table = comparison_table(before_folder, after_folder, before, after)
+    table = before_and_after(before_folder, after_folder, before, after)
     logged = read_metrics(workdir) if (workdir / METRICS_FILE).is_file() else []
     grown = diverged(logged, run.total_steps, before, after)
     result = {"before": before, "after": after, "table": table, "diverged": grown}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ncfair_jax.arms import arm_config, arm_names
 from ncfair_jax.config import PRESETS, ConfigError, freeze, validate
-from ncfair_jax.sweep import arm_config, arm_names
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 WITH_PRESETS = ("bert_nc", "roberta_nc", "bec_nc", "cda_nc", "ase_nc")

@@ -17,8 +17,9 @@ from ncfair_jax.benchmarks import registry
 from ncfair_jax.benchmarks.compare import compare
 from ncfair_jax.config import base_config, freeze
 from ncfair_jax.files.sources import DataError
-from ncfair_jax.fingerprint import model_fingerprint
 from ncfair_jax.finished import WorkdirError
+from ncfair_jax.manifest import read_manifest
+from ncfair_jax.models.fingerprint import model_fingerprint
 from ncfair_jax.models.hf import ModelFolderError, load_pretrained, save_pretrained
 from ncfair_jax.report.runs import ReportError
 from ncfair_jax.report.summary import summarise_folders
@@ -290,6 +291,8 @@ def test_arms_follow_the_content_of_what_they_start_from(result, monkeypatch):
     with monkeypatch.context() as patch:
         forbid(patch, (train, "prepare"))
         assert run_arms(sweep(), work) == table
+        assert [run.status for run in read_manifest(work)] == ["finished", "finished"]
+        assert all((work / path).is_dir() for run in read_manifest(work) for path in (run.folder, run.start))
 
         relink("model", "two")
         with pytest.raises(WorkdirError, match=r"plain-seed0 holds a run of other content"):

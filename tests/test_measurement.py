@@ -28,10 +28,11 @@ from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.launcher import USER_ERRORS
 from ncfair_jax.lexicons.classes import build_classes
 from ncfair_jax.lexicons.lexicon import load_lexicon
-from ncfair_jax.measurement import MeasureError, MeasureSettings, folder_names, split
+from ncfair_jax.measurement import MeasureError, MeasureSettings, split
 from ncfair_jax.measurement import measure as measure_models
 from ncfair_jax.models.heads import classifier
 from ncfair_jax.models.hf import load_pretrained
+from ncfair_jax.report.measured import folder_names
 from tests import tiny_text
 from tests.rounding import rounding
 

@@ -16,7 +16,8 @@ from ncfair_jax.data.matching import whole_words
 from ncfair_jax.data.token_store import build
 from ncfair_jax.files.rows import split_rows
 from ncfair_jax.lexicons.lexicon import load_lexicon, make_lexicon
-from ncfair_jax.measurement import MeasureSettings, folder_names, measure
+from ncfair_jax.measurement import MeasureSettings, measure
+from ncfair_jax.report.measured import folder_names
 from ncfair_jax.strings import several_strings
 from tests import tiny_text
 

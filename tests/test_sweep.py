@@ -1,4 +1,4 @@
-"""Arms: changes applied, references resolved, mistakes refused before anything runs."""
+"""Sweeps: refused before anything runs, killed, gone on with, and one failing run among others."""
 
 import json
 import os
@@ -9,64 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
-from ml_collections import ConfigDict
 
-from ncfair_jax import launcher
-from ncfair_jax.arms import arms_table, read_figures
 from ncfair_jax.config import ConfigError, base_config
-from ncfair_jax.sweep import arm_config, before_folder, run_arms
+from ncfair_jax.manifest import read_manifest
+from ncfair_jax.report.arms import arms_text, read_figures
+from ncfair_jax.sweep import run_arms, run_config
 from tests import tiny_text
+from tests.test_arms import sweep_config
 
-WORK = Path("work")
 ROOT = Path(__file__).parents[1]
-
-
-def sweep_config():
-    config = base_config("aligned")
-    config.name = "x"
-    config.arms = ConfigDict(
-        {
-            "zero": {"model": {"path": "@world/model"}},
-            "cda": {"model": {"path": "@zero"}, "data": {"counterfactual": "two_sided"}},
-            "nc": {"model": {"path": "@zero"}, "nc3": {"weight": 2.0}},
-        }
-    )
-    config.run_arms = "zero,cda,nc"
-    return config
-
-
-def test_an_arm_changes_its_fields_and_its_references_become_paths():
-    cda = arm_config(sweep_config(), "cda", 3, WORK)
-    assert cda.data.counterfactual == "two_sided"
-    assert cda.model.path == str(WORK / "zero-seed3" / "export")
-    assert (cda.seed, cda.name, cda.nc3.weight) == (3, "x-cda", 0.0)
-    assert arm_config(sweep_config(), "zero", 0, WORK).model.path == str(WORK / "world" / "model")
-
-
-def test_the_arm_to_compare_with_is_no_field_of_the_run():
-    config = sweep_config()
-    plain = arm_config(config, "nc", 0, WORK)
-    config.arms.nc.against = "cda"
-    assert arm_config(config, "nc", 0, WORK) == plain
-
-
-def test_runs_from_one_model_share_its_figures():
-    folders = {name: before_folder(arm_config(sweep_config(), name, 0, WORK), WORK) for name in ("zero", "cda", "nc")}
-    assert folders["cda"] == folders["nc"] != folders["zero"]
-
-
-def test_mistakes_are_named():
-    config = sweep_config()
-    config.arms.cda.data = ConfigDict({"counterfctual": "two_sided"})
-    with pytest.raises(ConfigError, match="arm 'cda', data changes 'counterfctual'"):
-        arm_config(config, "cda", 0, WORK)
-    config = sweep_config()
-    config.run_arms = "cda,zero"
-    with pytest.raises(ConfigError, match="refers to arm 'zero'; earlier arms: none"):
-        arm_config(config, "cda", 0, WORK)
-    config.run_arms = "zero,cad"
-    with pytest.raises(ConfigError, match="names 'cad'; choose from"):
-        arm_config(config, "zero", 0, WORK)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +50,7 @@ def test_seeds_and_worlds_need_arms(tmp_path):
         config = base_config()
         config.update(changes)
         with pytest.raises(ConfigError, match=r"has no effect without arms; name them in config\.run_arms"):
-            launcher.run(config, tmp_path)
+            run_config(config, tmp_path)
 
 
 CONFIG = """
@@ -159,6 +110,7 @@ def test_runs_of_a_killed_sweep_end_with_it_and_the_same_command_goes_on(tmp_pat
     children = [json.loads((run / ".holder").read_text())["pid"] for run in runs]
     first.kill()
     first.wait()
+    assert [run.status for run in read_manifest(work)] == ["begun", "begun"]
     deadline = time.time() + 10
     while any(Path(f"/proc/{pid}").exists() for pid in children):
         assert time.time() < deadline, "a run outlived its sweep"
@@ -171,6 +123,7 @@ def test_runs_of_a_killed_sweep_end_with_it_and_the_same_command_goes_on(tmp_pat
         errors.strip().splitlines()[-1] == "stopped by Ctrl-C; its runs have saved; the same command goes on from there"
     )
     assert "Traceback" not in errors
+    assert [run.status for run in read_manifest(work)] == ["stopped", "stopped"]
     for run in runs:  # saved where they stopped, not at a multiple of save_every
         reached = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
         assert (run / "checkpoints" / str(reached) / "digests.json").exists()
@@ -193,6 +146,8 @@ def test_one_process_a_run_and_a_failure_leaves_the_others_alone(tmp_path):
     assert "error: these runs failed: lost-seed0 (status 1), lost-seed1 (status 1)" in failed.stderr
     assert "model-3-lost" in failed.stderr
     assert "Traceback" not in failed.stderr
+    told = {run.folder: run.status for run in read_manifest(tmp_path / "work")}
+    assert told == {f"{arm}-seed{n}": s for n in (0, 1) for arm, s in (("plain", "finished"), ("lost", "failed"))}
     finished = (tmp_path / "work" / "plain-seed1" / "result.json").stat().st_mtime_ns
     done = run()
     assert done.returncode == 0, done.stderr[-2000:]
@@ -201,5 +156,5 @@ def test_one_process_a_run_and_a_failure_leaves_the_others_alone(tmp_path):
     assert table.strip() in done.stdout
     assert "| figure | n | start | plain | nc |" in table
     assert " ± " in table
-    assert arms_table(read_figures(tmp_path / "work" / "figures.json")) + "\n" == table
+    assert arms_text(read_figures(tmp_path / "work" / "figures.json")) + "\n" == table
     assert (tmp_path / "work" / "figures" / "over_steps.png").exists()

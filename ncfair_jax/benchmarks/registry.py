@@ -37,8 +37,8 @@ from ncfair_jax.files.notes import collected, tell
 from ncfair_jax.files.reading import read_json
 from ncfair_jax.files.records import wrong_form
 from ncfair_jax.files.sources import DataError, DataFolder
-from ncfair_jax.fingerprint import model_fingerprint, params_fingerprint
 from ncfair_jax.finite import NonFiniteError
+from ncfair_jax.models.fingerprint import model_fingerprint, params_fingerprint
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.run_log import say
 from ncfair_jax.stopping import stage

@@ -21,11 +21,12 @@ from transformers import PreTrainedTokenizerBase
 from ncfair_jax.benchmarks.base import Benchmark, Headline, Questions
 from ncfair_jax.benchmarks.quality import holds_control_token, holds_unknown, irregular, repeats, stored_flags
 from ncfair_jax.benchmarks.results import Result, Table
-from ncfair_jax.benchmarks.seat_tests import GROUPS, SHA256
+from ncfair_jax.benchmarks.seat_tests import GROUPS
 from ncfair_jax.benchmarks.splits import MOST_SPLITS, split_tests
 from ncfair_jax.data.encoding import encode_texts
 from ncfair_jax.engine.requests import FIRST_VECTOR, MEAN_VECTOR, Answer, Request
 from ncfair_jax.files.reading import read_json
+from ncfair_jax.files.seat_files import SHA256
 from ncfair_jax.files.sources import DataError, DataFolder
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise

@@ -34,7 +34,8 @@ CONFIDENCE = 0.95
 # Figures without an interval: they describe no model.
 OF_THE_SAMPLE = ("classes", "singletons", "pairs_skipped", "nc4_rows", "nc4_bias_rows")
 FRACTIONS = ("nc4", "nc4_macro", "nc4_chance", "nc4_bias", "nc4_bias_macro", "nc4_bias_chance", "nc4_means")
-CORRECTED = ("nc1", "nc3", "unc3")  # figures whose corrected interval holds in simulations
+CORRECTED = ("nc3", "unc3", "nc1")  # figures whose corrected interval holds in simulations
+CORRECTED_SUFFIX = "_corrected"  # ends the names of corrected figures where they stand beside the plain ones
 ENOUGH_GROUPS = 5  # that hold a word of a corrected figure
 UNDEFINED = float("nan")
 Interval = tuple[float, float]

@@ -18,8 +18,8 @@ import numpy as np
 from ncfair_jax.config import ConfigError
 from ncfair_jax.data.labelled import Labelled
 from ncfair_jax.data.nli import LABELS
+from ncfair_jax.files.fingerprint import kept_while_unchanged
 from ncfair_jax.files.reading import DataError, read_lines
-from ncfair_jax.fingerprint import kept_while_unchanged
 from ncfair_jax.lexicons.lexicon import shipped_file
 
 NEUTRAL = LABELS.index("neutral")

@@ -12,9 +12,9 @@ import numpy as np
 
 from ncfair_jax.config import RunConfig
 from ncfair_jax.data.labelled import Labelled, Task
+from ncfair_jax.files.fingerprint import kept_while_unchanged
 from ncfair_jax.files.reading import DataError, Place, RowError, accepted
 from ncfair_jax.files.rows import Row, Rows, cell, read_rows, split_files, split_rows, text_cell
-from ncfair_jax.fingerprint import kept_while_unchanged
 
 HUB = "LabHC/bias_in_bios"
 PROFESSIONS = (

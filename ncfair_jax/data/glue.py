@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from ncfair_jax.config import RunConfig
 from ncfair_jax.data.labelled import Labelled, Task
+from ncfair_jax.files.fingerprint import kept_while_unchanged
 from ncfair_jax.files.reading import DataError, Place, RowError, accepted, stream_lines
 from ncfair_jax.files.rows import Row, Rows, cell, hub_rows, local_files, read_rows, text_cell
-from ncfair_jax.fingerprint import kept_while_unchanged
 
 HUB = "nyu-mll/glue"
 MATCHED, MISMATCHED = "matched", "mismatched"  # genres of MNLI's validation: those of training, and others

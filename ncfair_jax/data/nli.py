@@ -4,9 +4,9 @@ from pathlib import Path
 
 from ncfair_jax.config import RunConfig
 from ncfair_jax.data.labelled import Labelled
+from ncfair_jax.files.fingerprint import kept_while_unchanged
 from ncfair_jax.files.reading import DataError, Place, RowError, accepted
 from ncfair_jax.files.rows import Row, cell, split_files, split_rows, text_cell
-from ncfair_jax.fingerprint import kept_while_unchanged
 
 HUB = "stanfordnlp/snli"
 LABELS = ("entailment", "neutral", "contradiction")

@@ -7,6 +7,7 @@ others whom they wait for.
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -44,9 +45,7 @@ def held(folder: Path, wait: bool = False) -> Iterator[None]:
             raise LockedError(
                 f"{folder} is in use by {holder(folder)}; wait until it ends, stop it, or use another folder"
             ) from None
-        from ncfair_jax.run_log import say
-
-        say(f"waiting for {holder(folder)}, which works in {folder}")
+        print(f"waiting for {holder(folder)}, which works in {folder}", file=sys.stderr, flush=True)
         lock.acquire()
     except (NotImplementedError, OSError) as error:
         raise LockedError(

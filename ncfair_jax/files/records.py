@@ -34,8 +34,10 @@ DOCUMENT: Form = {
     "content_warning?": str,
 }
 MEASURES: Form = {"settings": dict, "content?": dict}
+MEASURED: Form = {"models": [str]}  # models.json of a measurement of several models
 SURVEY: Form = {"weights": str, "text": str, "words": str}
-SWEEP: Form = {"start": dict, "arms": dict, "comparisons": dict}
+SWEEP: Form = {"start": dict, "arms": dict, "comparisons": dict}  # figures.json of a sweep
+MANIFEST: Form = {"runs": [{"arm": str, "seed": int, "folder": str, "model": str, "start": str, "status": str}]}
 NOTES: Form = [{"note": str}]
 EVALUATE_AGAIN = "delete it and evaluate the model again"
 MEASURE_AGAIN = "delete it and measure again"

@@ -17,10 +17,11 @@ from ncfair_jax.config import ConfigError, RunConfig
 from ncfair_jax.data import bios as bios_data
 from ncfair_jax.data.labelled import Task, labelled_examples
 from ncfair_jax.data.pipeline import Examples
+from ncfair_jax.files.fingerprint import files_fingerprint
 from ncfair_jax.files.notes import collected
-from ncfair_jax.fingerprint import files_fingerprint, model_fingerprint
 from ncfair_jax.methods.base import EXTRA, Batch, Method, Metrics, Objective, Partial, stateless
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
+from ncfair_jax.models.fingerprint import model_fingerprint
 from ncfair_jax.models.heads import class_outputs
 from ncfair_jax.models.hf import Pretrained, load_pooler
 

@@ -25,12 +25,13 @@ from ncfair_jax.data.conll import Cluster, Document, in_order, write_conll
 from ncfair_jax.data.coref import document_files, load_coref_examples, read_documents
 from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.data.winobias import read_winobias, winobias_files
+from ncfair_jax.files.fingerprint import files_fingerprint
 from ncfair_jax.files.notes import collected
-from ncfair_jax.fingerprint import files_fingerprint, model_fingerprint
 from ncfair_jax.methods.base import EXTRA, Batch, Method, Metrics, Objective, Partial, stateless
 from ncfair_jax.models.antecedents import marginal_loss
 from ncfair_jax.models.coref import gold_clusters, init_coref, rank
 from ncfair_jax.models.encoder import ModelConfig, Params
+from ncfair_jax.models.fingerprint import model_fingerprint
 from ncfair_jax.models.hf import Pretrained
 
 

@@ -35,6 +35,14 @@ def make_table(
     return Table(title, caption, tuple(header), tuple(tuple(row) for row in rows), numeric)
 
 
+def text_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, numeric_from: int | None = None, caption: str = ""
+) -> Table:
+    """A table of texts, without a title; the columns from `numeric_from` on are set to the right."""
+    numeric = frozenset() if numeric_from is None else frozenset(range(numeric_from, len(header)))
+    return Table("", caption, tuple(header), tuple(tuple(map(Cell, row)) for row in rows), numeric)
+
+
 def count_cell(n: str) -> Cell:
     """ "11894" or "56 words" with separated thousands."""
     count, _, unit = n.partition(" ")
@@ -71,3 +79,25 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def number(value: float | None, *, signed: bool = False) -> str:
+    """Four significant digits at most, two decimals for 10 and more; "–" if undefined."""
+    if value is None or value != value:
+        return "–"
+    decimals = 2 if abs(value) >= 10 else 4
+    return f"{value:+.{decimals}f}" if signed else f"{value:.{decimals}f}"
+
+
+def span(interval: Sequence[float] | None, *, signed: bool = False) -> str:
+    """[low, high], or "–" if undefined."""
+    if interval is None:
+        return "–"
+    return f"[{number(interval[0], signed=signed)}, {number(interval[1], signed=signed)}]"
+
+
+def p_value(p: float) -> str:
+    """Three decimals, or how small it is at most; "–" if undefined."""
+    if p != p:
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

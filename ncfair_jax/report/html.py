@@ -99,7 +99,7 @@ def _drilled(item: Drilled) -> dict[str, Any]:
 
 
 def _measured(item: Measured) -> dict[str, Any]:
-    tables = [measured_table(title, rows) for title, rows in item.tables]
+    tables = [measured_table(table) for table in item.tables]
     return {"name": item.name, "tables": tables, "pictures": item.pictures}
 
 

@@ -33,7 +33,7 @@ ESCAPES = {
 def latex(summary: Summary) -> str:
     """A `table` environment for each table; needs \\usepackage{booktabs} and UTF-8 input."""
     tables = all_tables(summary)
-    tables += [measured_table(title, rows) for item in summary.measured for title, rows in item.tables]
+    tables += [measured_table(table) for item in summary.measured for table in item.tables]
     return "% \\usepackage{booktabs}\n\n" + "\n".join(map(table_latex, tables))
 
 

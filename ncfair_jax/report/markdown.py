@@ -2,13 +2,11 @@
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from ncfair_jax.report.cells import Table
+from ncfair_jax.report.render import escape, table_markdown
 from ncfair_jax.report.summary import Summary
 from ncfair_jax.report.tables import all_tables, commands, drill_table, measured_table, versions
-
-SPECIAL = re.compile(r"([\\`*_<>|#~$&])")
 
 
 def markdown(summary: Summary, level: int = 1, *, quotes: bool = True) -> str:
@@ -29,25 +27,12 @@ def markdown(summary: Summary, level: int = 1, *, quotes: bool = True) -> str:
         parts += [f"{mark} {escape(table.title)}", table_markdown(table), escape(table.caption)]
     for item in summary.measured:
         parts.append(f"{mark} Neural collapse: {escape(item.name)}")
-        parts += [table_markdown(measured_table(title, rows)) for title, rows in item.tables]
+        parts += [table_markdown(measured_table(table)) for table in item.tables]
     if quotes and summary.drilled:
         parts += _quotes(summary, mark)
     if lines := commands(runs):
         parts += [f"{mark} Commands and versions", *map(code_block, lines), *map(escape, versions(runs))]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def table_markdown(table: Table) -> str:
-    """One table; the second line of a cell follows its first."""
-    rule = ["---:" if column in table.numeric else "---" for column in range(len(table.header))]
-    body = [[f"{cell.text} {cell.note}".strip() for cell in row] for row in table.rows]
-    lines = [_line(map(escape, table.header)), _line(rule), *(_line(map(escape, row)) for row in body)]
-    return "\n".join(lines)
-
-
-def escape(text: str) -> str:
-    """Text that Markdown shows as it stands, on one line; neither HTML nor a link nor a cell's end can hide in it."""
-    return SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("](", "]\\(")
 
 
 def code_block(text: str) -> str:
@@ -66,7 +51,3 @@ def _quotes(summary: Summary, mark: str) -> Sequence[str]:
             title = html.escape(" ".join(table.title.split()))  # inside HTML, where a backslash escapes nothing
             parts.append(f"<details><summary>{title}</summary>\n\n{table_markdown(table)}\n\n</details>")
     return parts
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -4,7 +4,8 @@ import json
 
 from ncfair_jax.config import RunConfig, to_dict
 from ncfair_jax.report.corpus import training_text
-from ncfair_jax.report.markdown import escape, markdown
+from ncfair_jax.report.markdown import markdown
+from ncfair_jax.report.render import escape
 from ncfair_jax.report.summary import Summary
 
 

@@ -5,11 +5,10 @@ wrote. What a folder lacks, and what its figures leave out, is named in
 `missing`; what it has but cannot be read is an error.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ncfair_jax.benchmarks.registry import BENCHMARKS, defined_path, headlines_of, lookup, n_of, parse
 from ncfair_jax.collapse.measures import VERSION
@@ -28,14 +27,14 @@ from ncfair_jax.files.records import (
     read_record,
     taken_apart,
 )
-from ncfair_jax.finished import RESULT_FILE, altered
-from ncfair_jax.report.measured import Measured, is_measured, markdown_tables, read_measured
+from ncfair_jax.report.comparisons import COLLAPSE
+from ncfair_jax.report.measured import Measured, is_measured, read_measured
+from ncfair_jax.report.sweeps import read_sweep, start_figures
 from ncfair_jax.run_log import METRICS_FILE
+from ncfair_jax.workdir import RESULT_FILE, altered
 
-COLLAPSE = ("nc3", "unc3", "nc1")  # of the figures that a run reads, those worth a line
 RESULT_AGAIN = "delete it, and the run's command writes it again"
 RECORD_ONLY = "delete it: no figure depends on it"
-SEED = re.compile(r"(?P<arm>.+)-seed(?P<seed>\d+)")
 REMEDY = (
     "name the --workdir of launch/train.py or launch/sweep.py, or the --out of launch/evaluate.py or launch/measure.py"
 )
@@ -95,7 +94,15 @@ class Group:
     runs: tuple[Run, ...]
 
 
-def read_folders(folders: Sequence[Path], before: Path | None = None) -> tuple[list[Group], list[Measured]]:
+class Read(NamedTuple):
+    """What folders hold, and a note on each run of a sweep that is not there."""
+
+    groups: list[Group]
+    measured: list[Measured]
+    notes: list[str]
+
+
+def read_folders(folders: Sequence[Path], before: Path | None = None) -> Read:
     """Reads folders in the order given; a folder of arms × seeds becomes a group for each arm.
 
     Args:
@@ -105,20 +112,22 @@ def read_folders(folders: Sequence[Path], before: Path | None = None) -> tuple[l
     """
     groups: list[Group] = []
     measured: list[Measured] = []
+    notes: list[str] = []
     for folder in folders:
         if not folder.is_dir():
             raise ReportError(f"{folder} is not a folder; {REMEDY}")
         if _is_workdir(folder):
             groups.append(Group(folder.name, (read_run(folder, before),)))
-        elif arms := _arms(folder):
-            groups += [Group(name, tuple(read_run(run) for run in runs)) for name, runs in arms.items()]
+        elif sweep := read_sweep(folder):
+            groups += [Group(name, tuple(map(read_run, runs))) for name, runs in sweep.arms.items() if runs]
+            notes += sweep.notes
         elif any((folder / f"{name}.json").is_file() for name in BENCHMARKS):
             groups.append(Group(folder.name, (_read_evaluation(folder),)))
         elif is_measured(folder):
             measured.append(read_measured(folder))
         else:
             raise ReportError(f"{folder} holds no run and no results; {REMEDY}")
-    return _distinct(groups), measured
+    return Read(_distinct(groups), measured, notes)
 
 
 def read_run(folder: Path, before_folder: Path | None = None) -> Run:
@@ -127,7 +136,7 @@ def read_run(folder: Path, before_folder: Path | None = None) -> Run:
     environment = _optional(folder / ENVIRONMENT_FILE, ENVIRONMENT, RECORD_ONLY) or []
     result = _optional(folder / RESULT_FILE, RESULT, RESULT_AGAIN) or {}
     missing: list[str] = []
-    before_folder = before_folder or _find_before(folder, config, result)
+    before_folder = before_folder or _find_before(folder, result)
     before = _read_results(before_folder, config["evals"], missing, "before") if before_folder else None
     if before is None and result:
         with taken_apart(folder / RESULT_FILE, RESULT_AGAIN):
@@ -171,40 +180,10 @@ def _config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _arms(folder: Path) -> dict[str, list[Path]]:
-    """Workdirs of each arm by seed; arms in the order of the sweep's table, or of their start."""
-    found: dict[str, list[tuple[int, Path]]] = {}
-    runs = [path for path in folder.iterdir() if SEED.fullmatch(path.name) and (path / "config.json").is_file()]
-    for path in sorted(runs, key=lambda run: (run / "config.json").stat().st_mtime):
-        match = SEED.fullmatch(path.name)
-        assert match is not None
-        found.setdefault(match["arm"], []).append((int(match["seed"]), path))
-    order = _arm_order(folder / "table.md")
-    names = [name for name in order if name in found] + [name for name in found if name not in order]
-    return {name: [path for _, path in sorted(found[name])] for name in names}
-
-
-def _arm_order(table: Path) -> list[str]:
-    tables = markdown_tables(table.read_text(encoding="utf-8")) if table.is_file() else []
-    return tables[0][0] if tables else []
-
-
-def _find_before(folder: Path, config: Mapping[str, Any], result: Mapping[str, Any]) -> Path | None:
-    """evals/before, or the folder of a sweep's start/ with the figures that the run saw (or, unfinished, its model)."""
+def _find_before(folder: Path, result: Mapping[str, Any]) -> Path | None:
+    """evals/before, or what the runs of a sweep share."""
     own = folder / "evals" / "before"
-    if own.is_dir():
-        return own
-    for shared in sorted((folder.parent / "start").glob("*")):
-        figures = _optional(shared / "figures.json", FIGURES, JUDGE_AGAIN)
-        if result and figures == result["before"]:
-            return shared
-        if not result and config["model"]["path"] in _models(shared):
-            return shared
-    return None
-
-
-def _models(folder: Path) -> set[str]:
-    return {document["model"] for document in _documents(folder).values()}
+    return own if own.is_dir() else start_figures(folder, result)
 
 
 def _documents(folder: Path) -> dict[str, dict[str, Any]]:

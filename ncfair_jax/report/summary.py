@@ -73,8 +73,8 @@ def summarise_folders(folders: Sequence[Path], before: Path | None = None) -> Su
     Raises:
         ReportError, DataError: in one line, for a folder that is no run or a file that cannot be read.
     """
-    groups, measured = read_folders(folders, before)
-    notes = _missing(groups)
+    groups, measured, notes = read_folders(folders, before)
+    notes += _missing(groups)
     changes, against = {}, {}
     for group in groups:
         before_folders, after_folders = _folders(group, "before"), _folders(group, "after")
@@ -90,11 +90,7 @@ def summarise_folders(folders: Sequence[Path], before: Path | None = None) -> Su
     )
     documents = [document for group in groups for results in _results(group) for document in results.documents.values()]
     warnings = dict.fromkeys(document["content_warning"] for document in documents if document.get("content_warning"))
-    notes += [
-        f"{item.name} was measured with another version of the figures' definition than this package has; measure again"
-        for item in measured
-        if item.outdated
-    ]
+    notes += [note for item in measured for note in item.notes]
     title = ", ".join([group.name for group in groups] or [item.name for item in measured])
     grown = tuple(f"{run.name}: {text}" for group in groups for run in group.runs for text in run.diverged)
     return Summary(

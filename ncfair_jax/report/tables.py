@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from ncfair_jax.benchmarks.compare import Row
-from ncfair_jax.benchmarks.table import NO_INTERVAL, p_value
 from ncfair_jax.config import RunConfig, to_dict
 from ncfair_jax.report.cells import (
     Cell,
@@ -17,9 +16,11 @@ from ncfair_jax.report.cells import (
     fixed,
     interval_text,
     make_table,
+    p_value,
     plain_cell,
     with_minus,
 )
+from ncfair_jax.report.comparisons import NO_INTERVAL
 from ncfair_jax.report.corpus import training_text
 from ncfair_jax.report.runs import Figure, Group, Results, Run
 from ncfair_jax.report.summary import Quoted, Summary, shared_before
@@ -244,21 +245,18 @@ def drill_table(name: str, quoted: Sequence[Quoted]) -> Table:
     return make_table(f"{name}, {len(rows)} examples", "", ["Stereotyped", "Other", "Before", "After"], rows, 2)
 
 
-def measured_table(title: str, rows: Sequence[Sequence[str]]) -> Table:
-    """A table of `launch/measure.py`; the interval goes below its value."""
-    header, *body = rows
-    cells = [tuple(_measured_cell(text) for text in row) for row in body]
-    texts = next((i for i, name in enumerate(header) if i and all(row[i].sort is not None for row in cells)), 0)
+def measured_table(table: Table) -> Table:
+    """A table of `launch/measure.py`, with real minus signs; the interval goes below its value."""
     caption = "In brackets 95% jackknife intervals over groups of sentences; gap and ratio to the first model."
-    return make_table(title, caption if "gap" in header else "", header, cells, texts)
-
-
-def _measured_cell(text: str) -> Cell:
-    value, _, rest = text.partition(" ")
-    try:
-        return Cell(with_minus(value), with_minus(rest), float(value))
-    except ValueError:
-        return Cell(text)
+    rows = tuple(
+        tuple(
+            Cell(with_minus(cell.text), with_minus(cell.note), cell.sort) if cell.sort is not None else cell
+            for cell in row
+        )
+        for row in table.rows
+    )
+    texts = next((i for i in range(1, len(table.header)) if all(row[i].sort is not None for row in rows)), 0)
+    return make_table(table.title, caption if "gap" in table.header else "", table.header, rows, texts)
 
 
 def commands(runs: Iterable[Run]) -> list[str]:

@@ -9,8 +9,9 @@ from scipy import stats
 from ncfair_jax.benchmarks import crows_pairs, masked_lm
 from ncfair_jax.benchmarks.compare import compare, compare_many
 from ncfair_jax.benchmarks.results import Result, write_result
-from ncfair_jax.benchmarks.table import NO_INTERVAL, comparison_markdown
 from ncfair_jax.files.sources import DataError
+from ncfair_jax.report.comparisons import NO_INTERVAL, comparison_table
+from ncfair_jax.report.render import table_text
 from ncfair_jax.statistics.intervals import summarise, summarise_sample
 from ncfair_jax.statistics.paired import holm
 
@@ -93,7 +94,7 @@ def test_bias_is_compared_by_its_distance_from_no_bias(tmp_path):
     assert rows["|CrowS-Pairs gender, % − 50|"][1:5] == (4, 50.0, 25.0, -25.0)
     assert rows["CrowS-Pairs all, %"][1:5] == (6, 100.0, 50.0, -50.0)
     assert rows["|CrowS-Pairs gender, % − 50|"].interval is None
-    text = comparison_markdown(compare(a, b), "first", "second").splitlines()
+    text = table_text(comparison_table(compare(a, b), "first", "second")).splitlines()
     assert text[0] == "| figure | n | first | second | difference | 95% interval | p |"
     assert text[3].startswith("| \\|CrowS-Pairs gender, % − 50\\| | 4 | 50.00 | 25.00 | -25.00 |")
 
@@ -103,7 +104,7 @@ def test_fewer_than_five_clusters_have_neither_interval_nor_p(tmp_path):
     rows = compare(a, b)
     loss = next(row for row in rows if row.name == "Held-out loss, nats")
     assert loss.difference == 0.25 and loss.interval is None and np.isnan(loss.p)
-    text = comparison_markdown(rows)
+    text = table_text(comparison_table(rows))
     assert "| +0.2500 | – | – |" in text and text.endswith(f"\n\n{NO_INTERVAL}\n")
 
 
@@ -155,11 +156,11 @@ def test_many_models_are_compared_with_the_first_and_adjusted_together(tmp_path)
         assert [row._replace(p_holm=None) for row in listed] == compare(folders["base"], folders[name])
     smallest = min(everything, key=lambda row: row.p)
     assert smallest.p_holm == pytest.approx(len(everything) * smallest.p)
-    assert comparison_markdown(rows["much"]).splitlines()[0].endswith("| p | p (Holm) |")
+    assert table_text(comparison_table(rows["much"])).splitlines()[0].endswith("| p | p (Holm) |")
 
 
 def test_two_models_need_no_adjustment(tmp_path):
     losses = [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]
     folders = {name: write_masked_lm(tmp_path / name, [*losses, x]) for name, x in (("a", 3.0), ("b", 4.0))}
     assert compare_many(folders) == {"b": compare(folders["a"], folders["b"])}
-    assert "Holm" not in comparison_markdown(compare_many(folders)["b"])
+    assert "Holm" not in table_text(comparison_table(compare_many(folders)["b"]))

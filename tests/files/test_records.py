@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from ncfair_jax.arms import read_figures
 from ncfair_jax.benchmarks.compare import compare
 from ncfair_jax.collapse.stored import refuse_other_survey
 from ncfair_jax.config import EvalConfig, RunConfig, base_config, to_dict
@@ -16,6 +15,7 @@ from ncfair_jax.finished import refuse_other_content
 from ncfair_jax.judge import judge
 from ncfair_jax.lexicons.classes import classes_of
 from ncfair_jax.measurement import MeasureSettings, read_measures
+from ncfair_jax.report.arms import read_figures
 from ncfair_jax.run_log import truncate
 from ncfair_jax.sweep import refuse_other_world
 from ncfair_jax.train import refuse_other_run

@@ -16,7 +16,6 @@ from ncfair_jax.checkpoint import CheckpointError
 from ncfair_jax.config import ALIGNED, ConfigError, MeshConfig, NC3Config, base_config, freeze, validate
 from ncfair_jax.data.adept import AdeptPipeline
 from ncfair_jax.data.pipeline import Examples, PipelineConfig
-from ncfair_jax.fingerprint import params_fingerprint
 from ncfair_jax.methods import with_nc3
 from ncfair_jax.methods.adept import (
     adept_bias,
@@ -28,6 +27,7 @@ from ncfair_jax.methods.adept import (
     retention_sum,
     word_representations,
 )
+from ncfair_jax.models.fingerprint import params_fingerprint
 from ncfair_jax.models.hf import load_pretrained, save_pretrained
 from ncfair_jax.sharding import make_mesh, put_batch, replicate
 from ncfair_jax.stopping import Interrupted

@@ -6,7 +6,8 @@ import pytest
 
 from ncfair_jax.collapse.jackknife import Measured
 from ncfair_jax.collapse.model_measures import ModelMeasures, from_json, to_json
-from ncfair_jax.report.collapse_table import comparison_table, permutation_table
+from ncfair_jax.report.collapse_table import comparison_table, measured_text, permutation_table
+from ncfair_jax.report.render import table_text
 
 
 def model(name: str, unc3: float, gnc2: float, lists: list[float]) -> ModelMeasures:
@@ -22,7 +23,7 @@ AFTER = model("after", 0.1, -0.2, [0.10, 0.19, 0.31])
 
 
 def test_first_model_with_interval_and_the_other_with_gap_and_ratio():
-    lines = comparison_table([BEFORE, AFTER]).splitlines()
+    lines = table_text(comparison_table([BEFORE, AFTER])).splitlines()
     assert lines[0] == "| words | n | figure | before | corrected | after | corrected | gap | ratio |"
     (unc3,) = (line for line in lines if "| UNC3 |" in line)
     assert unc3 == (
@@ -36,11 +37,19 @@ def test_first_model_with_interval_and_the_other_with_gap_and_ratio():
 
 
 def test_lists_of_one_model_and_of_the_change():
-    lines = permutation_table([BEFORE, AFTER]).splitlines()
+    lines = table_text(permutation_table([BEFORE, AFTER])).splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
     assert [row[:2] for row in rows] == [["UNC3", "before"], ["UNC3", "after"], ["UNC3", "after − before"]]
     assert rows[0][2:] == ["0.2000", "0.2000 ± 0.1000", "1.000", "3"]
     assert rows[2][2:] == ["-0.1000", "+0.0000 ± 0.0100", "0.500", "3"]  # below all three changes: 2 · 1 / 4
+
+
+def test_random_lists_stand_in_a_second_table_where_they_were_drawn():
+    text = measured_text([BEFORE, AFTER])
+    figures, lists = text.split("\nThe lexicon among random lists")
+    assert figures.startswith(table_text(comparison_table([BEFORE, AFTER])) + "\nIntervals are 95%")
+    assert lists.endswith(table_text(permutation_table([BEFORE, AFTER])))
+    assert "random lists of" not in measured_text([dataclasses.replace(BEFORE, lists=[])])
 
 
 def test_json_keeps_everything():
@@ -55,7 +64,7 @@ def test_corrected_figures_stand_beside_the_plain_ones():
     )
     measured = BEFORE.sets["lexicon"]._replace(frequent=frequent)
     model = dataclasses.replace(BEFORE, sets={"lexicon": measured})
-    (unc3,) = (line for line in comparison_table([model]).splitlines() if "| UNC3 |" in line)
+    (unc3,) = (line for line in table_text(comparison_table([model])).splitlines() if "| UNC3 |" in line)
     # 3 · 0.3 - 2 · 0.32, with an interval of 4.303 times sqrt(2 · var) on both sides
     assert unc3.endswith("| 0.2000 [0.2000, 0.2000] | 0.2600 [0.2103, 0.3097], 4 words |")
     content = to_json(model, {})

@@ -16,17 +16,21 @@ import pytest
 from ncfair_jax.benchmarks import compare, compare_many
 from ncfair_jax.benchmarks.registry import BENCHMARKS
 from ncfair_jax.benchmarks.results import read_table
-from ncfair_jax.benchmarks.table import NO_INTERVAL
+from ncfair_jax.collapse.jackknife import Measured
 from ncfair_jax.collapse.measures import VERSION
+from ncfair_jax.collapse.model_measures import ModelMeasures, to_json
 from ncfair_jax.config import base_config, finetuning_config, freeze, to_dict
 from ncfair_jax.files.notes import Cut, Skipped, as_json
 from ncfair_jax.files.sources import DataError
 from ncfair_jax.finished import WorkdirError
+from ncfair_jax.manifest import Entry, Manifest
 from ncfair_jax.methods import METHODS
 from ncfair_jax.methods.classification import TASKS
 from ncfair_jax.report import latex, markdown
+from ncfair_jax.report.comparisons import NO_INTERVAL
 from ncfair_jax.report.corpus import training_text
 from ncfair_jax.report.html import page
+from ncfair_jax.report.measured import write_models
 from ncfair_jax.report.runs import ReportError
 from ncfair_jax.report.summary import shared_before, summarise_folders
 from ncfair_jax.report.tables import all_tables, difference_tables, quality_table, setup_tables, summary_table
@@ -81,12 +85,25 @@ def test_two_runs_stand_beside_one_start_and_are_compared_with_the_first(runs, b
     assert [cell.text for cell in differing.rows[0]] == ["nc3.weight", "0", "1"]
 
 
-def test_arms_of_a_sweep_are_averaged_over_seeds(runs, tmp_path):
+@pytest.fixture
+def swept(runs, tmp_path) -> Path:
+    """A sweep's folder without anything that says what is in it: arms "b" and "a" with two seeds each."""
     for name, run in (("b-seed0", "first"), ("b-seed1", "second"), ("a-seed0", "second"), ("a-seed1", "second")):
         shutil.copytree(runs / run, tmp_path / name, ignore=shutil.ignore_patterns("checkpoints", "export", "before"))
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        (tmp_path / name / "config.json").write_text(json.dumps(config | {"seed": int(name[-1])}))
     shutil.copytree(runs / "first/evals/before", tmp_path / "start/0123")
-    (tmp_path / "table.md").write_text("| figure | n | start | b | a |\n|---|---|---|---|---|\n")
-    summary = summarise_folders([tmp_path])
+    return tmp_path
+
+
+def write_manifest(folder: Path, *unbegun: Entry) -> None:
+    runs = [Entry(arm, seed, f"{arm}-seed{seed}", "m", "start/0123") for seed in (1, 0) for arm in "ba"]
+    Manifest(folder, [*runs, *unbegun])
+
+
+def test_arms_of_a_sweep_are_averaged_over_seeds(runs, swept):
+    write_manifest(swept)
+    summary = summarise_folders([swept])
     assert [group.name for group in summary.groups] == ["b", "a"]
     (note,) = summary.notes
     assert (
@@ -103,6 +120,33 @@ def test_arms_of_a_sweep_are_averaged_over_seeds(runs, tmp_path):
     assert cells(table, "Held-out loss, nats", "Before").note.startswith("[")
     assert set(summary.changes) == {"a", "b"} and set(summary.against) == {"a"}
     assert "polygon" in page(summary)  # the spread of the curves
+
+
+def test_runs_that_have_not_begun_are_named(swept):
+    write_manifest(swept, Entry("c", 0, "c-seed0", "m", "start/4567", "failed"), Entry("d", 0, "d-seed0", "m", "x"))
+    summary = summarise_folders([swept])
+    assert [group.name for group in summary.groups] == ["b", "a"]
+    assert {"c-seed0 failed before it began", "d-seed0 has not begun"} <= set(summary.notes)
+
+
+def test_a_run_inside_a_sweep_finds_its_start(swept):
+    write_manifest(swept)
+    summary = summarise_folders([swept / "a-seed1"])
+    assert set(summary.changes) == {"a-seed1"}
+    (swept / "sweep.json").unlink()  # of a finished run, the folder with the figures in its result
+    assert repr(summarise_folders([swept / "a-seed1"]).changes) == repr(summary.changes)  # a p may be NaN
+
+
+def test_a_finished_sweep_of_an_earlier_version_is_read_by_its_figures(swept):
+    write_manifest(swept)
+    expected = markdown.markdown(summarise_folders([swept]))
+    (swept / "sweep.json").unlink()
+    with pytest.raises(
+        ValueError, match=r"has no sweep\.json .*; run the sweep's command again, .* or name the folders"
+    ):
+        summarise_folders([swept])
+    (swept / "figures.json").write_text(json.dumps({"start": {}, "arms": {"b": [], "a": []}, "comparisons": {}}))
+    assert markdown.markdown(summarise_folders([swept])) == expected
 
 
 def test_figures_without_doubtful_examples_stand_in_a_table(runs, both):
@@ -408,24 +452,34 @@ def test_every_method_and_task_has_a_text_of_its_own():
 
 
 def test_a_measurement_shows_its_table_and_pictures(tmp_path):
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/measures.json").write_text('{"settings": {}}')
     (tmp_path / "figures").mkdir()
     png = bytes.fromhex("89504e470d0a1a0a")
     (tmp_path / "figures/by_layer.png").write_bytes(png)
-    lines = ["| words | n | figure | a\\|b | c | gap |", "| --- | --- | --- | --- | --- | --- |"]
-    lines += ["| lexicon | 54 | NC1 | 0.0673 [0.0382, 0.0965] | 0.0655 | -0.0018 [-0.0033, -0.0004] |", "", "text"]
-    (tmp_path / "table.md").write_text("\n".join(lines))
-    summary = summarise_folders([tmp_path])
-    assert "measured with another version of the figures' definition" in " ".join(summary.notes)
-    document = {"settings": {}, "content": {"figures": f"version {VERSION}"}}
-    (tmp_path / "model/measures.json").write_text(json.dumps(document))
+    (tmp_path / "table.md").write_text("for people")
+    for name, nc1 in (("c", 0.0673), ("a|b", 0.0655)):
+        measured = Measured({"nc1": nc1}, {"nc1": [nc1 - 0.001, nc1 + 0.001]})
+        found = ModelMeasures(f"models/{name}", {"lexicon": 54}, 90, 10, {"lexicon": measured}, {}, [])
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "measures.json").write_text(json.dumps(to_json(found, {})))
+    notes = summarise_folders([tmp_path]).notes
+    assert "measured with another version of the figures' definition" in notes[0]
+    assert "does not say in which order its models were named" in notes[1]
+    for path in tmp_path.glob("*/measures.json"):
+        content = {"content": {"figures": f"version {VERSION}"}}
+        path.write_text(json.dumps(json.loads(path.read_text()) | content))
+    write_models(tmp_path, ["c", "a|b"])
     summary = summarise_folders([tmp_path])
     assert summary.notes == ()
+    assert summary.measured[0].tables[0].header[3:] == ("c", "corrected", "a|b", "corrected", "gap", "ratio")
     text = page(summary)
     assert '<img src="data:image/png;base64,iVBORw0KGgo="' in text
-    assert "a|b" in text and "[0.0382, 0.0965]" in text
+    assert "a|b" in text and "[0.0546, 0.0800]" in text and "−0.0018" in text
     assert r"| a\|b |" in markdown.markdown(summary)
+    (tmp_path / "c" / "measures.json").write_text('{"settings": {}}')
+    with pytest.raises(
+        DataError, match=r"c/measures\.json: not as this package writes it .*; delete it and measure again"
+    ):
+        summarise_folders([tmp_path])
 
 
 def test_the_command(copy, tmp_path):

@@ -1,11 +1,10 @@
-"""Fingerprints of files and models: what finished work is recognised by.
+"""Fingerprints of files: what finished work is recognised by.
 
 A fingerprint is the first 16 hex digits of a SHA-256. Files are hashed once: a small file in the cache folder remembers
 each file's fingerprint together with its size, times and inode, and a file is hashed again only when one of these
 changed. The cache only saves time. If it is missing, damaged or cannot be written, files are hashed again.
 """
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -16,12 +15,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-import jax
-import numpy as np
-
 from ncfair_jax.files.notes import remembered
-from ncfair_jax.models.encoder import Params
-from ncfair_jax.models.hf import Pretrained
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,8 +25,6 @@ CACHE_FILE = "fingerprints.json"
 MOST_ENTRIES = 4096
 # A file that changed a moment ago can change again without a new time stamp, so its fingerprint is not remembered yet.
 SETTLED_NS = 2_000_000_000
-# Fields of a model's config that act in training only, or that change memory and not results.
-_NOT_JUDGED = ("hidden_dropout", "attention_dropout", "remat")
 
 
 def cache_folder() -> Path:
@@ -49,7 +41,7 @@ def files_fingerprint(files: Mapping[str, Path] | Sequence[Path]) -> str:
     """
     named = files if isinstance(files, Mapping) else {str(number): path for number, path in enumerate(files)}
     digests = file_fingerprints(named.values())
-    return _digest(f"{name}\0{digests[path]}\n".encode() for name, path in named.items())
+    return fingerprint_of(f"{name}\0{digests[path]}\n".encode() for name, path in named.items())
 
 
 def present_fingerprint(paths: Iterable[Path]) -> str:
@@ -110,25 +102,6 @@ def kept_while_unchanged(source: int = 0) -> Callable[[Callable[P, T]], Callable
     return decorate
 
 
-def params_fingerprint(params: Params) -> str:
-    """Fingerprint of all values, in the order of their paths."""
-    return _digest(np.ascontiguousarray(leaf).data for leaf in jax.tree.leaves(params))
-
-
-def model_fingerprint(model: Pretrained) -> str:
-    """Fingerprint of a loaded model: architecture, parameters and tokenizer, whatever files they came from.
-
-    A next-sentence head does not count, since it is loaded only where it is asked for.
-    """
-    config = {name: value for name, value in dataclasses.asdict(model.config).items() if name not in _NOT_JUDGED}
-    tokenizer = json.loads(model.tokenizer.backend_tokenizer.to_str())
-    for state in ("truncation", "padding"):  # of its last call
-        tokenizer.pop(state, None)
-    parts = {name: part for name, part in model.params.items() if name != "nsp"}
-    text = json.dumps([config, tokenizer, sorted(parts)], sort_keys=True, default=str)
-    return _digest([text.encode(), params_fingerprint(parts).encode()])
-
-
 def differing(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
     """A line for each name whose fingerprints differ: `model.path: 3f2a… now, 81bc… then`."""
     names = dict.fromkeys([*now, *then])
@@ -145,7 +118,8 @@ def why_again(now: Mapping[str, str], then: Mapping[str, str]) -> str:
     return "; ".join(differing(now, then)) if then else "its figures are of an earlier version"
 
 
-def _digest(parts: Iterable[Any]) -> str:
+def fingerprint_of(parts: Iterable[Any]) -> str:
+    """Fingerprint of some bytes, one part after the other."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
