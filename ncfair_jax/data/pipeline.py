@@ -20,10 +20,10 @@ import numpy as np
 
 from ncfair_jax.data.masking import SHUFFLE_STREAM, mask_draws, mask_tokens
 from ncfair_jax.data.packing import FlatIndex, first_fit_decreasing, flat_index, flat_positions, round_up, scatter_rows
-from ncfair_jax.sharding import WHOLE, is_whole
 from ncfair_jax.vocabulary import WordBoundaries, whole_words
 
 Batch = dict[str, np.ndarray]
+WHOLE = "example_"  # arrays of this name belong to the examples and not to rows: every device and process has them all
 
 
 class Sequences(NamedTuple):
@@ -310,6 +310,11 @@ def process_rows(batch: Batch, process_index: int, process_count: int) -> Batch:
     share = rows // process_count
     mine = slice(process_index * share, (process_index + 1) * share)
     return {name: value if is_whole(name, value) else value[:, mine] for name, value in batch.items()}
+
+
+def is_whole(name: str, value: np.ndarray) -> bool:
+    """Whether every process and device has all of an array of a batch."""
+    return value.ndim == 0 or name.startswith(WHOLE)
 
 
 class Examples(NamedTuple):

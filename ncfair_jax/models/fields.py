@@ -16,10 +16,10 @@ class Field(NamedTuple):
     attribute: str
     valid: Callable[[Any], bool]
     expected: str
-    default: float | None = None
+    default: int | float | None = None
 
 
-def size(attribute: str, default: float | None = None) -> Field:
+def size(attribute: str, default: int | None = None) -> Field:
     """A whole number of at least 1."""
     expected = f"a whole number of at least 1 and at most {_MOST:,}"
     return Field(attribute, lambda v: is_integer(v) and 1 <= v <= _MOST, expected, default)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from ncfair_jax.models.base import Ask, ModelConfig, Params, Rows
 from ncfair_jax.models.families import family_of
@@ -16,14 +16,14 @@ from ncfair_jax.models.hf import Pretrained
 
 def logits(
     model: Pretrained,
-    tokens: Int[np.ndarray | Array, "R T"],
-    attention_mask: Int[np.ndarray | Array, "R T"] | None = None,
+    tokens: np.ndarray | Array,
+    attention_mask: np.ndarray | Array | None = None,
 ) -> Float[Array, "R T V"]:
     """Logits over the vocabulary at every token, in float32 at the highest precision; without dropout.
 
     Args:
-        tokens: one sequence a row, padded on the right.
-        attention_mask: 1 at tokens, 0 at pads, as tokenizers give it; None: there are no pads.
+        tokens: [R, T], one sequence a row, padded on the right.
+        attention_mask: [R, T], 1 at tokens, 0 at pads, as tokenizers give it; None: there are no pads.
     Returns:
         Logits; those at pads mean nothing.
     Raises:
