@@ -12,7 +12,7 @@ import numpy as np
 
 from ncfair_jax.benchmarks.results import Result, Table
 from ncfair_jax.engine import Answer, Forward, Request
-from ncfair_jax.files.sources import DataFolder
+from ncfair_jax.files.sources import DataFolder, Source
 from ncfair_jax.models.hf import Pretrained
 
 STEREOTYPES = (
@@ -92,7 +92,7 @@ class Benchmark(NamedTuple):
             compared, and result folders without them can still be compared.
         version: of the definition of its figures. Raise it by one whenever the same model and data would get another score,
             figure, interval or p-value than before; results of an earlier version are then made again instead of shown.
-        files: selector -> names, below the data folder, of all files that `read` reads, or reads if they are there.
+        files: selector -> all files that `read` reads, or reads if they are there.
     """
 
     samples: Callable[[Table], dict[str, Any]]
@@ -110,7 +110,7 @@ class Benchmark(NamedTuple):
     flags: Callable[[Table], Mapping[str, np.ndarray]] = lambda table: {}
     flag_columns: Mapping[str, type] = {}
     version: int = 1
-    files: Callable[[str], Sequence[str]] = lambda selector: ()
+    files: Callable[[str], Sequence[Source]] = lambda selector: ()
 
 
 def defined_path(line: Headline, metrics: Mapping[str, Any]) -> tuple[str, ...] | None:

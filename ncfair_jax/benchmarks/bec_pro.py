@@ -35,7 +35,7 @@ from ncfair_jax.benchmarks.results import Result, Table
 from ncfair_jax.data.encoding import MASK, encode_gaps, encode_texts
 from ncfair_jax.engine.requests import Answer, Request, first_log_probs, mask_id, named
 from ncfair_jax.files.reading import Place, RowError, accepted
-from ncfair_jax.files.sources import DataError, DataFolder
+from ncfair_jax.files.sources import GITHUB, DataError, DataFolder, Source
 from ncfair_jax.files.tables import tab_separated, table_rows
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise_sample
@@ -43,9 +43,21 @@ from ncfair_jax.statistics.samples import Figures, Sample, cluster_sums, numbere
 from ncfair_jax.statistics.scales import ABSOLUTE, NONE
 
 FILES = {
-    "bec_pro": "bec_pro/BEC-Pro_EN.tsv",
-    "bec_pro_de": "bec_pro/BEC-Pro_DE.tsv",
-    "bec_pro_eec": "eec/EEC_TM_TAM.tsv",
+    "bec_pro": Source(
+        "bec_pro/BEC-Pro_EN.tsv",
+        f"{GITHUB}/marionbartl/gender-bias-BERT/master/BEC-Pro/BEC-Pro_EN.tsv",
+        "228b44c62d7830fec13a1eee52bbe8afff82be455abb9d8a07c17d9d0b48e20f",
+    ),
+    "bec_pro_de": Source(
+        "bec_pro/BEC-Pro_DE.tsv",
+        f"{GITHUB}/marionbartl/gender-bias-BERT/master/BEC-Pro/BEC-Pro_DE.tsv",
+        "1803abb492ebf28e64acaa8f12d5ccb24caf08847a06ba325d4b374e120af805",
+    ),
+    "bec_pro_eec": Source(
+        "eec/EEC_TM_TAM.tsv",
+        f"{GITHUB}/marionbartl/gender-bias-BERT/master/data/EEC_TM_TAM.tsv",
+        "d39058ab5eb7d4169f3ffd97e507410d31f90005df3ecd663b6452690e08b305",
+    ),
 }
 COLUMNS: dict[str, type] = {"row": int, "target_prob": float, "prior_prob": float, "association": float}
 EXAMPLE_COLUMNS: dict[str, type] = {

@@ -35,14 +35,18 @@ from ncfair_jax.benchmarks.results import Result, Score, Table, numbers, scored
 from ncfair_jax.data.encoding import encode_texts
 from ncfair_jax.engine.requests import Answer, Request, first_log_probs, mask_id, named
 from ncfair_jax.files.reading import Place, RowError, accepted
-from ncfair_jax.files.sources import DataError, DataFolder
+from ncfair_jax.files.sources import GITHUB, DataError, DataFolder, Source
 from ncfair_jax.files.tables import comma_separated, table_rows
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise
 from ncfair_jax.statistics.samples import Sample, cluster_sums, ratio
 from ncfair_jax.statistics.scales import PERCENT
 
-FILE = "crows_pairs/crows_pairs_anonymized.csv"
+FILE = Source(
+    "crows_pairs/crows_pairs_anonymized.csv",
+    f"{GITHUB}/nyu-mll/crows-pairs/master/data/crows_pairs_anonymized.csv",
+    "dfb36986ce0502abbaf7055b9176da3d08d48e07df1251991b5dfbcbceab9d0c",
+)
 COLUMNS: dict[str, type] = {
     "index": int,
     "bias_type": str,

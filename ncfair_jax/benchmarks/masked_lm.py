@@ -24,13 +24,12 @@ from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.gap import split_sentences
 from ncfair_jax.data.wikitext import heldout_text
 from ncfair_jax.engine.requests import Answer, Request, hits, mask_id, scored_log_probs
-from ncfair_jax.files.sources import DataFolder
+from ncfair_jax.files.sources import WIKITEXT2, DataFolder
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise_sample
 from ncfair_jax.statistics.samples import Sample, cluster_sums, ratio
 from ncfair_jax.statistics.scales import FRACTION, POSITIVE, REAL
 
-FILE = "wikitext2/test.txt"
 COLUMNS: dict[str, type] = {
     "line": int,
     "sentence": int,
@@ -53,7 +52,7 @@ MASKED_ONLY = "masked"  # selector
 
 def load_paragraphs(data: DataFolder) -> list[list[str]]:
     """The held-out paragraphs of WikiText-2, each as its sentences."""
-    return [split_sentences(line) for line in heldout_text(data.path(FILE))]
+    return [split_sentences(line) for line in heldout_text(data.path(WIKITEXT2))]
 
 
 class Text(NamedTuple):
@@ -202,5 +201,5 @@ BENCHMARK = Benchmark(
     flags=flags,
     flag_columns=TEXT_FLAGS,
     version=2,
-    files=lambda selector: (FILE,),
+    files=lambda selector: (WIKITEXT2,),
 )

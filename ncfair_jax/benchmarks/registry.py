@@ -11,22 +11,20 @@ import jax
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from jax.sharding import Mesh
 
-from ncfair_jax.benchmarks import (
-    bec_pro,
-    bias_nli,
-    bios,
-    coref_scores,
-    crows_pairs,
-    glue,
-    masked_lm,
-    seat,
-    stereoset,
-    stereoset_intersentence,
-    unmasked,
-    winobias,
-    winobias_coref,
-    winogender,
-)
+import ncfair_jax.benchmarks.bec_pro as bec_pro
+import ncfair_jax.benchmarks.bias_nli as bias_nli
+import ncfair_jax.benchmarks.bios as bios
+import ncfair_jax.benchmarks.coref_scores as coref_scores
+import ncfair_jax.benchmarks.crows_pairs as crows_pairs
+import ncfair_jax.benchmarks.glue as glue
+import ncfair_jax.benchmarks.masked_lm as masked_lm
+import ncfair_jax.benchmarks.seat as seat
+import ncfair_jax.benchmarks.stereoset as stereoset
+import ncfair_jax.benchmarks.stereoset_intersentence as stereoset_intersentence
+import ncfair_jax.benchmarks.unmasked as unmasked
+import ncfair_jax.benchmarks.winobias as winobias
+import ncfair_jax.benchmarks.winobias_coref as winobias_coref
+import ncfair_jax.benchmarks.winogender as winogender
 from ncfair_jax.benchmarks.base import Benchmark, Headline, defined_path, lookup, n_of
 from ncfair_jax.benchmarks.quality import quality_report
 from ncfair_jax.benchmarks.results import Result, write_result, write_table
@@ -48,7 +46,7 @@ class Wrap(NamedTuple):
     """A function around a model that answers in its stead, such as a method that debiases at inference.
 
     Attributes:
-        name: what it is and its settings; results of another one are not read back.
+        name: what it is and its settings, which together with the model's fingerprint says what was judged.
         around: makes of the model's own forward function the one that is judged.
     """
 
@@ -145,7 +143,7 @@ def evaluate(
     """
     parsed = parse(benchmarks)
     data = DataFolder(Path(data_dir) if data_dir else None, offline or HF_HUB_OFFLINE)
-    folder, model = Path(out_dir), model_fingerprint(pretrained)
+    folder, model = Path(out_dir), model_fingerprint(pretrained) + (f", {wrap.name}" if wrap else "")
     with held_by_all(folder):
         refuse_other_model(folder, model, [name for name, _ in parsed])
         return _evaluate(pretrained, parsed, data, folder, model, model_name, wrap, mesh, progress)
@@ -162,7 +160,7 @@ def _evaluate(
     mesh: Mesh | None,
     progress: bool,
 ) -> dict[str, dict[str, Any]]:
-    """`evaluate`, in a folder that this process has for itself; `model` is the model's fingerprint."""
+    """`evaluate`, in a folder that this process has for itself; `model` says what is judged."""
     results: dict[str, dict[str, Any]] = {}
     failures: dict[str, Exception] = {}
 
@@ -176,7 +174,6 @@ def _evaluate(
         try:
             assert benchmark.read is not None and benchmark.ask is not None  # parse refuses the others
             content = {"model": model, "data": data.fingerprint(benchmark.files(selector))}
-            content |= {"wrap": wrap.name} if wrap else {}
             if "nsp" in benchmark.needs:
                 content["nsp"] = params_fingerprint(pretrained.params.get("nsp", {}))
             if kept := finished(folder, name, model_name, selector, content):
@@ -207,7 +204,7 @@ def refuse_other_model(folder: Path, model: str, names: Sequence[str]) -> None:
     """A result folder is about one model.
 
     Args:
-        model: the model's fingerprint.
+        model: the fingerprint of what is judged.
         names: benchmarks whose results are about to be made again.
     Raises:
         ValueError: if a result of another model would stay.

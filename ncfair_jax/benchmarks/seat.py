@@ -21,13 +21,12 @@ from transformers import PreTrainedTokenizerBase
 from ncfair_jax.benchmarks.base import Benchmark, Headline, Questions
 from ncfair_jax.benchmarks.quality import holds_control_token, holds_unknown, irregular, repeats, stored_flags
 from ncfair_jax.benchmarks.results import Result, Table
-from ncfair_jax.benchmarks.seat_tests import GROUPS
+from ncfair_jax.benchmarks.seat_tests import ADDRESS, GROUPS, SHA256
 from ncfair_jax.benchmarks.splits import MOST_SPLITS, split_tests
 from ncfair_jax.data.encoding import encode_texts
 from ncfair_jax.engine.requests import FIRST_VECTOR, MEAN_VECTOR, Answer, Request
 from ncfair_jax.files.reading import read_json
-from ncfair_jax.files.seat_files import SHA256
-from ncfair_jax.files.sources import DataError, DataFolder
+from ncfair_jax.files.sources import DataError, DataFolder, Source
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise
 from ncfair_jax.statistics.samples import Sample, cluster_sums, ratio
@@ -293,9 +292,14 @@ def flags(table: Table) -> dict[str, np.ndarray]:
     }
 
 
+def files(selector: str) -> list[Source]:
+    """The files of the tests that a selector names."""
+    return [Source(f"seat/{name}.jsonl", f"{ADDRESS}/{name}.jsonl", SHA256[name]) for name in select(selector)]
+
+
 def read(data: DataFolder, selector: str) -> list[SeatTest]:
     """The published tests of a data folder; the selector names a group or a test."""
-    return [read_test(data.path(f"seat/{name}.jsonl")) for name in select(selector)]
+    return [read_test(data.path(file)) for file in files(selector)]
 
 
 BENCHMARK = Benchmark(
@@ -310,5 +314,5 @@ BENCHMARK = Benchmark(
     flags=flags,
     flag_columns=FLAG_COLUMNS,
     version=2,
-    files=lambda selector: [f"seat/{name}.jsonl" for name in select(selector)],
+    files=files,
 )

@@ -14,11 +14,11 @@ from functools import partial
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.benchmarks import stereoset
+import ncfair_jax.benchmarks.stereoset as stereoset
 from ncfair_jax.benchmarks.base import Benchmark, Headline, Questions
 from ncfair_jax.benchmarks.quality import TEXT_FLAGS, holds_control_token, holds_unknown, irregular, repeats
 from ncfair_jax.benchmarks.results import Result
-from ncfair_jax.benchmarks.stereoset import INTERSENTENCE, OFFICIAL_FILES, Example, read_examples
+from ncfair_jax.benchmarks.stereoset_examples import INTERSENTENCE, OFFICIAL_FILES, Example, read_examples
 from ncfair_jax.data.encoding import tokenized
 from ncfair_jax.engine.requests import NEXT_SENTENCE, Answer, Request, RequestError, first_log_probs, named
 from ncfair_jax.files.sources import DataError, DataFolder
@@ -35,13 +35,14 @@ def load_examples(data: DataFolder) -> list[Example]:
     Raises:
         DataError: if neither is there.
     """
-    files = {split: name for split, name in OFFICIAL_FILES.items() if data.has(name)}
-    if data.folder is None or not files:
+    files = {split: file for split, file in OFFICIAL_FILES.items() if data.has(file)}
+    if not files:
+        names = " or ".join(file.name for file in OFFICIAL_FILES.values())
         raise DataError(
-            f"intersentence examples are in StereoSet's own files only: put {' or '.join(OFFICIAL_FILES.values())} "
+            f"intersentence examples are in StereoSet's own files only: put {names} "
             "(moinnadeem/StereoSet) into the data folder"
         )
-    return [e for split, name in files.items() for e in read_examples(data.folder / name, split, INTERSENTENCE)]
+    return [e for split, file in files.items() for e in read_examples(data.path(file), split, INTERSENTENCE)]
 
 
 def check_next_sentence_head(model: Pretrained) -> None:

@@ -19,7 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.benchmarks import crows_pairs, stereoset
+import ncfair_jax.benchmarks.crows_pairs as crows_pairs
+import ncfair_jax.benchmarks.stereoset as stereoset
+import ncfair_jax.benchmarks.stereoset_examples as stereoset_examples
 from ncfair_jax.benchmarks.base import Benchmark, DrillDown, Headline, Questions
 from ncfair_jax.benchmarks.quality import (
     TEXT_FLAGS,
@@ -66,7 +68,7 @@ def crows_pairs_cases(pairs: Sequence[crows_pairs.Pair]) -> list[Case]:
     return [Case(str(p.index), p.bias_type, "", str(p.index), p.more, p.less) for p in pairs]
 
 
-def stereoset_cases(examples: Sequence[stereoset.Example]) -> list[Case]:
+def stereoset_cases(examples: Sequence[stereoset_examples.Example]) -> list[Case]:
     """Stereotype and anti-stereotype of every example, clustered by target term."""
     return [Case(e.id, e.bias_type, e.split, e.target, e.sentences[0], e.sentences[1]) for e in examples]
 
@@ -243,7 +245,7 @@ def crows_pairs_texts(data: DataFolder, table: Table) -> Table:
 
 def stereoset_texts(data: DataFolder, table: Table) -> Table:
     """Stereotype and anti-stereotype of the scored examples."""
-    return _texts(stereoset_cases(stereoset.load_examples(data)), table)
+    return _texts(stereoset_cases(stereoset_examples.load_examples(data)), table)
 
 
 def _texts(cases: Sequence[Case], table: Table) -> Table:
@@ -279,7 +281,7 @@ STEREOSET = Benchmark(
     EXAMPLE_COLUMNS,
     _headlines("StereoSet", ("gender", "test"), ("overall", "test"), ("overall", "all")),
     stereoset.BENCHMARK.licence,
-    read=lambda data, selector: stereoset_cases(stereoset.load_examples(data)),
+    read=lambda data, selector: stereoset_cases(stereoset_examples.load_examples(data)),
     ask=ask,
     drill_down=DrillDown("StereoSet AUL", "mean log-probability of all tokens, nats", strength, stereoset_texts),
     flags=flags,

@@ -34,7 +34,7 @@ from ncfair_jax.data.encoding import MASK
 from ncfair_jax.data.winobias import parallel_lines
 from ncfair_jax.engine.requests import Answer, Request, named, scored_log_probs
 from ncfair_jax.files.reading import DataError, accepted
-from ncfair_jax.files.sources import DataFolder
+from ncfair_jax.files.sources import GITHUB, DataFolder, Source
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise
 from ncfair_jax.statistics.samples import Sample, cluster_sums, ratio
@@ -42,7 +42,28 @@ from ncfair_jax.statistics.scales import NONE, PERCENT, POINTS
 
 SPLITS = ("dev", "test")
 TYPES = ("type1", "type2")
-FILES = {(s, t): tuple(f"winobias/{k}_stereotyped_{t}.txt.{s}" for k in ("pro", "anti")) for s in SPLITS for t in TYPES}
+SHA256 = {
+    "pro_stereotyped_type1.txt.dev": "dd55a0d220fe4c0ceb63dd4648223fb4fe1a58d5ad95c116a002ad24b0e292a5",
+    "pro_stereotyped_type1.txt.test": "db7838907238a758eeb5779e48f38c013b892910d6fe864456c59f04245c6689",
+    "anti_stereotyped_type1.txt.dev": "a4e0ebae344e78b56f657a42e8ae684b9db7747d177c5e7149c0907ebb7f3bf6",
+    "anti_stereotyped_type1.txt.test": "331db5bd74bfefebf146a60b67645152a4a1991570d2a56f57154103ac361dd2",
+    "pro_stereotyped_type2.txt.dev": "8f0250de723cea9328e3eaf7169e07936f01aa5909ce7aa580db66eb803f4e86",
+    "pro_stereotyped_type2.txt.test": "ea1c1fd94fa612e3cc44d7fa3cc4cb76021bb63fdf94f9826f430051e9052438",
+    "anti_stereotyped_type2.txt.dev": "763ad829ad724f9a85ead689ba8ca69072020cb1238def6210f0fc6a47b97e59",
+    "anti_stereotyped_type2.txt.test": "336571ac1ea8c06cd2aba8e5dd2bd98e00acc0c48da3e4ec5ec7e54eb2633a8f",
+}
+
+
+def _source(name: str) -> Source:
+    return Source(f"winobias/{name}", f"{GITHUB}/uclanlp/corefBias/master/WinoBias/wino/data/{name}", SHA256[name])
+
+
+# The pro- and the anti-stereotyped file of a split and type.
+FILES = {
+    (s, t): (_source(f"pro_stereotyped_{t}.txt.{s}"), _source(f"anti_stereotyped_{t}.txt.{s}"))
+    for s in SPLITS
+    for t in TYPES
+}
 COLUMNS: dict[str, type] = {"split": str, "type": str, "line": int, "log_prob_male": float, "log_prob_female": float}
 EXAMPLE_COLUMNS: dict[str, type] = {"label": str, "template": str, "text": str, "male": str, "female": str}
 # The published figures are means of absolute values: without any bias they lie above 0, and so would their intervals.
@@ -302,5 +323,5 @@ BENCHMARK = Benchmark(
     flags=flags,
     flag_columns=TEXT_FLAGS,
     version=2,
-    files=lambda selector: tuple(name for pair in FILES.values() for name in pair),
+    files=lambda selector: tuple(file for pair in FILES.values() for file in pair),
 )

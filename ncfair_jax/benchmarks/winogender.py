@@ -25,14 +25,25 @@ from ncfair_jax.benchmarks.sentences import filled, gap_token, with_gaps
 from ncfair_jax.data.encoding import MASK
 from ncfair_jax.engine.requests import Answer, Request, named, scored_log_probs
 from ncfair_jax.files.reading import Place, Records, RowError, accepted
-from ncfair_jax.files.sources import DataError, DataFolder
+from ncfair_jax.files.sources import GITHUB, DataError, DataFolder, Source
 from ncfair_jax.files.tables import tab_separated, table_rows
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise_sample
 from ncfair_jax.statistics.samples import Figures, Sample, cluster_sums, ratio
 from ncfair_jax.statistics.scales import CORRELATION, PERCENT
 
-FILES = ("winogender/all_sentences.tsv", "winogender/occupations-stats.tsv")
+FILES = (
+    Source(
+        "winogender/all_sentences.tsv",
+        f"{GITHUB}/rudinger/winogender-schemas/master/data/all_sentences.tsv",
+        "bd69da16bf228cb8df63fd0843aec2d8b5c36a7f21bf8c7b168bcc83932556c8",
+    ),
+    Source(
+        "winogender/occupations-stats.tsv",
+        f"{GITHUB}/rudinger/winogender-schemas/master/data/occupations-stats.tsv",
+        "3f7f37c16381a70571356982ea7fe613ac700ad04a6d3b19b9f2be18248df567",
+    ),
+)
 FORMS = ("male", "female", "neutral")
 SCALES = {"female_preferred": PERCENT, "correlation": CORRELATION}  # log odds are real numbers
 REFERENTS = ("occupation", "participant")  # the file's answers 0 and 1

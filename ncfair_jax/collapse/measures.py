@@ -65,18 +65,12 @@ def measure(
         ValueError: if classifier or bias do not fit stats.
         NonFiniteError: if moments, output embeddings or biases of a seen class are not finite.
     """
-    check_classifier(stats, classifier, bias)
-    require_finite_moments(stats, lambda k: f"the moments of class {k}")
-    _require_finite_rows(stats, classifier, bias)
+    _check(stats, classifier, bias)
     means = _centred_means(stats)
     # One pass over the pairs of means and one over those of rows: the functions below would make one for each figure.
     kernels = (cdnv, cdnv_min2, cosine, log_kernel, riesz_kernel)
     variability, min2, interference, uniformity, riesz = over_pairs(means, kernels, median_of_first=True)
-    rows = _classifier_rows(stats, classifier, centre=False)
-    variability_w, uniformity_w = over_pairs(rows, (cdnv, log_kernel))
-    cosines = similarities(stats, classifier)
-    cosines_centred = similarities(stats, classifier, centre=True)
-    distances = dual_distances(stats, classifier)
+    variability_w, uniformity_w = over_pairs(_classifier_rows(stats, classifier, centre=False), (cdnv, log_kernel))
     figures: dict[str, float] = {
         "nc1": variability.mean,
         "nc1_std": variability.std,
@@ -97,24 +91,45 @@ def measure(
         "gnc2_riesz_std": riesz.std,
         "gnc2_w": uniformity_w.mean,
         "gnc2_w_std": uniformity_w.std,
-        "nc3": _mean(cosines),
-        "unc3": _std(cosines),
-        "nc3_centred": _mean(cosines_centred),
-        "unc3_centred": _std(cosines_centred),
-        "dual_distance": _mean(distances),
-        "dual_distance_std": _std(distances),
-        "dual_frobenius": dual_frobenius(stats, classifier),
+        **_nc3_figures(stats, classifier),
         "nc4_means": nc4_means(stats, classifier, bias),
         "classes": float(means.classes),
         "singletons": float(np.sum(means.count < 2)),
         "pairs_skipped": float(variability.skipped),
     }
     for name, agreement in (nc4 or {}).items():
-        figures[name] = nc4_rate(agreement)
-        figures[f"{name}_macro"] = nc4_macro(agreement)
-        figures[f"{name}_chance"] = nc4_chance(agreement)
-        figures[f"{name}_rows"] = float(np.sum(agreement.matches) + np.sum(agreement.misses))
+        figures |= _nc4_figures(name, agreement)
     return figures
+
+
+def _check(stats: ClassStats, classifier: Float[Array, "K D"], bias: Float[Array, "K"] | None) -> None:
+    check_classifier(stats, classifier, bias)
+    require_finite_moments(stats, lambda k: f"the moments of class {k}")
+    _require_finite_rows(stats, classifier, bias)
+
+
+def _nc3_figures(stats: ClassStats, classifier: Float[Array, "K D"]) -> dict[str, float]:
+    cosines = similarities(stats, classifier)
+    centred = similarities(stats, classifier, centre=True)
+    distances = dual_distances(stats, classifier)
+    return {
+        "nc3": _mean(cosines),
+        "unc3": _std(cosines),
+        "nc3_centred": _mean(centred),
+        "unc3_centred": _std(centred),
+        "dual_distance": _mean(distances),
+        "dual_distance_std": _std(distances),
+        "dual_frobenius": dual_frobenius(stats, classifier),
+    }
+
+
+def _nc4_figures(name: str, agreement: Agreement) -> dict[str, float]:
+    return {
+        name: nc4_rate(agreement),
+        f"{name}_macro": nc4_macro(agreement),
+        f"{name}_chance": nc4_chance(agreement),
+        f"{name}_rows": float(np.sum(agreement.matches) + np.sum(agreement.misses)),
+    }
 
 
 def require_finite_moments(stats: ClassStats, name: Callable[[int], str]) -> None:

@@ -86,23 +86,37 @@ def survey(
         }
         refuse_other_survey(folder, config, params, examples, classes, choices | {"groups": number_of_groups})
     done = 0 if folder is None else StoredGroups.complete(folder, number_of_groups)
+    fold, numbers = ClassMoments(tuple(features), alignment), range(done, number_of_groups)
+    surveyed = _group_moments(config, params, examples, classes, fold, plan, numbers, mesh)
+    each = zip(shown(numbers, "class moments", progress), surveyed, strict=True)
+    if folder is None:
+        found = [stats for _, stats in each]
+        return {name: [stats[name] for stats in found] for name in features}
+    for number, stats in each:
+        StoredGroups.write(folder, number, stats)
+    return {name: StoredGroups(folder, number_of_groups, name) for name in features}
+
+
+def _group_moments(
+    config: ModelConfig,
+    params: Params,
+    examples: Sequence[np.ndarray],
+    classes: FairnessClasses,
+    fold: ClassMoments,
+    plan: "Plan",
+    numbers: Sequence[int],
+    mesh: Mesh | None,
+) -> Iterator[dict[str, ClassStats]]:
+    """By features, the moments of each of these groups, all finite."""
     params, slot_of_token = replicate((params, classes.slot_of_token), mesh)
     zeros = ClassStats.zeros(classes.num_classes, config.hidden_size)
-    empty = replicate(dict.fromkeys(features, zeros), mesh)
-    fold = ClassMoments(tuple(features), alignment)
-    found: list[dict[str, ClassStats]] = []
-    for number in shown(range(done, number_of_groups), "class moments", progress):
+    empty = replicate(dict.fromkeys(fold.features, zeros), mesh)
+    for number in numbers:
         rows = group_batches(plan, examples, number, classes.boundaries)
         stats = jax.tree.map(np.asarray, folded(config, fold, mesh, params, empty, slot_of_token, rows))
         for name, moments in stats.items():
             require_finite_moments(moments, partial(_moments_of, classes, name))
-        if folder is None:
-            found.append(stats)
-        else:
-            StoredGroups.write(folder, number, stats)
-    if folder is not None:
-        return {name: StoredGroups(folder, number_of_groups, name) for name in features}
-    return {name: [stats[name] for stats in found] for name in features}
+        yield stats
 
 
 class HeldOut(NamedTuple):

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.config import ConfigError, RunConfig
 from ncfair_jax.data.cda import swap_words
-from ncfair_jax.data.corpus import DEV_STREAM, GAP_FILE
+from ncfair_jax.data.corpus import DEV_STREAM
 from ncfair_jax.data.encoding import MASK, tokenized
 from ncfair_jax.data.gap import read_gap
 from ncfair_jax.data.matching import compose, whole_words
@@ -27,7 +27,7 @@ from ncfair_jax.data.pipeline import Batch, Pipeline, PipelineConfig, Sequences,
 from ncfair_jax.data.winobias import parallel_lines
 from ncfair_jax.files import notes
 from ncfair_jax.files.reading import DataError, Place, RowError, accepted, read_lines
-from ncfair_jax.files.sources import DataFolder
+from ncfair_jax.files.sources import GAP, DataFolder
 from ncfair_jax.files.tables import comma_separated, table_rows
 from ncfair_jax.lexicons.lexicon import Lexicon, LexiconError, load_lexicon, shipped_file
 from ncfair_jax.strings import several_strings
@@ -109,7 +109,7 @@ def load_pairs(config: RunConfig) -> list[Pair]:
     if source == "winobias":
         pairs = sentence_pairs(*read_winobias(path))
     else:
-        sentences = read_gap(path or DataFolder(None).path(GAP_FILE))
+        sentences = read_gap(path or DataFolder(None).path(GAP))
         lexicon = load_lexicon(config.data.lexicon)
         flipped = [swap_words(sentence, lexicon, config.data.possessives) for sentence in sentences]
         pairs = sentence_pairs(sentences, flipped)
@@ -126,7 +126,7 @@ def pair_files(config: RunConfig) -> dict[str, list[Path]]:
     if source == "winobias":
         names = [WINOBIAS_FILE.format(side=side, kind=kind) for kind in (1, 2) for side in ("pro", "anti")]
         return {"data.path": [Path(path) / name for name in names]}
-    return {"data.path": [Path(path or DataFolder(None).path(GAP_FILE))]}
+    return {"data.path": [Path(path or DataFolder(None).path(GAP))]}
 
 
 def mask_pronouns(sentence: str) -> Row:

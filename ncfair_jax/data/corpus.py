@@ -7,19 +7,17 @@ from typing import TypeVar
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.benchmarks.masked_lm import FILE as WIKITEXT_FILE
 from ncfair_jax.config import ConfigError, DataConfig
 from ncfair_jax.data.cda import counterfactual
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.gap import read_gap, split_sentences
 from ncfair_jax.data.text import read_text, text_files
 from ncfair_jax.data.wikitext import heldout_text
-from ncfair_jax.files.sources import DataFolder
+from ncfair_jax.files.sources import GAP, WIKITEXT2, DataFolder
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
 
 T = TypeVar("T")
 
-GAP_FILE = "gap/gap_flipped.tsv"
 DEV_STREAM = 2  # key of the permutation that sets development sentences aside
 
 
@@ -34,7 +32,7 @@ def read_sentences(config: DataConfig) -> list[str]:
             f"config.data.path is empty; name the file, folder or Hub data set of corpus {config.corpus!r}"
         )
     if config.corpus == "gap":
-        sentences = read_gap(config.path or DataFolder(None).path(GAP_FILE))
+        sentences = read_gap(config.path or DataFolder(None).path(GAP))
     elif config.corpus == "text":
         sentences = list(read_text(config.path))
     else:
@@ -56,7 +54,7 @@ def corpus_files(config: DataConfig) -> dict[str, list[Path]]:
     """By field of the config, the local files that `load_sentences` reads; data sets of the Hub have none."""
     files: dict[str, list[Path]] = {"data.path": []}
     if config.corpus == "gap":
-        files["data.path"] = [Path(config.path or DataFolder(None).path(GAP_FILE))]
+        files["data.path"] = [Path(config.path or DataFolder(None).path(GAP))]
     elif config.corpus == "text" and config.path:
         files["data.path"] = text_files(config.path)
     elif config.path and Path(config.path).is_dir():
@@ -68,7 +66,7 @@ def corpus_files(config: DataConfig) -> dict[str, list[Path]]:
 
 def measured_files(corpus: str, data: str | Path) -> list[Path]:
     """The files that `text_sentences` reads, with its arguments."""
-    named = {"wikitext2": WIKITEXT_FILE, "gap": GAP_FILE}
+    named = {"wikitext2": WIKITEXT2, "gap": GAP}
     if corpus not in named:
         return text_files(corpus)
     return [DataFolder(Path(data) if data else None).path(named[corpus])]
@@ -85,9 +83,9 @@ def text_sentences(corpus: str, data: str | Path) -> Iterator[str]:
     """
     folder = DataFolder(Path(data) if data else None)
     if corpus == "gap":
-        yield from read_gap(folder.path(GAP_FILE))
+        yield from read_gap(folder.path(GAP))
     elif corpus == "wikitext2":
-        for paragraph in heldout_text(folder.path(WIKITEXT_FILE)):
+        for paragraph in heldout_text(folder.path(WIKITEXT2)):
             yield from split_sentences(paragraph)
     else:
         yield from read_text(corpus)

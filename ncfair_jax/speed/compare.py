@@ -21,6 +21,7 @@ from ncfair_jax.benchmarks import crows_pairs
 from ncfair_jax.config import to_dict
 from ncfair_jax.data.encoding import encode_texts
 from ncfair_jax.engine.requests import Request, mask_id
+from ncfair_jax.files.sources import GAP
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.hf import Pretrained, load_pretrained
 from ncfair_jax.prepare import prepare
@@ -112,12 +113,12 @@ def machine(compare: str) -> Result:
 
 def gap_file(settings: Settings) -> str:
     """The training sentences."""
-    return f"{settings.data}/gap/gap_flipped.tsv"
+    return f"{settings.data}/{GAP.name}"
 
 
 def crows_file(settings: Settings) -> str:
     """The pairs to score."""
-    return f"{settings.data}/{crows_pairs.FILE}"
+    return f"{settings.data}/{crows_pairs.FILE.name}"
 
 
 # --- training

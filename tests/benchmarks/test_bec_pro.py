@@ -16,7 +16,7 @@ from tests.benchmarks import plain
 
 @pytest.mark.parametrize(("name", "pairs"), [("bec_pro", 2700), ("bec_pro_de", 2700), ("bec_pro_eec", None)])
 def test_a_pair_differs_in_the_gender_of_the_person_only(name, pairs, shared):
-    rows = read_rows_of(shared(f"data/{bec_pro.FILES[name]}"))
+    rows = read_rows_of(shared(f"data/{bec_pro.FILES[name].name}"))
     by_pair = {}
     for row in rows:
         by_pair.setdefault(row.pair, {})[row.gender] = row
@@ -202,7 +202,7 @@ def test_statistics_of_the_release_are_an_extra(rows):
 @pytest.mark.parametrize(("name", "used", "groups"), [("bec_pro_de", 4, 3), ("bec_pro_eec", 8, 4)])
 def test_german_and_emotion_files_from_end_to_end(name, used, groups, shared):
     """Every 37th pair of the real file; an English vocabulary has few German persons in one piece."""
-    rows = read_rows_of(shared(f"data/{bec_pro.FILES[name]}"))
+    rows = read_rows_of(shared(f"data/{bec_pro.FILES[name].name}"))
     kept = set(list(dict.fromkeys(row.pair for row in rows))[::37])
     rows = [row for row in rows if row.pair in kept]
     result = plain.result(bec_pro, load_pretrained(shared("models/minilm6-mlm")), rows, statistics="reference")

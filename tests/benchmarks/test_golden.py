@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from ncfair_jax.benchmarks import bec_pro, crows_pairs, stereoset
+from ncfair_jax.benchmarks import bec_pro, crows_pairs, stereoset, stereoset_examples
 from ncfair_jax.files.sources import DataFolder
 from ncfair_jax.models.hf import load_pretrained
 from tests.benchmarks import plain
@@ -84,8 +84,8 @@ def test_crows_pairs_aggregates_of_the_stored_scores(golden_set, shared):
                 assert round(float(figures[figure]), 2) == theirs[figure], (metric, name)
 
 
-def stereoset_examples(shared):
-    return stereoset.load_examples(DataFolder(shared("data")))
+def examples_of(shared):
+    return stereoset_examples.load_examples(DataFolder(shared("data")))
 
 
 @pytest.mark.parametrize("rows", ["reference", "clean"])
@@ -93,7 +93,7 @@ def test_stereoset_scores(golden_set, rows, shared):
     folder, model = golden_set
     if folder == "evals" and rows == "clean":
         pytest.skip("BERT has one kind of rows")
-    golden, examples = arrays(shared, folder, "stereoset_gender"), stereoset_examples(shared)
+    golden, examples = arrays(shared, folder, "stereoset_gender"), examples_of(shared)
     stride = plain.stride(10 if folder == "evals" else 2)
     chosen = sorted({105, 129, 316, 325, 585, 646, 785, 887, 888} | set(range(0, len(examples), stride)))
     result = plain.result(stereoset, model, [examples[i] for i in chosen], roberta_rows=rows)
@@ -105,7 +105,7 @@ def test_stereoset_scores(golden_set, rows, shared):
 def test_stereoset_scores_as_means_of_log_probabilities(golden_set, shared):
     folder, model = golden_set
     rows, name = ("reference", "mean_logprob") if folder == "evals" else ("clean", "clean_mean_logprob")
-    golden, examples = arrays(shared, folder, "stereoset_gender"), stereoset_examples(shared)
+    golden, examples = arrays(shared, folder, "stereoset_gender"), examples_of(shared)
     chosen = range(0, len(examples), 50)
     result = plain.result(stereoset, model, [examples[i] for i in chosen], pool="mean_logprob", roberta_rows=rows)
     ours = np.stack([result.scores[column] for column in ("stereotype", "anti_stereotype", "unrelated")], axis=-1)
@@ -135,7 +135,7 @@ def check_stereoset(sample, theirs):
 
 def test_stereoset_aggregates_of_the_stored_scores(golden_set, shared):
     folder, _ = golden_set
-    golden, examples = arrays(shared, folder, "stereoset_gender"), stereoset_examples(shared)
+    golden, examples = arrays(shared, folder, "stereoset_gender"), examples_of(shared)
     documents = expected(shared, folder, "stereoset_gender")
     variants = {"mean_prob": documents} if folder == "evals" else {
         "mean_prob": documents["reference"], "clean_mean_prob": documents["clean"]
@@ -150,7 +150,7 @@ def test_stereoset_aggregates_of_the_stored_scores(golden_set, shared):
 
 
 def test_stereoset_aggregates_of_published_predictions(shared):
-    golden, examples = arrays(shared, "evals", "stereoset_aggregator"), stereoset_examples(shared)
+    golden, examples = arrays(shared, "evals", "stereoset_aggregator"), examples_of(shared)
     models = expected(shared, "evals", "stereoset_aggregator")["models"]
     assert len(models) >= 5
     for name, theirs in models.items():

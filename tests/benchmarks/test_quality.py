@@ -5,7 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from ncfair_jax.benchmarks import bec_pro, crows_pairs, masked_lm, seat, stereoset, unmasked, winobias, winogender
+from ncfair_jax.benchmarks import (
+    bec_pro,
+    crows_pairs,
+    masked_lm,
+    seat,
+    stereoset,
+    stereoset_examples,
+    unmasked,
+    winobias,
+    winogender,
+)
 from ncfair_jax.benchmarks.quality import holds_control_token, irregular, quality_report, repeats
 from ncfair_jax.benchmarks.registry import BENCHMARKS, evaluate, headlines_of
 from ncfair_jax.benchmarks.results import read_table
@@ -80,7 +90,7 @@ def test_flags_of_fillers():
     made += [("a  man said BLANK", ("he", "doctor", "a")), ("BLANK was tired", ("he", "He", "she"))]
     filled = [(context, tuple(context.replace("BLANK", word) for word in words)) for context, words in made]
     filled.append(("a BLANK", ("a man", "a woman", "one the")))  # "a" in the context
-    examples = [stereoset.Example(f"e{i}", "man", "gender", *parts) for i, parts in enumerate(filled)]
+    examples = [stereoset_examples.Example(f"e{i}", "man", "gender", *parts) for i, parts in enumerate(filled)]
     found = stereoset.flags(plain.result(stereoset, plain.pretrained("bert"), examples).scores)
     flagged = {name: np.flatnonzero(rows).tolist() for name, rows in found.items()}
     assert flagged == {"unknown": [2], "duplicate": [1], "malformed": [2, 3, 4], "tied": [3]}
@@ -90,7 +100,7 @@ def test_sentences_that_differ_from_their_context_are_malformed(tmp_path):
     items = plain.stereoset_items()
     items[1]["data"]["unrelated"]["sentence"] = "a said that she was tired"  # "he" in the context
     (tmp_path / "s.json").write_text(json.dumps(items))
-    examples = stereoset.read_examples(tmp_path / "s.json")
+    examples = stereoset_examples.read_examples(tmp_path / "s.json")
     assert [example.faithful for example in examples] == [True, False, True, True]
 
 
@@ -157,7 +167,7 @@ def test_texts_that_spell_out_a_control_token_are_malformed():
     more, less = "the nurse said [MASK] she was tired", "the nurse said [MASK] he was tired"
     text = ["the man was BLANK [SEP]", *(f"the man was {word} [SEP]" for word in ("tired", "nurse", "the"))]
     context, *sentences = text
-    example = stereoset.Example("e", "man", "gender", context, tuple(sentences))
+    example = stereoset_examples.Example("e", "man", "gender", context, tuple(sentences))
     line = winobias.Line("test", "type1", 0, "he [PAD] said [MASK]", "he", "she", "female")
     item = winogender.Item("0", "nurse", "occupation", line.text, "he", "she", "they", 90.0, 10.0)
     results = [

@@ -358,9 +358,9 @@ def test_every_benchmark_names_the_files_that_it_reads(kept, monkeypatch):
     folder, again, _, _ = kept
     named, opened = set(), set()
     for name, selector in parse(NAMES):
-        named |= {str(folder / "data" / file) for file in BENCHMARKS[name].files(selector)}
+        named |= {str(folder / "data" / file.name) for file in BENCHMARKS[name].files(selector)}
     monkeypatch.setattr(
-        DataFolder, "path", lambda self, name: opened.add(str(self.folder / name)) or self.folder / name
+        DataFolder, "path", lambda self, file: opened.add(str(self.folder / file.name)) or self.folder / file.name
     )
     shutil.rmtree(folder / "out")
     again()

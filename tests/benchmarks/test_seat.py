@@ -7,7 +7,7 @@ import pytest
 
 from ncfair_jax.benchmarks import seat
 from ncfair_jax.engine import RequestError
-from ncfair_jax.files.sources import SOURCES, DataError
+from ncfair_jax.files.sources import DataError
 from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.statistics.intervals import summarise
 from tests.benchmarks import plain
@@ -156,7 +156,7 @@ def test_selectors_name_groups_and_tests():
     assert seat.select("weat6b") == ("weat6b",)
     grouped = [name for names in seat.GROUPS.values() for name in names]
     assert sorted(grouped) == sorted(seat.SHA256)  # each in one group
-    assert all(f"seat/{name}.jsonl" in SOURCES for name in grouped)
+    assert {source.name for source in seat.files("") if source.url} == {f"seat/{name}.jsonl" for name in grouped}
     with pytest.raises(DataError, match="choose from"):
         seat.select("sex")
 

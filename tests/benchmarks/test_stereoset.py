@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from ncfair_jax.benchmarks import stereoset
-from ncfair_jax.benchmarks.stereoset import GENDER_DEV_TARGETS, filler, filler_rows, load_examples, read_examples
+from ncfair_jax.benchmarks import stereoset, stereoset_examples
+from ncfair_jax.benchmarks.stereoset import filler_rows
+from ncfair_jax.benchmarks.stereoset_examples import GENDER_DEV_TARGETS, filler, load_examples, read_examples
 from ncfair_jax.engine.requests import Request
 from ncfair_jax.files import notes
 from ncfair_jax.files.sources import DataError, DataFolder
@@ -116,7 +117,7 @@ def test_terms_weigh_the_same_and_examples_in_the_micro_figures():
 
 def test_mean_of_log_probabilities_is_a_choice():
     model = plain.pretrained("bert")
-    example = stereoset.Example(
+    example = stereoset_examples.Example(
         "e", "t", "gender", "the man was BLANK.", ("the man was nurses.", "the man was tired.", "the man was the.")
     )
     rows = filler_rows(example.context, "nurses", model, "reference")

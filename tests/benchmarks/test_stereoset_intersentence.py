@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ncfair_jax.benchmarks import stereoset
+from ncfair_jax.benchmarks import stereoset_examples
 from ncfair_jax.benchmarks import stereoset_intersentence as inter
 from ncfair_jax.benchmarks.registry import EvaluationError
 from ncfair_jax.benchmarks.registry import evaluate as run_benchmarks
@@ -159,4 +159,4 @@ def test_missing_and_cut_files_are_refused(tmp_path):
         inter.load_examples(DataFolder(tmp_path / "data"))
     path.write_text(json.dumps({"data": {"intrasentence": plain.stereoset_items()}}))
     with pytest.raises(DataError, match="intersentence"):
-        stereoset.read_examples(path, "dev", stereoset.INTERSENTENCE)
+        stereoset_examples.read_examples(path, "dev", stereoset_examples.INTERSENTENCE)

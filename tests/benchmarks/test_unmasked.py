@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from ncfair_jax.benchmarks import crows_pairs, stereoset, unmasked
-from ncfair_jax.benchmarks.stereoset import Example
+from ncfair_jax.benchmarks import crows_pairs, stereoset_examples, unmasked
+from ncfair_jax.benchmarks.stereoset_examples import Example
 from ncfair_jax.benchmarks.unmasked import Case, crows_pairs_cases, span_request, stereoset_cases
 from ncfair_jax.files.sources import DataFolder
 from ncfair_jax.models.hf import load_pretrained
@@ -64,7 +64,7 @@ def test_the_strongest_example_is_the_stereotype_that_is_likelier_as_a_whole(sha
     data = DataFolder(shared("data"), offline=True)
     for benchmark, cases in (
         (unmasked.CROWS_PAIRS, unmasked.crows_pairs_cases(crows_pairs.read_pairs(data.path(crows_pairs.FILE)))),
-        (unmasked.STEREOSET, unmasked.stereoset_cases(stereoset.load_examples(data))),
+        (unmasked.STEREOSET, unmasked.stereoset_cases(stereoset_examples.load_examples(data))),
     ):
         chosen = cases[7:90:11]
         table = {"id": [case.id for case in chosen], "aul_more": [-1.0] * 8, "aul_less": [-3.0] * 8}

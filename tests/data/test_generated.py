@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ncfair_jax.benchmarks import bec_pro, crows_pairs, stereoset
+from ncfair_jax.benchmarks import bec_pro, crows_pairs, stereoset_examples
 from ncfair_jax.data import generated
 from ncfair_jax.data.cda import swap_words
 from ncfair_jax.data.generated import GENDERS, JOBS, PERSONS, PRONOUNS, female_probability, write_world
@@ -182,7 +182,7 @@ def test_crows_pairs_file(world: Path) -> None:
 
 
 def test_stereoset_file(world: Path) -> None:
-    examples = stereoset.load_examples(DataFolder(world / "data"))
+    examples = stereoset_examples.load_examples(DataFolder(world / "data"))
     raw = json.loads((world / "data/stereoset/gender_intrasentence.json").read_text())
     assert [e.id for e in examples] == [item["id"] for item in raw]
     assert len({item["id"] for item in raw}) == len(raw) == 9 * 8 * 3 * 2

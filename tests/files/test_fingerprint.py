@@ -8,7 +8,7 @@ import pytest
 
 from ncfair_jax.files import fingerprint
 from ncfair_jax.files.fingerprint import CACHE_FILE, file_fingerprints, files_fingerprint
-from ncfair_jax.files.sources import DataFolder
+from ncfair_jax.files.sources import DataFolder, Source
 
 
 @pytest.fixture
@@ -116,13 +116,13 @@ def test_names_count_where_they_are_given(tmp_path, hashed):
 
 
 def test_files_of_a_data_folder(tmp_path, hashed):
-    data = DataFolder(tmp_path)
+    data, files = DataFolder(tmp_path), [Source("a.tsv"), Source("b.tsv")]
     (tmp_path / "a.tsv").write_text("one")
-    without = data.fingerprint(["a.tsv", "b.tsv"])
+    without = data.fingerprint(files)
     (tmp_path / "b.tsv").write_text("one")
-    both = data.fingerprint(["a.tsv", "b.tsv"])
+    both = data.fingerprint(files)
     (tmp_path / "c.tsv").write_text("not of this benchmark")
-    assert data.fingerprint(["a.tsv", "b.tsv"]) == both != without
+    assert data.fingerprint(files) == both != without
 
 
 def test_a_reader_reads_what_changed_anew(tmp_path):

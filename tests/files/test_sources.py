@@ -6,11 +6,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from ncfair_jax.benchmarks.registry import BENCHMARKS
 from ncfair_jax.files import sources as files
-from ncfair_jax.files.sources import SOURCES, DataError, DataFolder, Source, fetch
+from ncfair_jax.files.sources import GAP, DataError, DataFolder, Source, fetch
 
 CONTENT = b"index,text\n0,hello\n"
-NAME = "bec_pro/BEC-Pro_EN.tsv"
+PUBLIC = {source.name: source for benchmark in BENCHMARKS.values() for source in benchmark.files("") if source.url} | {
+    GAP.name: GAP
+}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -45,7 +48,7 @@ def direct(monkeypatch):
 
 
 def source(server, page="whole", content=CONTENT):
-    return Source(f"{server}/{page}", hashlib.sha256(content).hexdigest())
+    return Source("a/BEC-Pro_EN.tsv", f"{server}/{page}", hashlib.sha256(content).hexdigest())
 
 
 def test_fetch_puts_the_file_in_place(server, tmp_path):
@@ -72,52 +75,49 @@ def test_a_failed_fetch_leaves_nothing_and_what_was_there(server, tmp_path, page
 
 def test_the_cache_is_filled_once_and_serves_offline(server, tmp_path, monkeypatch):
     monkeypatch.setenv("NCFAIR_CACHE", str(tmp_path))
-    monkeypatch.setitem(files.SOURCES, NAME, source(server))
-    path = DataFolder(None, offline=False).path(NAME)
+    path = DataFolder(None, offline=False).path(source(server))
     assert path.read_bytes() == CONTENT
     assert path.name == "BEC-Pro_EN.tsv"
     assert tmp_path in path.parents
     monkeypatch.setattr(files, "fetch", lambda *_: pytest.fail("fetched again"))
-    assert DataFolder(None, offline=True).path(NAME) == DataFolder(None, offline=False).path(NAME) == path
+    again = (DataFolder(None, offline=offline).path(source(server)) for offline in (True, False))
+    assert list(again) == [path, path]
 
 
 def test_another_pinned_version_is_another_cached_file(server, tmp_path, monkeypatch):
     monkeypatch.setenv("NCFAIR_CACHE", str(tmp_path))
-    monkeypatch.setitem(files.SOURCES, NAME, source(server))
-    old = DataFolder(None, offline=False).path(NAME)
-    monkeypatch.setitem(files.SOURCES, NAME, source(server, content=b"a later version"))
+    old = DataFolder(None, offline=False).path(source(server))
     with pytest.raises(DataError, match="expected"):
-        DataFolder(None, offline=False).path(NAME)
+        DataFolder(None, offline=False).path(source(server, content=b"a later version"))
     assert old.is_file()
 
 
 def test_a_cached_file_of_another_version_is_refused(server, tmp_path, monkeypatch):
     monkeypatch.setenv("NCFAIR_CACHE", str(tmp_path))
-    monkeypatch.setitem(files.SOURCES, NAME, source(server))
-    path = DataFolder(None, offline=False).path(NAME)
+    path = DataFolder(None, offline=False).path(source(server))
     path.write_bytes(CONTENT + b"edited")
     with pytest.raises(DataError, match=r"is not the pinned version of .*; delete it, or name a data folder"):
-        DataFolder(None, offline=False).path(NAME)
+        DataFolder(None, offline=False).path(source(server))
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", PUBLIC)
 def test_offline_says_what_would_have_been_fetched(name, tmp_path, monkeypatch):
     monkeypatch.setenv("NCFAIR_CACHE", str(tmp_path))
     with pytest.raises(DataError, match="offline") as caught:
-        DataFolder(None, offline=True).path(name)
-    assert SOURCES[name].url in str(caught.value)
-    assert SOURCES[name].sha256 in str(caught.value)
+        DataFolder(None, offline=True).path(PUBLIC[name])
+    assert PUBLIC[name].url in str(caught.value)
+    assert PUBLIC[name].sha256 in str(caught.value)
     assert str(tmp_path) in str(caught.value)
 
 
 def test_a_folder_without_the_file_says_where_to_get_it(tmp_path):
     with pytest.raises(DataError, match="is missing") as caught:
-        DataFolder(tmp_path, offline=True).path(NAME)
-    assert SOURCES[NAME].url in str(caught.value)
-    assert str(tmp_path / NAME) in str(caught.value)
-    assert not DataFolder(tmp_path).has(NAME)
+        DataFolder(tmp_path, offline=True).path(GAP)
+    assert GAP.url in str(caught.value)
+    assert str(tmp_path / GAP.name) in str(caught.value)
+    assert not DataFolder(tmp_path).has(GAP)
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", PUBLIC)
 def test_pins_are_the_hashes_of_the_files_the_package_was_tested_with(name, shared):
-    assert hashlib.sha256(shared(f"data/{name}").read_bytes()).hexdigest() == SOURCES[name].sha256
+    assert hashlib.sha256(shared(f"data/{name}").read_bytes()).hexdigest() == PUBLIC[name].sha256

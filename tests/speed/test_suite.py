@@ -55,7 +55,7 @@ def test_captured_requests_are_those_of_crows_pairs(folders):
     """Every token of every sentence masked alone, equal rows included, and the answers make up the scores."""
     asked, result = captured(folders, "crows_pairs")
     model = load_pretrained(folders[0])
-    pairs = crows_pairs.read_pairs(f"{folders[1]}/{crows_pairs.FILE}")
+    pairs = crows_pairs.read_pairs(f"{folders[1]}/{crows_pairs.FILE.name}")
     encoded = [model.tokenizer(text)["input_ids"] for pair in pairs for text in crows_pairs.ordered(pair)]
     expected = []
     for ids in encoded:

@@ -1,0 +1,73 @@
+"""A benchmark is one file and one line: it is registered, evaluated, shown, compared, and judged through a wrapped model."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ncfair_jax.benchmarks import compare, evaluate, headline
+from ncfair_jax.benchmarks.registry import BENCHMARKS, Wrap
+from ncfair_jax.benchmarks.results import read_table
+from ncfair_jax.benchmarks.table import headline_markdown
+from tests import toy_benchmark
+from tests.benchmarks import plain
+
+PAIRS = [
+    [f"the {a} said that [MASK] was tired", "he", "she"]
+    for a in ("nurse", "man", "woman", "tired nurse", "tired man", "tired woman")
+]
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    (tmp_path / "data/toy").mkdir(parents=True)
+    (tmp_path / "data/toy/pairs.json").write_text(json.dumps(PAIRS))
+    monkeypatch.setitem(BENCHMARKS, "toy", toy_benchmark.BENCHMARK)  # the one line
+    return tmp_path / "data"
+
+
+def run(data, wrap=None):
+    model = plain.pretrained("bert")
+    return evaluate(model, "toy", data, data.parent / "out", model_name="m", offline=True, wrap=wrap)["toy"]
+
+
+def opposite(forward):
+    """What is likely becomes unlikely: as a temperature of −1 would have it, up to the normalisation."""
+
+    def wrapped(requests):
+        return [answer._replace(log_probs=-answer.log_probs) for answer in forward(requests)]
+
+    return wrapped
+
+
+def test_table_interval_and_headline(data):
+    document = run(data)
+    model = plain.pretrained("bert")
+    scores = read_table(data.parent / "out/toy.csv", toy_benchmark.COLUMNS)
+    for sentence, first, second in zip(*scores.values(), strict=True):
+        tokens = np.array(model.tokenizer(sentence)["input_ids"])
+        (place,) = np.flatnonzero(tokens == model.tokenizer.mask_token_id)
+        expected = plain.log_probs(model, tokens)[place, model.tokenizer.convert_tokens_to_ids(["he", "she"])]
+        np.testing.assert_allclose([first, second], expected, **plain.CLOSE)
+    preferred = 100 * np.mean(np.greater(scores["first"], scores["second"]))
+    assert document["metrics"] == {"preferred": preferred, "n": len(PAIRS)}
+    low, high = document["intervals"]["preferred"]
+    assert 0 <= low <= preferred <= high <= 100
+    assert "toy, first word preferred, %" in headline_markdown(headline({"toy": document}))
+
+
+def test_a_function_around_the_model_is_judged_by_the_same_benchmark(data):
+    plainly = run(data)
+    asked = []
+
+    def counted(forward):
+        return lambda requests: asked.append(len(requests)) or opposite(forward)(requests)
+
+    wrapped = run(data, Wrap("opposite", counted))
+    assert wrapped["metrics"]["preferred"] == 100 - plainly["metrics"]["preferred"]
+    assert wrapped["fingerprints"]["model"] == plainly["fingerprints"]["model"] + ", opposite"
+    assert asked == [len(PAIRS)]
+    assert run(data, Wrap("opposite", counted)) == wrapped and asked == [len(PAIRS)]  # read back
+    assert run(data) == plainly  # made again: the folder held the wrapped model's
+    rows = compare(data.parent / "out", data.parent / "out")
+    assert [row.name for row in rows] == ["toy, first word preferred, %", "|toy, first word preferred, % − 50|"]
