@@ -1,4 +1,4 @@
-"""BEC on a small adapted MiniLM with GAP, four arms and three seeds: the result table of the README.
+"""BEC on a small adapted MiniLM with GAP, four arms and three seeds: the first table of docs/results.md.
 
     python launch/train.py --config=configs/bec_minilm.py --workdir=runs/bec_minilm \
         --config.model.path=../shared/models/minilm6-mlm-adapted --config.data.path=../shared/data/gap/gap_flipped.tsv \

@@ -1,4 +1,4 @@
-"""All methods with and without NC3 on a small adapted MiniLM, three seeds: the README's table of methods.
+"""All methods with and without NC3 on a small adapted MiniLM, three seeds: the table of methods in docs/results.md.
 
     python launch/sweep.py --config=configs/methods_minilm.py --workdir=runs/methods --jobs=3 \
         --config.model.path=../shared/models/minilm6-mlm-adapted --config.data.path=../shared/data/gap/gap_flipped.tsv \

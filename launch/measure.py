@@ -35,14 +35,14 @@ CACHE = flags.DEFINE_string("compilation_cache", "~/.cache/ncfair_jax/xla", "Fol
 
 def main(argv: list[str]) -> None:
     from ncfair_jax import launcher
-    from ncfair_jax.measurement import MeasureSettings, measure
+    from ncfair_jax.measurement import MeasureSettings, measure_models
 
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
     launcher.prepare_jax(CACHE.value)
     asked = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(MeasureSettings)}
     settings = MeasureSettings(**asked | {"word_sets": tuple(asked["word_sets"])})
-    print(measure(MODEL.value, settings, Path(OUT.value), offline=OFFLINE.value))
+    print(measure_models(MODEL.value, settings, Path(OUT.value), offline=OFFLINE.value))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from typing import Any
 
 from ncfair_jax.checkpoint import checkpoint_folder
 from ncfair_jax.config import RunConfig, get
+from ncfair_jax.evaluation import evaluation_content
 from ncfair_jax.files.digests import DIGESTS_FILE
 from ncfair_jax.files.fingerprint import differing, present_fingerprint
 from ncfair_jax.files.reading import DataError
 from ncfair_jax.files.records import RESULT, read_record
-from ncfair_jax.judge import evaluation_content
 from ncfair_jax.lexicons.classes import split_control
 from ncfair_jax.lexicons.lexicon import lexicon_file
 from ncfair_jax.methods import METHODS

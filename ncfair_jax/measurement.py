@@ -354,7 +354,7 @@ def feature_names(settings: MeasureSettings, pretrained: Pretrained) -> tuple[st
     return f"layer_{settings.layer}", [f"layer_{settings.layer}"]
 
 
-def measure(models: Sequence[str], settings: MeasureSettings, out: Path, *, offline: bool = False) -> str:
+def measure_models(models: Sequence[str], settings: MeasureSettings, out: Path, *, offline: bool = False) -> str:
     """Measures every model and compares them with the first, on all devices.
 
     Returns:
@@ -364,10 +364,10 @@ def measure(models: Sequence[str], settings: MeasureSettings, out: Path, *, offl
         LockedError: if another process works in `out`.
     """
     with held_by_all(out), stage("measuring"):
-        return _measure(several_strings("models", models), settings, out, offline)
+        return _measure_models(several_strings("models", models), settings, out, offline)
 
 
-def _measure(models: Sequence[str], settings: MeasureSettings, out: Path, offline: bool) -> str:
+def _measure_models(models: Sequence[str], settings: MeasureSettings, out: Path, offline: bool) -> str:
     for path in models:  # a wrong name should not wait until the models before it are measured
         find_folder(path, offline)
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))

@@ -17,6 +17,7 @@ from ncfair_jax.checkpoint import Checkpoints, set_aside
 from ncfair_jax.config import RunConfig, differences, identity, to_dict, validate
 from ncfair_jax.divergence import DivergedError, diverged, training_diverged
 from ncfair_jax.environment import recorded
+from ncfair_jax.evaluation import evaluate_model
 from ncfair_jax.files import digests
 from ncfair_jax.files.atomic import write_json, write_text
 from ncfair_jax.files.locking import held_by_all
@@ -30,7 +31,6 @@ from ncfair_jax.finished import (
     training_content,
 )
 from ncfair_jax.finite import NonFiniteError
-from ncfair_jax.judge import judge
 from ncfair_jax.methods import METHODS
 from ncfair_jax.methods.base import EXTRA, Metrics
 from ncfair_jax.models.hf import Pretrained, load_head, load_pretrained, save_pretrained
@@ -61,7 +61,7 @@ def train_and_evaluate(config: RunConfig, workdir: Path, before_folder: Path | N
     Args:
         before_folder: where the figures of the starting model are, or go; runs from one model may share it.
     Returns:
-        {"before", "after": figures of `judge`, "table": Markdown, "diverged": sentences, if the loss grew}; also in
+        {"before", "after": figures of `evaluate_model`, "table": Markdown, "diverged": sentences, if the loss grew}; also in
         workdir/result.json, beside report.html.
     Raises:
         ConfigError, WorkdirError, LockedError, ModelFolderError, CheckpointError, NonFiniteError, DivergedError,
@@ -95,10 +95,12 @@ def finish(run: Run, workdir: Path, shared: Path | None, judged: dict[str, str])
     before_folder, after_folder = shared or workdir / "evals" / "before", workdir / "evals" / "after"
     own = None if method.evaluate is None else partial(method.evaluate, config)
     with stage("judging the start model"), held_by_all(before_folder, wait=True) if shared else nullcontext():
-        before = judge(run.model, config.evals, config.model.path, before_folder, run.mesh)
+        before = evaluate_model(run.model, config.evals, config.model.path, before_folder, run.mesh)
     trained = exported(run, workdir) or train(run, workdir)
     with stage("judging the trained model"):
-        after = judge(trained, config.evals, config.name, after_folder, run.mesh, own, method.judged_on(config))
+        after = evaluate_model(
+            trained, config.evals, config.name, after_folder, run.mesh, own, method.judged_on(config)
+        )
     table = before_and_after(before_folder, after_folder, before, after)
     logged = read_metrics(workdir) if (workdir / METRICS_FILE).is_file() else []
     grown = diverged(logged, run.total_steps, before, after)

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from ncfair_jax import judge as judging
-from ncfair_jax import train
+from ncfair_jax import evaluation, train
 from ncfair_jax.benchmarks import registry
 from ncfair_jax.benchmarks.compare import compare
 from ncfair_jax.config import base_config, freeze
@@ -110,7 +109,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_second_start_loads_nothing_and_touched_files_are_the_same(result, monkeypatch):
-    forbid(monkeypatch, (train, "prepare"), (train, "judge"))
+    forbid(monkeypatch, (train, "prepare"), (train, "evaluate_model"))
     assert start() == result
     for path in ("text.txt", "one/model.safetensors", "lexicon.json", "data/crows_pairs/crows_pairs_anonymized.csv"):
         os.utime(path, ns=(1, 1))
@@ -179,7 +178,7 @@ def test_changed_benchmark_data_are_judged_again_with_the_same_model(result, mon
 def test_a_new_definition_is_judged_again(result, monkeypatch):
     newer = registry.BENCHMARKS["masked_lm"]._replace(version=1000)
     monkeypatch.setitem(registry.BENCHMARKS, "masked_lm", newer)
-    monkeypatch.setattr(judging, "VERSION", 1000)
+    monkeypatch.setattr(evaluation, "VERSION", 1000)
     forbid(monkeypatch, (train, "train"))
     again = start()
     for when in ("before", "after"):

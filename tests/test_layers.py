@@ -29,8 +29,8 @@ LAYERS = (
     (
         "arms",
         "checkpoint",
+        "evaluation",
         "finished",
-        "judge",
         "launcher",
         "measurement",
         "optimizer",

@@ -28,8 +28,7 @@ from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.launcher import USER_ERRORS
 from ncfair_jax.lexicons.classes import build_classes
 from ncfair_jax.lexicons.lexicon import load_lexicon
-from ncfair_jax.measurement import MeasureError, MeasureSettings, split
-from ncfair_jax.measurement import measure as measure_models
+from ncfair_jax.measurement import MeasureError, MeasureSettings, measure_models, split
 from ncfair_jax.models.heads import classifier
 from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.report.measured import folder_names
@@ -159,7 +158,7 @@ def small_measure(*others: str) -> str:
     settings = MeasureSettings(
         corpus="text.txt", lexicon="lexicon.json", word_sets=("lexicon",), groups=2, held_out=0.0, permutations=0
     )
-    return measurement.measure(["model", *others], settings, Path("out"))
+    return measurement.measure_models(["model", *others], settings, Path("out"))
 
 
 def test_figures_are_those_of_a_text_in_memory(small, monkeypatch):
@@ -175,7 +174,7 @@ def test_figures_are_those_of_a_text_in_memory(small, monkeypatch):
         permutations=0,
         max_sentences=90,
     )
-    measurement.measure(["model"], settings, Path("out"))
+    measurement.measure_models(["model"], settings, Path("out"))
     content = json.loads(Path("out/measures.json").read_text(encoding="utf-8"))
     assert [(note["rows"], note["lines"]) for note in content["left_out"]] == [(201, [201])]  # beyond what is used
     assert {path.name for path in Path("out").iterdir()} >= {"survey", "stats.npz"}
@@ -202,9 +201,9 @@ def test_figures_are_those_of_a_text_in_memory(small, monkeypatch):
 MEASURED_ALONE = """
 import sys
 from pathlib import Path
-from ncfair_jax.measurement import MeasureSettings, measure
+from ncfair_jax.measurement import MeasureSettings, measure_models
 model, text, out = sys.argv[1:]
-measure([model], MeasureSettings(corpus=text, permutations=0, word_sets=("lexicon",)), Path(out), offline=True)
+measure_models([model], MeasureSettings(corpus=text, permutations=0, word_sets=("lexicon",)), Path(out), offline=True)
 print(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")).split()[1])
 """
 

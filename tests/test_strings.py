@@ -16,7 +16,7 @@ from ncfair_jax.data.matching import whole_words
 from ncfair_jax.data.token_store import build
 from ncfair_jax.files.rows import split_rows
 from ncfair_jax.lexicons.lexicon import load_lexicon, make_lexicon
-from ncfair_jax.measurement import MeasureSettings, measure
+from ncfair_jax.measurement import MeasureSettings, measure_models
 from ncfair_jax.report.measured import folder_names
 from ncfair_jax.strings import several_strings
 from tests import tiny_text
@@ -70,7 +70,7 @@ CALLS = {
     "word_sets": lambda model, out: word_sets("random", None, np.zeros(1), 0, model.tokenizer),
     "check_choices": lambda model, out: check_choices(model.config, "hidden", "same"),
     "MeasureSettings": lambda model, out: MeasureSettings(word_sets="lexicon"),
-    "measure": lambda model, out: measure("bert-base-uncased", MeasureSettings(), out),
+    "measure": lambda model, out: measure_models("bert-base-uncased", MeasureSettings(), out),
     "folder_names": lambda model, out: folder_names("bert-base-uncased"),
     "terms": lambda model, out: terms(TEXT),
 }

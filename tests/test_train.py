@@ -212,7 +212,7 @@ def test_a_signal_in_the_last_step_is_not_forgotten(setting, uninterrupted, monk
 
 def test_judging_can_be_stopped_and_says_so(setting, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(train, "judge", lambda *args: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(train, "evaluate_model", lambda *args: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(Interrupted, match="130") as stopped:
             run_here(setting, setting / "stopped in judging", {})
     assert stopped.value.message.startswith("stopped by Ctrl-C while judging the start model; ")

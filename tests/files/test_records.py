@@ -9,10 +9,10 @@ from ncfair_jax.benchmarks.compare import compare
 from ncfair_jax.collapse.stored import refuse_other_survey
 from ncfair_jax.config import EvalConfig, RunConfig, base_config, to_dict
 from ncfair_jax.environment import recorded
+from ncfair_jax.evaluation import evaluate_model
 from ncfair_jax.files.reading import DataError
 from ncfair_jax.files.records import CONFIG, DOCUMENT, metrics_lines, wrong_form
 from ncfair_jax.finished import refuse_other_content
-from ncfair_jax.judge import judge
 from ncfair_jax.lexicons.classes import classes_of
 from ncfair_jax.measurement import MeasureSettings, read_measures
 from ncfair_jax.report.arms import read_figures
@@ -25,7 +25,7 @@ DAMAGED = ['{"a": 1, "b', "", "\0\0\0", "null", "[]", "[[]]", '"text"', "[" * 10
 
 
 def judged(folder):
-    judge(tiny_hub.pretrained("bert"), EvalConfig(benchmarks="", collapse_text=""), "model", folder, None)
+    evaluate_model(tiny_hub.pretrained("bert"), EvalConfig(benchmarks="", collapse_text=""), "model", folder, None)
 
 
 def surveyed(folder):

@@ -39,7 +39,7 @@ FEATURES = ("transform", "hidden")
 Figures = dict[str, Any]
 
 
-def judge(
+def evaluate_model(
     model: Pretrained,
     config: EvalConfig,
     model_name: str,
