@@ -16,11 +16,12 @@ from ncfair_jax.data.pipeline import Examples, Pipeline, PipelineConfig
 from ncfair_jax.files.notes import Note, collected
 from ncfair_jax.fingerprint import params_fingerprint
 from ncfair_jax.lexicons.classes import FairnessClasses, lexicon_or_control
-from ncfair_jax.methods import METHODS, Objective, with_nc3
-from ncfair_jax.methods.base import EXTRA
+from ncfair_jax.methods.base import EXTRA, Objective
+from ncfair_jax.methods.nc3 import with_nc3
 from ncfair_jax.models.encoder import PREFIX, Params
 from ncfair_jax.models.hf import Pretrained, load_pretrained
 from ncfair_jax.optimizer import make_optimizer, path_string, refuse_without_effect
+from ncfair_jax.registry import METHODS
 from ncfair_jax.sharding import batch_shards, put_tree, state_shardings
 from ncfair_jax.state import TrainState, init_state
 from ncfair_jax.tracker import Tracker, make_tracker

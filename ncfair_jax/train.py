@@ -34,10 +34,10 @@ from ncfair_jax.finished import (
 )
 from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.judge import comparison_table, judge
-from ncfair_jax.methods import METHODS
 from ncfair_jax.methods.base import EXTRA, Metrics
 from ncfair_jax.models.hf import Pretrained, load_head, load_pretrained, save_pretrained
 from ncfair_jax.prepare import Run, check_method, model_params, not_saved, prepare, start_state
+from ncfair_jax.registry import METHODS
 from ncfair_jax.report.collapse_figures import draw_training, read_metrics
 from ncfair_jax.report.html import page
 from ncfair_jax.report.model_card import model_card

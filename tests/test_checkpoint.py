@@ -12,8 +12,8 @@ from ncfair_jax.checkpoint import CheckpointError, Checkpoints, read_checkpoint_
 from ncfair_jax.config import ALIGNED, NC3Config, OptimizerConfig
 from ncfair_jax.files.atomic import DiskFullError
 from ncfair_jax.files.digests import damaged
-from ncfair_jax.methods import with_nc3
 from ncfair_jax.methods.mlm import mlm_objective
+from ncfair_jax.methods.nc3 import with_nc3
 from ncfair_jax.optimizer import make_optimizer
 from ncfair_jax.state import init_state
 from tests import tiny

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerFast
 
-from ncfair_jax.data.corpus import text_sentences
+from ncfair_jax.data.texts import text_sentences
 from ncfair_jax.vocabulary import whole_words, word_boundaries
 from tests import tiny_hub
 

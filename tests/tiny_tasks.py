@@ -8,8 +8,8 @@ import numpy as np
 from transformers import BertTokenizerFast
 
 from ncfair_jax.config import RunConfig
-from ncfair_jax.data.bias_nli import load_lists
 from ncfair_jax.models.hf import Pretrained, save_pretrained
+from ncfair_jax.tasks.classification.bias_nli import load_lists
 from tests import tiny
 
 SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]

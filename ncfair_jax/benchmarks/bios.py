@@ -12,11 +12,11 @@ from ncfair_jax.benchmarks.benchmark import Benchmark, Headline
 from ncfair_jax.benchmarks.classifier import log_probs, outputs
 from ncfair_jax.benchmarks.results import Result, Table
 from ncfair_jax.config import RunConfig
-from ncfair_jax.data.bios import GENDERS, PROFESSIONS, read_bios
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise_sample
 from ncfair_jax.statistics.samples import Figures, Sample, ratio
 from ncfair_jax.statistics.scales import NONE, PERCENT, POINTS, Scale
+from ncfair_jax.tasks.classification.bios import GENDERS, PROFESSIONS, read_bios
 
 COLUMNS: dict[str, type] = {"index": int, "correct": float, "log_prob": float}
 EXAMPLE_COLUMNS: dict[str, type] = {"index": int, "profession": str, "gender": str}

@@ -16,7 +16,6 @@ from rich.progress import track
 
 from ncfair_jax.benchmarks.batching import default_batch_tokens, fetched
 from ncfair_jax.benchmarks.naming import quoted
-from ncfair_jax.data.labelled import Encoded, Labelled, encode_labelled
 from ncfair_jax.data.packing import pack_for_inference
 from ncfair_jax.finite import require_finite
 from ncfair_jax.inference import judging_config, untuned_jit
@@ -24,6 +23,7 @@ from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import class_outputs
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.sharding import gathered, put_rows, replicate
+from ncfair_jax.tasks.classification.labelled import Encoded, Labelled, encode_labelled
 
 
 def outputs(

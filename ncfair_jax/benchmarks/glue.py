@@ -14,11 +14,11 @@ from ncfair_jax.benchmarks.benchmark import Benchmark, Headline
 from ncfair_jax.benchmarks.classifier import outputs
 from ncfair_jax.benchmarks.results import Result, Table
 from ncfair_jax.config import RunConfig
-from ncfair_jax.data.glue import MATCHED, MISMATCHED, SOURCES, glue_task
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise
 from ncfair_jax.statistics.samples import Figures, Sample, ratio
 from ncfair_jax.statistics.scales import PERCENT, Scale
+from ncfair_jax.tasks.classification.glue import MATCHED, MISMATCHED, glue_task
 
 # Figures of each task; the first is the one that tables of GLUE average.
 FIGURES = {
@@ -149,6 +149,3 @@ def benchmark(task: str) -> Benchmark:
         trained_by=f"configs/glue.py:{task}",
         version=2,
     )
-
-
-TASKS = {task: glue_task(task) for task in SOURCES}

@@ -21,14 +21,13 @@ from ncfair_jax.benchmarks.results import Result, Table
 from ncfair_jax.benchmarks.scorer import score_with_top1
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.gap import split_sentences
-from ncfair_jax.data.wikitext import heldout_text
+from ncfair_jax.data.wikitext import FILE, heldout_text
 from ncfair_jax.files.sources import DataFolder
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise_sample
 from ncfair_jax.statistics.samples import Sample, cluster_sums, ratio
 from ncfair_jax.statistics.scales import FRACTION, POSITIVE, REAL
 
-FILE = "wikitext2/test.txt"
 COLUMNS: dict[str, type] = {
     "line": int,
     "sentence": int,

@@ -7,6 +7,7 @@ from ncfair_jax.files.reading import Place, accepted, check_visible
 from ncfair_jax.files.rows import Row, text_cell
 from ncfair_jax.files.tables import tab_separated, table_rows
 
+FILE = "gap/gap_flipped.tsv"  # in a folder of data: as released by BEC
 TEXT = "Text"
 
 # A sentence ends at .?! with closing quotes or brackets, before a blank and what can begin a sentence.

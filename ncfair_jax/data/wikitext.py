@@ -4,6 +4,8 @@ from pathlib import Path
 
 from ncfair_jax.files.reading import DataError, read_lines
 
+FILE = "wikitext2/test.txt"  # in a folder of data
+
 
 def heldout_text(path: str | Path) -> list[str]:
     """The held-out paragraphs: the first quarter of the lines of WikiText-2's test part that are neither blank nor headings.

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from ncfair_jax.config import RunConfig
-from ncfair_jax.data.corpus import corpus_files, load_examples
 from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.methods.base import Batch, Method, Metrics, Objective, Partial, stateless
+from ncfair_jax.methods.corpus import corpus_files, load_examples
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import Pretrained

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ncfair_jax.benchmarks.glue import TITLES
-from ncfair_jax.data import bios, glue, nli
+from ncfair_jax.tasks.classification import bios, glue, nli
 
 
 def training_text(config: Mapping[str, Any]) -> str:

@@ -18,9 +18,9 @@ from ncfair_jax.collapse.class_stats import ClassStats
 from ncfair_jax.collapse.forward import batches
 from ncfair_jax.collapse.measures import measure
 from ncfair_jax.collapse.survey import _add_moments
-from ncfair_jax.data.corpus import text_sentences
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.packing import pack_for_inference
+from ncfair_jax.data.texts import text_sentences
 from ncfair_jax.inference import untuned_jit
 from ncfair_jax.lexicons.classes import build_classes
 from ncfair_jax.lexicons.lexicon import load_lexicon

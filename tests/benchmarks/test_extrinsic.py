@@ -9,8 +9,8 @@ from scipy import stats
 from ncfair_jax.benchmarks import bias_nli, bios, glue
 from ncfair_jax.benchmarks.registry import BENCHMARKS
 from ncfair_jax.benchmarks.results import read_table
-from ncfair_jax.data.bias_nli import load_lists
-from ncfair_jax.data.bios import PROFESSIONS
+from ncfair_jax.tasks.classification.bias_nli import load_lists
+from ncfair_jax.tasks.classification.bios import PROFESSIONS
 from ncfair_jax.train import train_and_evaluate
 from tests import tiny_tasks
 

@@ -12,10 +12,10 @@ import pytest
 
 from ncfair_jax.benchmarks import bec_pro, crows_pairs, stereoset
 from ncfair_jax.data import generated
-from ncfair_jax.data.cda import swap_words
 from ncfair_jax.data.generated import GENDERS, JOBS, PERSONS, PRONOUNS, female_probability, write_world
 from ncfair_jax.data.wikitext import heldout_text
 from ncfair_jax.files.sources import DataFolder
+from ncfair_jax.lexicons.cda import swap_words
 from ncfair_jax.lexicons.lexicon import load_lexicon
 from ncfair_jax.models.hf import load_pretrained
 

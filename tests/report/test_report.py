@@ -22,14 +22,14 @@ from ncfair_jax.config import base_config, finetuning_config, freeze, to_dict
 from ncfair_jax.files.notes import Cut, Skipped, as_json
 from ncfair_jax.files.sources import DataError
 from ncfair_jax.finished import WorkdirError
-from ncfair_jax.methods import METHODS
-from ncfair_jax.methods.classification import TASKS
+from ncfair_jax.registry import METHODS
 from ncfair_jax.report import latex, markdown
 from ncfair_jax.report.corpus import training_text
 from ncfair_jax.report.html import page
 from ncfair_jax.report.runs import ReportError
 from ncfair_jax.report.summary import shared_before, summarise_folders
 from ncfair_jax.report.tables import all_tables, difference_tables, quality_table, setup_tables, summary_table
+from ncfair_jax.tasks.classification.loss import TASKS
 from tests.report.conftest import HOSTILE
 
 ROOT = Path(__file__).parents[2]
