@@ -69,7 +69,7 @@ def rank(
     Args:
         params: the encoder's.
         own: as `init_coref` makes them.
-        batch: tokens, segment_ids, positions, sentences, speakers i32[B,G,T] and genre i32[B]; see `tasks.coreference.documents`.
+        batch: tokens, segment_ids, positions, sentences, speakers i32[B,G,T] and genre i32[B]; see `documents`.
         rng: typed key; None: no dropout.
     Returns:
         The result and the hidden states of the B · G rows.
