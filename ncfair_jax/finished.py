@@ -18,8 +18,9 @@ from ncfair_jax.fingerprint import differing, present_fingerprint
 from ncfair_jax.judge import evaluation_content
 from ncfair_jax.lexicons.classes import split_control
 from ncfair_jax.lexicons.lexicon import lexicon_file
+from ncfair_jax.methods.nc3 import TrainedRun
 from ncfair_jax.models.folders import find_folder, model_files
-from ncfair_jax.registry import METHODS
+from ncfair_jax.registry import method_of
 from ncfair_jax.run_log import say
 
 INPUTS_FILE = "inputs.json"
@@ -38,17 +39,17 @@ def training_content(config: RunConfig) -> dict[str, str]:
         ModelFolderError: if the model is not there.
         ConfigError, DataError: if the method's data cannot be found.
     """
-    files = {"model.path": model_files(find_folder(config.model.path))} | METHODS[config.objective.name].reads(config)
+    files = {"model.path": model_files(find_folder(config.model.path))} | method_of(config).reads(config)
     if config.model.init_from:  # the digests stand for the files: they are checked when the checkpoint is read
         files["model.init_from"] = [checkpoint_folder(config.model.init_from) / DIGESTS_FILE]
-    if config.nc3.weight or config.train.collapse_every:
+    if isinstance(config, TrainedRun) and (config.nc3.weight or config.train.collapse_every):
         files["nc3.lexicon"] = [lexicon_file(split_control(config.nc3.lexicon)[0])]
     return {field: present_fingerprint(paths) for field, paths in files.items()}
 
 
 def judged_content(config: RunConfig) -> dict[str, str]:
     """What the figures of the start and of the trained model depend on besides the models."""
-    return evaluation_content(config.evals, METHODS[config.objective.name].judged_on(config))
+    return evaluation_content(config.evals, method_of(config).judged_on(config))
 
 
 def refuse_other_content(workdir: Path, config: RunConfig, content: Mapping[str, str]) -> None:

@@ -1,6 +1,5 @@
 """Arms × seeds of one config, each an ordinary run in its own workdir, and one table of them all."""
 
-import copy
 import dataclasses
 import multiprocessing
 import os
@@ -16,13 +15,15 @@ from ml_collections import ConfigDict
 
 from ncfair_jax import stopping
 from ncfair_jax.arms import arms_figures, arms_table
-from ncfair_jax.config import ConfigError, RunConfig, differences, freeze, short_hash, validate
+from ncfair_jax.config import ConfigError, RunConfig, differences, short_hash
 from ncfair_jax.data.generated import TRUTH_FILE, write_world
 from ncfair_jax.exits import DIVERGED, DONE, STOPPED_BY_SIGTERM
 from ncfair_jax.files.atomic import write_json, write_text
 from ncfair_jax.files.locking import held, held_by_all
 from ncfair_jax.files.records import read_record
 from ncfair_jax.finished import RESULT_FILE, refuse_other_content, training_content
+from ncfair_jax.recipes import with_method
+from ncfair_jax.registry import freeze, validate
 from ncfair_jax.report.collapse_figures import draw_training
 from ncfair_jax.stopping import stage, stoppable, told
 from ncfair_jax.train import train_and_evaluate
@@ -234,9 +235,9 @@ def arm_folder(workdir: Path, name: str, seed: int) -> Path:
 
 def arm_config(config: ConfigDict, name: str, seed: int, workdir: Path) -> RunConfig:
     """The config of one run: the arm's changes made, references resolved."""
-    run = copy.deepcopy(config)
-    run.name, run.seed = f"{config.name}-{name}", seed
     changes = {field: value for field, value in config.arms[name].items() if field != AGAINST}
+    run = with_method(config, changes.get("objective", {}).get("name", config.objective.name))
+    run.name, run.seed = f"{config.name}-{name}", seed
     change(run, ConfigDict(changes), f"arm {name!r}")
     names = arm_names(config)
     earlier = names[: names.index(name)]

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from ncfair_jax import stopping
 from ncfair_jax.checkpoint import Checkpoints, set_aside
-from ncfair_jax.config import RunConfig, differences, identity, to_dict, validate
+from ncfair_jax.config import RunConfig, differences, identity, to_dict
 from ncfair_jax.divergence import DivergedError, diverged, training_diverged
 from ncfair_jax.environment import recorded
 from ncfair_jax.files import digests
@@ -36,8 +36,8 @@ from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.judge import comparison_table, judge
 from ncfair_jax.methods.base import EXTRA, Metrics
 from ncfair_jax.models.hf import Pretrained, load_head, load_pretrained, save_pretrained
-from ncfair_jax.prepare import Run, check_method, model_params, not_saved, prepare, start_state
-from ncfair_jax.registry import METHODS
+from ncfair_jax.prepare import Run, model_params, not_saved, prepare, start_state
+from ncfair_jax.registry import method_of, validate
 from ncfair_jax.report.collapse_figures import draw_training, read_metrics
 from ncfair_jax.report.html import page
 from ncfair_jax.report.model_card import model_card
@@ -50,6 +50,7 @@ from ncfair_jax.tracker import track
 
 CONFIG_FILE = "config.json"
 LEFT_OUT_FILE = "left_out.json"  # malformed rows of the data, tokens that were cut off, and words without a class
+OLD_SECTIONS = frozenset(("mabel", "adept", "ase", "coref", "classification"))  # once all in one config
 SHOWN = ("before", "after", "table", "diverged")  # of result.json, what `train_and_evaluate` returns
 
 
@@ -71,7 +72,6 @@ def train_and_evaluate(config: RunConfig, workdir: Path, before_folder: Path | N
         Interrupted: after Ctrl-C or SIGTERM.
     """
     validate(config)
-    check_method(config)
     mesh = make_mesh(config.mesh)
     with stopping.stoppable(), held_by_all(workdir), stage("looking for what is done already"):
         refuse_other_run(workdir, config)
@@ -93,7 +93,7 @@ def train_and_evaluate(config: RunConfig, workdir: Path, before_folder: Path | N
 
 def finish(run: Run, workdir: Path, shared: Path | None, judged: dict[str, str]) -> dict[str, Any]:
     """Judges, trains, judges, and writes export, report and result; arguments and result as of `train_and_evaluate`."""
-    config, method = run.config, METHODS[run.config.objective.name]
+    config, method = run.config, method_of(run.config)
     before_folder, after_folder = shared or workdir / "evals" / "before", workdir / "evals" / "after"
     own = None if method.evaluate is None else partial(method.evaluate, config)
     with stage("judging the start model"), held_by_all(before_folder, wait=True) if shared else nullcontext():
@@ -129,6 +129,11 @@ def refuse_other_run(workdir: Path, config: RunConfig) -> None:
     if not path.exists():
         return
     theirs = read_record(path, CONFIG, "put it back from a copy, or use another --workdir")
+    if len(OLD_SECTIONS & theirs.keys()) > 1:
+        raise WorkdirError(
+            f"{workdir} holds a run that commit 0fc234d or an earlier one wrote, whose config had the fields of every method: "
+            "finish it with that code, or use another --workdir"
+        )
     if lines := differences(identity(to_dict(config)), identity(theirs)):
         raise WorkdirError(
             f"{workdir} holds a run with another config: {'; '.join(lines)}. Use another --workdir, or those values"
@@ -147,7 +152,7 @@ def exported(run: Run, workdir: Path) -> Pretrained | None:
             say(f"{'; '.join(problems)}; what there is of it is now {set_aside(folder, workdir)}; exporting again")
     if not agreed(folder.exists()):
         return None
-    head = {EXTRA: load_head(folder)} if METHODS[run.config.objective.name].evaluate else {}
+    head = {EXTRA: load_head(folder)} if method_of(run.config).evaluate else {}
     return run.model._replace(params=load_pretrained(folder).params | head)
 
 
@@ -183,7 +188,7 @@ def train(run: Run, workdir: Path) -> Pretrained:
     finally:
         checkpoints.close()
         log.close()
-    head = {EXTRA: params[EXTRA]} if METHODS[config.objective.name].evaluate else {}
+    head = {EXTRA: params[EXTRA]} if method_of(config).evaluate else {}
     return run.model._replace(params=model_params(params) | head)
 
 
@@ -302,7 +307,7 @@ def require_finite(run: Run, done: int, step: int, checkpoints: Checkpoints) -> 
 def development_loss(run: Run, state: TrainState, dev_fn: Any) -> float:
     """Mean of the method's own loss over the development examples, without dropout, masks fixed by the seed."""
     assert run.dev is not None  # validate() asks for development sentences
-    name = METHODS[run.config.objective.name].dev_metric
+    name = method_of(run.config).dev_metric
     total = count = 0.0
     for batch in run.dev.batches(0, run.dev.steps_per_epoch, jax.process_index(), jax.process_count()):
         metrics = jax.device_get(dev_fn(state, put_batch(batch, run.mesh)))

@@ -15,11 +15,12 @@ from ncfair_jax import judge as judging
 from ncfair_jax import train
 from ncfair_jax.benchmarks import registry
 from ncfair_jax.benchmarks.compare import compare
-from ncfair_jax.config import base_config, freeze
 from ncfair_jax.files.sources import DataError
 from ncfair_jax.fingerprint import model_fingerprint
 from ncfair_jax.finished import WorkdirError
 from ncfair_jax.models.hf import ModelFolderError, load_pretrained, save_pretrained
+from ncfair_jax.recipes import base_config
+from ncfair_jax.registry import freeze
 from ncfair_jax.report.runs import ReportError
 from ncfair_jax.report.summary import summarise_folders
 from ncfair_jax.stopping import Interrupted

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 
 from ncfair_jax import launcher
 from ncfair_jax.arms import arms_table, read_figures
-from ncfair_jax.config import ConfigError, base_config
+from ncfair_jax.config import ConfigError
+from ncfair_jax.recipes import base_config
 from ncfair_jax.sweep import arm_config, before_folder, run_arms
 from tests import tiny_text
 
@@ -104,7 +105,7 @@ def test_seeds_and_worlds_need_arms(tmp_path):
 
 CONFIG = """
 from ml_collections import ConfigDict
-from ncfair_jax.config import base_config
+from ncfair_jax.recipes import base_config
 
 def get_config(arg=None):
     config = base_config("aligned")

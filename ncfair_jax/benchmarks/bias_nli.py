@@ -14,12 +14,12 @@ from rich.progress import track
 from ncfair_jax.benchmarks.benchmark import Benchmark, Headline
 from ncfair_jax.benchmarks.classifier import log_probs, outputs
 from ncfair_jax.benchmarks.results import Result, Table
-from ncfair_jax.config import RunConfig
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise_sample
 from ncfair_jax.statistics.samples import Figures, Sample, cluster_sums, ratio
 from ncfair_jax.statistics.scales import FRACTION, Scale
 from ncfair_jax.tasks.classification.bias_nli import NEUTRAL, chosen_pairs, load_lists, pair
+from ncfair_jax.tasks.classification.config import ClassificationRun
 
 SUMS = ("neutral_probability", "most_probable", "above_0.5", "above_0.7")
 FIGURES = ("nn", "fn", "t_0.5", "t_0.7")
@@ -39,7 +39,7 @@ def pair_sums(logits: np.ndarray) -> np.ndarray:
     return np.stack([probability, *(flag.astype(np.float64) for flag in flags)], axis=-1)
 
 
-def evaluate(config: RunConfig, model: Pretrained, head: dict[str, Any], mesh: Mesh) -> Result:
+def evaluate(config: ClassificationRun, model: Pretrained, head: dict[str, Any], mesh: Mesh) -> Result:
     """Judges a classifier on the pairs, a chunk at a time; the table has a line an occupation and gendered word, with sums."""
     settings, data = config.classification, config.data
     lists = load_lists(settings.templates)

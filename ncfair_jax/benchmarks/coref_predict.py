@@ -10,13 +10,13 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Int
 
-from ncfair_jax.config import CorefConfig
 from ncfair_jax.finite import require_finite
 from ncfair_jax.inference import judging_config, untuned_jit
 from ncfair_jax.models.encoder import ModelConfig, Params
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.sharding import gathered, put_rows, replicate
 from ncfair_jax.tasks.coreference.antecedents import best_antecedents
+from ncfair_jax.tasks.coreference.config import CorefConfig
 from ncfair_jax.tasks.coreference.conll import Cluster, Document
 from ncfair_jax.tasks.coreference.documents import Encoded, columns_of, encode_document, lay_out, shape_of
 from ncfair_jax.tasks.coreference.model import rank

@@ -11,18 +11,19 @@ from ncfair_jax.benchmarks import bias_nli, bios, glue, registry
 from ncfair_jax.benchmarks.coref_predict import predict_clusters
 from ncfair_jax.benchmarks.coref_scores import score_documents
 from ncfair_jax.benchmarks.winobias_coref import score_winobias
-from ncfair_jax.config import RunConfig
 from ncfair_jax.files.notes import collected
 from ncfair_jax.fingerprint import files_fingerprint, model_fingerprint
 from ncfair_jax.methods.base import EXTRA
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.tasks.classification.config import ClassificationRun
 from ncfair_jax.tasks.classification.loss import task_of
+from ncfair_jax.tasks.coreference.config import CorefRun
 from ncfair_jax.tasks.coreference.conll import Cluster, Document, in_order, write_conll
 from ncfair_jax.tasks.coreference.documents import document_files, read_documents
 from ncfair_jax.tasks.coreference.winobias import read_winobias, winobias_files
 
 
-def classifier(config: RunConfig, model: Pretrained, folder: Path, mesh: Mesh) -> dict[str, dict[str, Any]]:
+def classifier(config: ClassificationRun, model: Pretrained, folder: Path, mesh: Mesh) -> dict[str, dict[str, Any]]:
     """Judges the trained classifier; see `Method.evaluate`."""
     task, head = config.classification.task, model.params[EXTRA]
     with collected() as left_out:
@@ -37,12 +38,12 @@ def classifier(config: RunConfig, model: Pretrained, folder: Path, mesh: Mesh) -
     return {name: registry.write(folder, name, config.name, result, content)}
 
 
-def classifier_files(config: RunConfig) -> list[Path]:
+def classifier_files(config: ClassificationRun) -> list[Path]:
     """The local files that `classifier` reads."""
     return task_of(config).files(config, "test")
 
 
-def coreference(config: RunConfig, trained: Pretrained, folder: Path, mesh: Mesh) -> dict[str, dict[str, Any]]:
+def coreference(config: CorefRun, trained: Pretrained, folder: Path, mesh: Mesh) -> dict[str, dict[str, Any]]:
     """Judges on WinoBias and on the documents of `config.coref.dev`, whichever are named.
 
     Also writes coref_dev.conll: the predicted clusters, for any other scorer.
@@ -78,15 +79,15 @@ def coreference(config: RunConfig, trained: Pretrained, folder: Path, mesh: Mesh
     return found
 
 
-def coreference_files(config: RunConfig) -> list[Path]:
+def coreference_files(config: CorefRun) -> list[Path]:
     """The local files that `coreference` reads."""
     return [*_winobias_files(config), *_dev_files(config)]
 
 
-def _winobias_files(config: RunConfig) -> list[Path]:
+def _winobias_files(config: CorefRun) -> list[Path]:
     coref = config.coref
     return winobias_files(Path(coref.winobias), coref.winobias_split) if coref.winobias else []
 
 
-def _dev_files(config: RunConfig) -> list[Path]:
+def _dev_files(config: CorefRun) -> list[Path]:
     return document_files(config.coref.dev) if config.coref.dev else []

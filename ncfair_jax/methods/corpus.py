@@ -15,9 +15,23 @@ from ncfair_jax.data.text import read_text, text_files
 from ncfair_jax.files.sources import DataFolder
 from ncfair_jax.lexicons.cda import counterfactual
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
+from ncfair_jax.unread import Switch
 
 T = TypeVar("T")
 
+# Of the methods that train on the sentences of `config.data.corpus`.
+CORPUS_SWITCHES = (
+    Switch(
+        ("data.lexicon", "data.possessives"),
+        lambda config: config.data.counterfactual != "none",
+        "config.data.counterfactual is 'one_sided' or 'two_sided'",
+    ),
+    Switch(
+        ("data.subset", "data.split", "data.text_field", "data.streaming"),
+        lambda config: config.data.corpus == "hub",
+        "config.data.corpus='hub'",
+    ),
+)
 DEV_STREAM = 2  # key of the permutation that sets development sentences aside
 
 
@@ -99,3 +113,16 @@ def load_examples(
     """Encoded training and development sentences of `load_sentences`, i32[L] each."""
     train, dev = load_sentences(config, seed)
     return encode_sentences(train, tokenizer, config.max_tokens), encode_sentences(dev, tokenizer, config.max_tokens)
+
+
+def corpus_text(config: DataConfig) -> str:
+    """The corpus and what was done to it, in words."""
+    names = {"gap": "GAP", "text": "text", "hub": "Hub data set"}
+    place = " ".join(part for part in (config.path, config.subset) if part)
+    return f"{names[config.corpus]}{f' ({place})' if place else ''}{swap_text(config)}"
+
+
+def swap_text(config: DataConfig) -> str:
+    """Which sides of a counterfactual corpus there are, in words; "" for the text as it is."""
+    swapped = {"one_sided": ", swapped counterfactuals only", "two_sided": ", originals and swapped counterfactuals"}
+    return swapped.get(config.counterfactual, "")

@@ -2,15 +2,16 @@
 
 import json
 
-from ncfair_jax.config import RunConfig, to_dict
-from ncfair_jax.report.corpus import training_text
+from ncfair_jax.config import to_dict
+from ncfair_jax.methods.nc3 import TrainedRun
+from ncfair_jax.registry import method_of
 from ncfair_jax.report.markdown import escape, markdown
 from ncfair_jax.report.summary import Summary
 
 
-def model_card(config: RunConfig, summary: Summary) -> str:
+def model_card(config: TrainedRun, summary: Summary) -> str:
     """What the model was made of and how, and the report of its run without the quoted sentences."""
-    model, text = escape(config.model.path), escape(training_text(to_dict(config)))
+    model, text = escape(config.model.path), escape(method_of(config).describe(config))
     started = (
         f" The training began with the parameters of {escape(config.model.init_from)}."
         if config.model.init_from

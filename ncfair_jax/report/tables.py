@@ -7,7 +7,7 @@ import numpy as np
 
 from ncfair_jax.benchmarks.compare import Row
 from ncfair_jax.benchmarks.table import NO_INTERVAL, p_value
-from ncfair_jax.config import RunConfig, to_dict
+from ncfair_jax.registry import all_defaults, training_text
 from ncfair_jax.report.cells import (
     Cell,
     Table,
@@ -20,7 +20,6 @@ from ncfair_jax.report.cells import (
     plain_cell,
     with_minus,
 )
-from ncfair_jax.report.corpus import training_text
 from ncfair_jax.report.runs import Figure, Group, Results, Run
 from ncfair_jax.report.summary import Quoted, Summary, shared_before
 
@@ -181,7 +180,7 @@ def setup_tables(summary: Summary) -> list[Table]:
     if not groups:
         return []
     configs = [_flat(group.runs[0].config) for group in groups]
-    defaults = _flat(to_dict(RunConfig()))
+    defaults = _flat(all_defaults())
     names = [
         name
         for name, default in defaults.items()

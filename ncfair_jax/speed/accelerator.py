@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from ncfair_jax.config import ALIGNED, NC3Config, OptimizerConfig
+from ncfair_jax.config import OptimizerConfig
 from ncfair_jax.data.pipeline import Pipeline, PipelineConfig
 from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.methods.mlm import mlm_objective
-from ncfair_jax.methods.nc3 import with_nc3
+from ncfair_jax.methods.nc3 import ALIGNED, NC3Config, with_nc3
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.heads import init_params
 from ncfair_jax.optimizer import make_optimizer

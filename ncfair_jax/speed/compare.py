@@ -140,7 +140,7 @@ def train_side_by_side(settings: Settings, batch_size: int, folder: Path) -> Res
             "token_ids": classes.token_ids.tolist(),
             "mask_token_id": prepared.model.tokenizer.mask_token_id,
             "pad_token_id": prepared.model.config.pad_token_id,
-            "weight": config.nc3.weight,
+            "weight": prepared.config.nc3.weight,
             "learning_rate": config.optimizer.learning_rate,
             "total_steps": total,
         }

@@ -12,12 +12,14 @@ from ml_collections import ConfigDict
 from ncfair_jax.benchmarks import scorer
 from ncfair_jax.benchmarks.batching import batch_size, buckets, default_batch_tokens, power_of_two
 from ncfair_jax.benchmarks.requests import Request, merge, pack
-from ncfair_jax.config import RunConfig, base_config, freeze
+from ncfair_jax.config import RunConfig
 from ncfair_jax.data.packing import pack_for_inference, round_up
 from ncfair_jax.methods.base import Batch
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.prepare import Run, prepare, start_state
+from ncfair_jax.recipes import base_config
+from ncfair_jax.registry import freeze
 from ncfair_jax.sharding import make_mesh, put_batch
 from ncfair_jax.speed.flops import encoder_flops, pool_flops, score_flops, train_flops
 from ncfair_jax.state import TrainState, make_train_step

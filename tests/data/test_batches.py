@@ -6,9 +6,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from ncfair_jax.config import MeshConfig, RunConfig
+from ncfair_jax.config import MeshConfig
 from ncfair_jax.models.hf import save_pretrained
 from ncfair_jax.prepare import prepare
+from ncfair_jax.registry import METHODS
 from ncfair_jax.sharding import make_mesh
 from tests import tiny_coref, tiny_tasks, tiny_text
 
@@ -62,7 +63,6 @@ def changes(folder, name):
         "mlm": {"model": words, "data": text, "nc3": NEXT, "train": {"accumulation": 2}},
         "mlm-masks": {"model": words, "data": text, "objective": {"mask_prob": 0.9, "random_frac": 0.2}},
         "mabel": {
-            "objective": {"name": "mabel"},
             "model": words,
             "mabel": {"pairs": str(folder / "pairs.csv")},
             "data": {"max_tokens": 32, "row_tokens": 64, "dev_examples": 4},
@@ -70,7 +70,6 @@ def changes(folder, name):
             "train": {"batch_size": 10},
         },
         "adept": {
-            "objective": {"name": "adept"},
             "model": words,
             "adept": {"neutral": str(folder / "neutral.txt"), "mode": "quality"},
             "data": text | {"dev_examples": 60},
@@ -78,7 +77,6 @@ def changes(folder, name):
             "train": {"batch_size": 8},
         },
         "ase": {
-            "objective": {"name": "ase"},
             "model": words,
             "ase": {"source": "csv", "stereotypes": str(folder / "words.tsv")},
             "data": short | {"path": str(folder), "counterfactual": "two_sided", "dev_examples": 5},
@@ -86,7 +84,6 @@ def changes(folder, name):
             "train": {"batch_size": 6},
         },
         "coref": {
-            "objective": {"name": "coref"},
             "model": {"path": str(folder / "coref-model")},
             "coref": {"train": str(folder / "train.v4_gold_conll"), "max_width": 4, "max_segments": 2},
             "data": {"max_tokens": 8, "row_tokens": 8, "dev_examples": 3},
@@ -94,14 +91,12 @@ def changes(folder, name):
             "train": {"batch_size": 4, "accumulation": 2},
         },
         "bios": {
-            "objective": {"name": "classification"},
             "model": tasks,
             "classification": {"task": "bios"},
             "data": short | {"path": str(folder / "bios"), "dev_examples": 10},
             "nc3": {"weight": 1.0, "lexicon": "gender"},
         },
         "bias_nli": {
-            "objective": {"name": "classification"},
             "model": tasks,
             "classification": {"task": "bias_nli", "pairs": 10},
             "data": short | {"path": str(folder / "snli"), "dev_examples": 10},
@@ -110,16 +105,17 @@ def changes(folder, name):
     }[name]
 
 
-def config_of(parts):
+def config_of(name, parts):
     """A config with some fields changed."""
-    base = RunConfig(name="batches")
+    method = {"mlm-masks": "mlm", "bios": "classification", "bias_nli": "classification"}.get(name, name)
+    base = METHODS[method].Config(name="batches")
     parts = parts | {"train": {"collapse_every": 0} | parts.get("train", {})}
     return dataclasses.replace(base, **{n: dataclasses.replace(getattr(base, n), **v) for n, v in parts.items()})
 
 
 @pytest.mark.parametrize("name", ["mlm", "mlm-masks", "mabel", "adept", "ase", "coref", "bios", "bias_nli"])
 def test_batches_are_what_they_were(folder, name):
-    run = prepare(config_of(changes(folder, name)), make_mesh(MeshConfig(), 1))
+    run = prepare(config_of(name, changes(folder, name)), make_mesh(MeshConfig(), 1))
     assert run.pipeline.steps_per_epoch > 1 and (run.dev is not None) == (run.config.data.dev_examples > 0)
     digest = hashlib.sha256()
     for pipeline, steps in ((run.pipeline, 8), (run.dev, 2)):

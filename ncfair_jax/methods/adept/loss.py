@@ -18,13 +18,14 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Key
 
-from ncfair_jax.config import ConfigError, RunConfig
+from ncfair_jax.config import ConfigError
 from ncfair_jax.data.packing import pack_for_inference, round_up
 from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.lexicons.lexicon import lexicon_file, shipped_file
+from ncfair_jax.methods.adept.config import AdeptRun, describe, rules
 from ncfair_jax.methods.adept.words import NEUTRAL, NEUTRAL_FILE, adept_examples, epoch_steps, sizes
 from ncfair_jax.methods.base import EXTRA, Batch, Method, Metrics, Objective, Partial
-from ncfair_jax.methods.corpus import corpus_files
+from ncfair_jax.methods.corpus import CORPUS_SWITCHES, corpus_files
 from ncfair_jax.models.encoder import PREFIX, ModelConfig, Params, encode
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.optimizer import path_string
@@ -103,7 +104,7 @@ def retention_sum(layers: Layers, original: Layers, retained: Int[Array, "R T"],
     return jnp.sum(by_token * retained)
 
 
-def adept_objective(config: RunConfig, model: ModelConfig, examples: Examples) -> Objective:
+def adept_objective(config: AdeptRun, model: ModelConfig, examples: Examples) -> Objective:
     """alpha · bias loss + beta · retention loss, on batches of `AdeptPipeline`.
 
     The prototype of a group is the mean representation of its words over all training examples, made anew every epoch,
@@ -214,13 +215,13 @@ def make_prototypes(
     return prototypes
 
 
-def _objective(config: RunConfig, model: Pretrained, examples: Examples) -> Objective:
+def _objective(config: AdeptRun, model: Pretrained, examples: Examples) -> Objective:
     if config.adept.prefix_tokens:
         check_prefix(config, model.params)
     return adept_objective(config, model.config, examples)
 
 
-def check_prefix(config: RunConfig, params: Params) -> None:
+def check_prefix(config: AdeptRun, params: Params) -> None:
     """Refuses to tune a prefix of a model that would move, or that has one.
 
     Raises:
@@ -238,7 +239,7 @@ def check_prefix(config: RunConfig, params: Params) -> None:
         )
 
 
-def prefix_params(config: RunConfig, model: ModelConfig, key: Key[Array, ""]) -> Params:
+def prefix_params(config: AdeptRun, model: ModelConfig, key: Key[Array, ""]) -> Params:
     """A fresh prefix, N(0, initializer_range²) [layers, 2, P, H, C]; {} where none is asked for."""
     if not config.adept.prefix_tokens:
         return {}
@@ -247,10 +248,21 @@ def prefix_params(config: RunConfig, model: ModelConfig, key: Key[Array, ""]) ->
     return {PREFIX: model.initializer_range * jax.random.normal(key, shape)}
 
 
-def _reads(config: RunConfig) -> dict[str, list[Path]]:
+def _reads(config: AdeptRun) -> dict[str, list[Path]]:
     neutral = Path(config.adept.neutral) if config.adept.neutral else shipped_file(NEUTRAL_FILE)
     words = {"adept.lexicon": [lexicon_file(config.adept.lexicon)], "adept.neutral": [neutral]}
     return corpus_files(config.data) | words
 
 
-ADEPT = Method(adept_examples, _reads, _objective, prefix_params, accumulates=False, dev_metric="task_loss")
+ADEPT = Method(
+    AdeptRun,
+    adept_examples,
+    _reads,
+    _objective,
+    describe,
+    rules,
+    CORPUS_SWITCHES,
+    prefix_params,
+    accumulates=False,
+    dev_metric="task_loss",
+)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.config import AdeptConfig, ConfigError, RunConfig
+from ncfair_jax.config import ConfigError
 from ncfair_jax.data.encoding import note_cut, tokenized
 from ncfair_jax.data.masking import SHUFFLE_STREAM
 from ncfair_jax.data.packing import FlatIndex, scatter_rows
@@ -27,6 +27,7 @@ from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, PipelineConfig, 
 from ncfair_jax.files.reading import read_lines
 from ncfair_jax.lexicons.lexicon import Lexicon, load_lexicon
 from ncfair_jax.lexicons.matching import compose, whole_words
+from ncfair_jax.methods.adept.config import AdeptConfig, AdeptRun
 from ncfair_jax.methods.corpus import load_sentences
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.strings import several_strings
@@ -198,7 +199,7 @@ def epoch_steps(counts: np.ndarray, batch_size: int) -> int:
     return int(counts.min()) // batch_size
 
 
-def adept_examples(config: RunConfig, model: Pretrained) -> tuple[Examples, Examples | None]:
+def adept_examples(config: AdeptRun, model: Pretrained) -> tuple[Examples, Examples | None]:
     """Training and development examples of the corpus that the config names.
 
     Words are chosen on the training sentences; the development sentences give all their examples of the chosen words.

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ncfair_jax.config import AseConfig, RunConfig
 from ncfair_jax.data.pipeline import Batch as HostBatch
 from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
+from ncfair_jax.methods.ase.config import SWITCHES, AseConfig, AseRun, describe
 from ncfair_jax.methods.ase.rows import (
     EncodedRows,
     PronounPipeline,
@@ -163,7 +163,7 @@ def mean_one(fisher: Params) -> Params:
     return jax.tree.map(lambda leaf: leaf / jnp.maximum(mean, np.finfo(np.float32).tiny), fisher)
 
 
-def _examples(config: RunConfig, model: Pretrained) -> tuple[Examples, Examples | None]:
+def _examples(config: AseRun, model: Pretrained) -> tuple[Examples, Examples | None]:
     train, dev = load_rows(config, model.tokenizer, load_stereotypes(config.ase.stereotypes))
 
     def examples(rows: EncodedRows) -> Examples:
@@ -173,7 +173,7 @@ def _examples(config: RunConfig, model: Pretrained) -> tuple[Examples, Examples 
     return examples(train), examples(dev) if dev else None
 
 
-def _objective(config: RunConfig, model: Pretrained, examples: Examples) -> Objective:
+def _objective(config: AseRun, model: Pretrained, examples: Examples) -> Objective:
     settings, tokenizer = config.ase, model.tokenizer
     direction = fisher = None
     if settings.sn_weight > 0:
@@ -185,9 +185,9 @@ def _objective(config: RunConfig, model: Pretrained, examples: Examples) -> Obje
     return ase_objective(model.config, settings, AseInputs(direction, fisher))
 
 
-def _reads(config: RunConfig) -> dict[str, list[Path]]:
+def _reads(config: AseRun) -> dict[str, list[Path]]:
     words = {"data.lexicon": [lexicon_file(config.data.lexicon)]}
     return pair_files(config) | words | {"ase.stereotypes": [stereotypes_file(config.ase.stereotypes)]}
 
 
-ASE = Method(_examples, _reads, _objective)
+ASE = Method(AseRun, _examples, _reads, _objective, describe, switches=SWITCHES)

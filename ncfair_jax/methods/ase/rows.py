@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.config import ConfigError, RunConfig
+from ncfair_jax.config import ConfigError
 from ncfair_jax.data import gap
 from ncfair_jax.data.encoding import MASK, tokenized
 from ncfair_jax.data.gap import read_gap
@@ -30,6 +30,7 @@ from ncfair_jax.files.tables import comma_separated, table_rows
 from ncfair_jax.lexicons.cda import swap_words
 from ncfair_jax.lexicons.lexicon import Lexicon, LexiconError, load_lexicon, shipped_file
 from ncfair_jax.lexicons.matching import compose, whole_words
+from ncfair_jax.methods.ase.config import AseRun
 from ncfair_jax.methods.corpus import DEV_STREAM
 from ncfair_jax.strings import several_strings
 
@@ -67,7 +68,7 @@ class EncodedRows(NamedTuple):
 
 
 def load_rows(
-    config: RunConfig, tokenizer: PreTrainedTokenizerBase, stereotypes: Iterable[str]
+    config: AseRun, tokenizer: PreTrainedTokenizerBase, stereotypes: Iterable[str]
 ) -> tuple[EncodedRows, EncodedRows | None]:
     """Training and development rows of a config; the latter None where `data.dev_examples` is 0.
 
@@ -94,7 +95,7 @@ def load_rows(
     return train, encoded([pairs[i] for i in sorted(aside)]) if aside else None
 
 
-def load_pairs(config: RunConfig) -> list[Pair]:
+def load_pairs(config: AseRun) -> list[Pair]:
     """Original and flipped rows of the source that the config names, in file order.
 
     Raises:
@@ -118,7 +119,7 @@ def load_pairs(config: RunConfig) -> list[Pair]:
     return pairs
 
 
-def pair_files(config: RunConfig) -> dict[str, list[Path]]:
+def pair_files(config: AseRun) -> dict[str, list[Path]]:
     """By field of the config, the files that `load_pairs` reads."""
     path, source = config.data.path, config.ase.source
     if source == "csv":

@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from ncfair_jax.config import MabelConfig, RunConfig
 from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.lexicons.lexicon import lexicon_file
 from ncfair_jax.methods.base import EXTRA, Batch, Method, Metrics, Objective, Partial, stateless
-from ncfair_jax.methods.mabel.pairs import TEMPLATES, load_pair_examples
+from ncfair_jax.methods.mabel.config import SWITCHES, TEMPLATES, MabelConfig, MabelRun, describe, rules
+from ncfair_jax.methods.mabel.pairs import load_pair_examples
 from ncfair_jax.methods.mlm import head_sums
 from ncfair_jax.models.encoder import ModelConfig, Params, encode, per_feature
 from ncfair_jax.models.hf import Pretrained
@@ -184,7 +184,7 @@ def mabel_objective(model: ModelConfig, config: MabelConfig) -> Objective:
     return stateless(partial, loss)
 
 
-def _extra_params(config: RunConfig, model: ModelConfig, rng: Key[Array, ""]) -> Params:
+def _extra_params(config: MabelRun, model: ModelConfig, rng: Key[Array, ""]) -> Params:
     """The MLP (`dense1`, `dense2`) and the projection of a3, N(0, initializer_range²) and 0; unused ones stay as they are."""
     del config
     size = model.hidden_size
@@ -196,7 +196,7 @@ def _extra_params(config: RunConfig, model: ModelConfig, rng: Key[Array, ""]) ->
     return dict(zip(names, map(layer, jax.random.split(rng, len(names))), strict=True))
 
 
-def _objective(config: RunConfig, model: Pretrained, examples: Examples) -> Objective:
+def _objective(config: MabelRun, model: Pretrained, examples: Examples) -> Objective:
     del examples
     return mabel_objective(model.config, config.mabel)
 
@@ -206,10 +206,12 @@ def _unit(x: Float[Array, "M D"]) -> Float[Array, "M D"]:
     return x / jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=1, keepdims=True), SMALLEST_NORM**2))
 
 
-def _reads(config: RunConfig) -> dict[str, list[Path]]:
+def _reads(config: MabelRun) -> dict[str, list[Path]]:
     if config.mabel.pairs == TEMPLATES:
         return {"data.lexicon": [lexicon_file(config.data.lexicon)]}
     return {"mabel.pairs": [Path(config.mabel.pairs)]}
 
 
-MABEL = Method(load_pair_examples, _reads, _objective, _extra_params, accumulates=False)
+MABEL = Method(
+    MabelRun, load_pair_examples, _reads, _objective, describe, rules, SWITCHES, _extra_params, accumulates=False
+)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ncfair_jax.config import ConfigError, RunConfig
+from ncfair_jax.config import ConfigError
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.packing import FlatIndex
 from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, Sequences
@@ -23,6 +23,7 @@ from ncfair_jax.files.tables import comma_separated, wrong_number_of_cells
 from ncfair_jax.lexicons.cda import swap_words
 from ncfair_jax.lexicons.lexicon import Lexicon, load_lexicon
 from ncfair_jax.methods.corpus import set_aside
+from ncfair_jax.methods.mabel.config import TEMPLATES, MabelRun
 from ncfair_jax.methods.mabel.templates import PAIRS, template_pairs
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.strings import several_strings
@@ -30,7 +31,6 @@ from ncfair_jax.strings import several_strings
 HEADER = ("orig_sent0", "orig_sent1", "aug_sent0", "aug_sent1", "both")
 LAYOUTS = (4, 5, 6)
 BOTH_VALUES = frozenset(("0", "1", "0.0", "1.0", "true", "false"))
-TEMPLATES = "templates"
 FILTERS = ("any", "both", "none")
 # Names of the columns in the Hub's copies and in the files of SNLI and MNLI themselves; the first found counts.
 PREMISE, HYPOTHESIS, LABEL = ("premise", "sentence1"), ("hypothesis", "sentence2"), ("gold_label", "label")
@@ -183,7 +183,7 @@ def _labelled_pair(place: Place, row: Row) -> tuple[str, str, bool]:
 # --- the batches
 
 
-def load_pair_examples(config: RunConfig, model: Pretrained) -> tuple[Examples, Examples | None]:
+def load_pair_examples(config: MabelRun, model: Pretrained) -> tuple[Examples, Examples | None]:
     """Training and development pairs, encoded one sentence a sequence; development pairs are set aside whole.
 
     Raises:
@@ -199,7 +199,7 @@ def load_pair_examples(config: RunConfig, model: Pretrained) -> tuple[Examples, 
     return _encoded(train, config, model), _encoded(dev, config, model) if dev else None
 
 
-def _read_or_generate(config: RunConfig) -> list[tuple[str, ...]]:
+def _read_or_generate(config: MabelRun) -> list[tuple[str, ...]]:
     source, hard = config.mabel.pairs, config.mabel.hard_negatives
     if not source:
         raise ConfigError(
@@ -219,7 +219,7 @@ def _read_or_generate(config: RunConfig) -> list[tuple[str, ...]]:
     return pairs
 
 
-def _encoded(pairs: Sequence[tuple[str, ...]], config: RunConfig, model: Pretrained) -> Examples:
+def _encoded(pairs: Sequence[tuple[str, ...]], config: MabelRun, model: Pretrained) -> Examples:
     sentences = [sentence for pair in pairs for sentence in pair]
     sequences = encode_sentences(sentences, model.tokenizer, config.data.max_tokens)
     return Examples(sequences, views=len(pairs[0]), kind=MabelPipeline)

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ncfair_jax.config import ConfigError, RunConfig
+from ncfair_jax.config import ConfigError
 from ncfair_jax.files.reading import DataError, read_lines
 from ncfair_jax.fingerprint import kept_while_unchanged
 from ncfair_jax.lexicons.lexicon import shipped_file
+from ncfair_jax.tasks.classification.config import ClassificationRun
 from ncfair_jax.tasks.classification.labelled import Labelled, Task
-from ncfair_jax.tasks.classification.nli import LABELS, nli_files, read_nli
+from ncfair_jax.tasks.classification.nli import HUB, LABELS, nli_files, read_nli
 
 NEUTRAL = LABELS.index("neutral")
 SAMPLE_SEED = 0  # one sample for all models
@@ -133,7 +134,7 @@ def chosen_pairs(lists: Lists, subset: str, count: int) -> np.ndarray:
     return np.sort(np.random.default_rng(SAMPLE_SEED).choice(total, count, replace=False))
 
 
-def read(config: RunConfig, part: str) -> list[Labelled]:
+def read(config: ClassificationRun, part: str) -> list[Labelled]:
     """SNLI's or MNLI's training and development part; of the pairs that judge, which are made one by one, only the check."""
     if part == "test":
         settings = config.classification
@@ -142,9 +143,13 @@ def read(config: RunConfig, part: str) -> list[Labelled]:
     return read_nli(config, part)
 
 
-def files(config: RunConfig, part: str) -> list[Path]:
+def files(config: ClassificationRun, part: str) -> list[Path]:
     """The local files that `read` reads; the word lists of the pairs are the test part."""
     return list_files(config.classification.templates) if part == "test" else nli_files(config, part)
 
 
-TASK = Task(len(LABELS), read, files)
+def _describe(path: str) -> str:
+    return f"entailment pairs of {path}" if path else f"entailment pairs of SNLI ({HUB})"
+
+
+TASK = Task(len(LABELS), read, files, _describe)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ncfair_jax.config import RunConfig
 from ncfair_jax.files.reading import DataError, Place, RowError, accepted
 from ncfair_jax.files.rows import Row, Rows, cell, read_rows, split_files, split_rows, text_cell
 from ncfair_jax.fingerprint import kept_while_unchanged
+from ncfair_jax.tasks.classification.config import ClassificationRun
 from ncfair_jax.tasks.classification.labelled import Labelled, Task
 
 HUB = "LabHC/bias_in_bios"
@@ -28,7 +28,7 @@ SPLITS = {"train": ("train",), "dev": ("dev", "validation", "valid"), "test": ("
 SPLIT_SEED = 0  # one split for all runs
 
 
-def read_bios(config: RunConfig, part: str) -> list[Labelled]:
+def read_bios(config: ClassificationRun, part: str) -> list[Labelled]:
     """Biographies of one part; group is the gender.
 
     Raises:
@@ -79,9 +79,13 @@ def _biography(place: Place, row: Row) -> Labelled:
     return Labelled(text[int(start) :].strip(), None, PROFESSIONS.index(name), GENDER_NAMES[gender])
 
 
-def _files(config: RunConfig, part: str) -> list[Path]:
+def _files(config: ClassificationRun, part: str) -> list[Path]:
     path = Path(config.data.path or HUB).expanduser()
     return [path] if path.is_file() else split_files(str(path), SPLITS[part])
 
 
-TASK = Task(len(PROFESSIONS), read_bios, _files)
+def _describe(path: str) -> str:
+    return f"biographies of Bias-in-Bios ({path or HUB})"
+
+
+TASK = Task(len(PROFESSIONS), read_bios, _files, _describe)

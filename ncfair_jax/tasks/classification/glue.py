@@ -9,10 +9,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ncfair_jax.config import RunConfig
 from ncfair_jax.files.reading import DataError, Place, RowError, accepted, stream_lines
 from ncfair_jax.files.rows import Row, Rows, cell, hub_rows, local_files, read_rows, text_cell
 from ncfair_jax.fingerprint import kept_while_unchanged
+from ncfair_jax.tasks.classification.config import ClassificationRun
 from ncfair_jax.tasks.classification.labelled import Labelled, Task
 
 HUB = "nyu-mll/glue"
@@ -67,7 +67,7 @@ SOURCES = {
 def glue_task(name: str) -> Task:
     """A task by its name in SOURCES."""
 
-    def read(config: RunConfig, part: str) -> list[Labelled]:
+    def read(config: ClassificationRun, part: str) -> list[Labelled]:
         path = config.data.path or HUB
         return [
             example._replace(group=group)
@@ -75,11 +75,14 @@ def glue_task(name: str) -> Task:
             for example in read_glue(name, path, splits)
         ]
 
-    def files(config: RunConfig, part: str) -> list[Path]:
+    def files(config: ClassificationRun, part: str) -> list[Path]:
         folder = Path(config.data.path or HUB).expanduser()
         return [path for splits in _parts(name, part).values() for path in _local_files(name, folder, splits)]
 
-    return Task(max(1, len(SOURCES[name].labels)), read, files)
+    def describe(path: str) -> str:
+        return f"{SOURCES[name].folder} of GLUE ({path or HUB})"
+
+    return Task(max(1, len(SOURCES[name].labels)), read, files, describe)
 
 
 def _parts(name: str, part: str) -> dict[str, tuple[str, ...]]:

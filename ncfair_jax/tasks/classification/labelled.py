@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.config import ConfigError, RunConfig
+from ncfair_jax.config import ConfigError
 from ncfair_jax.data.encoding import note_cut, tokenized
 from ncfair_jax.data.packing import FlatIndex, scatter_rows
 from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, PipelineConfig, Sequences
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.tasks.classification.config import ClassificationRun
 from ncfair_jax.vocabulary import WordBoundaries
 
 
@@ -35,11 +36,13 @@ class Task(NamedTuple):
         read: (config, "train", "dev" or "test") -> examples in file order; an empty development part is set aside from
             training.
         files: (config, part) -> the local files that `read` reads.
+        describe: config.data.path -> the training text in words.
     """
 
     classes: int
-    read: Callable[[RunConfig, str], list[Labelled]]
-    files: Callable[[RunConfig, str], list[Path]]
+    read: Callable[[ClassificationRun, str], list[Labelled]]
+    files: Callable[[ClassificationRun, str], list[Path]]
+    describe: Callable[[str], str]
 
 
 class Encoded(NamedTuple):
@@ -79,7 +82,7 @@ def encode_labelled(examples: Sequence[Labelled], tokenizer: PreTrainedTokenizer
     return Encoded(tokens, types)
 
 
-def labelled_examples(task: Task, config: RunConfig, model: Pretrained) -> tuple[Examples, Examples | None]:
+def labelled_examples(task: Task, config: ClassificationRun, model: Pretrained) -> tuple[Examples, Examples | None]:
     """Training and development examples, encoded.
 
     Raises:

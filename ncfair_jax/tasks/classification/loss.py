@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ncfair_jax.config import ConfigError, RunConfig
+from ncfair_jax.config import ConfigError
 from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.methods.base import EXTRA, Batch, Method, Metrics, Objective, Partial, stateless
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import class_outputs
 from ncfair_jax.models.hf import Pretrained, load_pooler
 from ncfair_jax.tasks.classification import bias_nli, bios, glue
+from ncfair_jax.tasks.classification.config import SWITCHES, ClassificationRun
 from ncfair_jax.tasks.classification.labelled import Task, labelled_examples
 
 TASKS: dict[str, Task] = {"bios": bios.TASK, "bias_nli": bias_nli.TASK} | glue.TASKS
@@ -66,7 +67,7 @@ def label_sums(
     }
 
 
-def fresh_head(config: RunConfig, model: ModelConfig, rng: Key[Array, ""]) -> Params:
+def fresh_head(config: ClassificationRun, model: ModelConfig, rng: Key[Array, ""]) -> Params:
     """The classifier's parameters: matrices N(0, initializer_range²), biases 0; the checkpoint's pooler where it is wanted."""
     size, settings = model.hidden_size, config.classification
     keys = jax.random.split(rng)
@@ -81,7 +82,7 @@ def fresh_head(config: RunConfig, model: ModelConfig, rng: Key[Array, ""]) -> Pa
     return head | {"pooler": stored or layer(keys[1], size)}
 
 
-def task_of(config: RunConfig) -> Task:
+def task_of(config: ClassificationRun) -> Task:
     """The config's task.
 
     Raises:
@@ -93,18 +94,31 @@ def task_of(config: RunConfig) -> Task:
     return TASKS[name]
 
 
-def _examples(config: RunConfig, model: Pretrained) -> tuple[Examples, Examples | None]:
+def _examples(config: ClassificationRun, model: Pretrained) -> tuple[Examples, Examples | None]:
     return labelled_examples(task_of(config), config, model)
 
 
-def _objective(config: RunConfig, model: Pretrained, examples: Examples) -> Objective:
+def _objective(config: ClassificationRun, model: Pretrained, examples: Examples) -> Objective:
     del config, examples
     return classification_objective(model.config)
 
 
-def _reads(config: RunConfig) -> dict[str, list[Path]]:
+def _reads(config: ClassificationRun) -> dict[str, list[Path]]:
     task = task_of(config)
     return {"data.path": [path for part in ("train", "dev") for path in task.files(config, part)]}
 
 
-CLASSIFICATION = Method(_examples, _reads, _objective, fresh_head, dev_metric="error")
+def _describe(config: ClassificationRun) -> str:
+    return task_of(config).describe(config.data.path)
+
+
+CLASSIFICATION = Method(
+    ClassificationRun,
+    _examples,
+    _reads,
+    _objective,
+    _describe,
+    switches=SWITCHES,
+    extra_params=fresh_head,
+    dev_metric="error",
+)

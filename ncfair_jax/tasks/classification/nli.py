@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from ncfair_jax.config import RunConfig
 from ncfair_jax.files.reading import DataError, Place, RowError, accepted
 from ncfair_jax.files.rows import Row, cell, split_files, split_rows, text_cell
 from ncfair_jax.fingerprint import kept_while_unchanged
+from ncfair_jax.tasks.classification.config import ClassificationRun
 from ncfair_jax.tasks.classification.labelled import Labelled
 
 HUB = "stanfordnlp/snli"
@@ -18,7 +18,7 @@ SPLITS = {
 }
 
 
-def read_nli(config: RunConfig, part: str) -> list[Labelled]:
+def read_nli(config: ClassificationRun, part: str) -> list[Labelled]:
     """Pairs of the training or development part; those without a label are left out.
 
     Raises:
@@ -27,7 +27,7 @@ def read_nli(config: RunConfig, part: str) -> list[Labelled]:
     return nli_pairs(config.data.path or HUB, SPLITS[part])
 
 
-def nli_files(config: RunConfig, part: str) -> list[Path]:
+def nli_files(config: ClassificationRun, part: str) -> list[Path]:
     """The local files that `read_nli` reads."""
     return split_files(config.data.path or HUB, SPLITS[part])
 

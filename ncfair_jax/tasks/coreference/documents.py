@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.config import ConfigError, RunConfig
+from ncfair_jax.config import ConfigError
 from ncfair_jax.data.encoding import tokenized
 from ncfair_jax.data.packing import round_up
 from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, PipelineConfig, split_rows
 from ncfair_jax.files.reading import DataError
 from ncfair_jax.methods.corpus import set_aside
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.tasks.coreference.config import CorefRun
 from ncfair_jax.tasks.coreference.conll import Document, read_conll
 from ncfair_jax.tasks.coreference.model import GENRES
 from ncfair_jax.tasks.coreference.winobias import is_lines_file, read_lines_file
@@ -198,7 +199,7 @@ def columns_of(document: Encoded) -> np.ndarray:
     return np.arange(len(document.segments)) - starts[document.segments]
 
 
-def load_coref_examples(config: RunConfig, model: Pretrained) -> tuple[Examples, Examples | None]:
+def load_coref_examples(config: CorefRun, model: Pretrained) -> tuple[Examples, Examples | None]:
     """Training and development documents.
 
     Raises:
@@ -221,7 +222,7 @@ def load_coref_examples(config: RunConfig, model: Pretrained) -> tuple[Examples,
     return _examples(train, config, model), _examples(dev, config, model) if dev else None
 
 
-def _examples(documents: Sequence[Document], config: RunConfig, model: Pretrained) -> Examples:
+def _examples(documents: Sequence[Document], config: CorefRun, model: Pretrained) -> Examples:
     encoded = [encode_document(document, model.tokenizer, config.data.row_tokens) for document in documents]
     segments = [document.some(i, 1).tokens for document in encoded for i in range(document.num_segments)]
     arguments: dict[str, Any] = {

@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ncfair_jax.config import CorefConfig, RunConfig
 from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.methods.base import EXTRA, Batch, Method, Metrics, Objective, Partial, stateless
 from ncfair_jax.models.encoder import ModelConfig, Params
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.tasks.coreference.antecedents import marginal_loss
+from ncfair_jax.tasks.coreference.config import SWITCHES, CorefConfig, CorefRun, describe
 from ncfair_jax.tasks.coreference.documents import document_files, load_coref_examples
 from ncfair_jax.tasks.coreference.model import gold_clusters, init_coref, rank
 
@@ -51,17 +51,26 @@ def coref_objective(model: ModelConfig, config: CorefConfig) -> Objective:
     return stateless(partial, loss)
 
 
-def _extra_params(config: RunConfig, model: ModelConfig, rng: Key[Array, ""]) -> Params:
+def _extra_params(config: CorefRun, model: ModelConfig, rng: Key[Array, ""]) -> Params:
     return init_coref(config.coref, model, rng)
 
 
-def _objective(config: RunConfig, model: Pretrained, examples: Examples) -> Objective:
+def _objective(config: CorefRun, model: Pretrained, examples: Examples) -> Objective:
     del examples
     return coref_objective(model.config, config.coref)
 
 
-def _reads(config: RunConfig) -> dict[str, list[Path]]:
+def _reads(config: CorefRun) -> dict[str, list[Path]]:
     return {"coref.train": document_files(config.coref.train) if config.coref.train else []}
 
 
-COREF = Method(load_coref_examples, _reads, _objective, _extra_params, dev_metric="coref_loss")
+COREF = Method(
+    CorefRun,
+    load_coref_examples,
+    _reads,
+    _objective,
+    describe,
+    switches=SWITCHES,
+    extra_params=_extra_params,
+    dev_metric="coref_loss",
+)

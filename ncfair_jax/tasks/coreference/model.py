@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from ncfair_jax.config import CorefConfig
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.tasks.coreference.antecedents import (
     DISTANCES,
@@ -18,6 +17,7 @@ from ncfair_jax.tasks.coreference.antecedents import (
     coarse_antecedents,
     fine_scores,
 )
+from ncfair_jax.tasks.coreference.config import CorefConfig
 from ncfair_jax.tasks.coreference.spans import Kept, candidates, keep_spans, mention_scores, span_vectors
 
 GENRES = ("bc", "bn", "mz", "nw", "pt", "tc", "wb")  # of OntoNotes; any other is the eighth

@@ -13,7 +13,7 @@ import pytest
 
 from ncfair_jax import train
 from ncfair_jax.checkpoint import CheckpointError
-from ncfair_jax.config import ALIGNED, ConfigError, MeshConfig, NC3Config, base_config, freeze, validate
+from ncfair_jax.config import ConfigError, MeshConfig
 from ncfair_jax.data.pipeline import Examples, PipelineConfig
 from ncfair_jax.fingerprint import params_fingerprint
 from ncfair_jax.methods.adept.loss import (
@@ -27,8 +27,10 @@ from ncfair_jax.methods.adept.loss import (
     word_representations,
 )
 from ncfair_jax.methods.adept.words import AdeptPipeline
-from ncfair_jax.methods.nc3 import with_nc3
+from ncfair_jax.methods.nc3 import ALIGNED, NC3Config, with_nc3
 from ncfair_jax.models.hf import load_pretrained, save_pretrained
+from ncfair_jax.recipes import base_config
+from ncfair_jax.registry import freeze, validate
 from ncfair_jax.sharding import make_mesh, put_batch, replicate
 from ncfair_jax.stopping import Interrupted
 from tests import tiny, tiny_text
@@ -153,7 +155,7 @@ def examples():
 
 
 def config(**changes):
-    run = base_config()
+    run = base_config(method="adept")
     run.data.row_tokens = run.data.max_tokens = 32
     run.train.batch_size = 4
     run.adept.update(rho=1.0, **changes)
@@ -288,10 +290,9 @@ def setting(tmp_path_factory):
     folder = tmp_path_factory.mktemp("setting")
     model, text = tiny_text.write(folder)
     (folder / "neutral.txt").write_text("\n".join(tiny_text.NEUTRAL) + "\n")
-    run = base_config("aligned")
+    run = base_config("aligned", method="adept")
     run.model.path = str(model)
     run.data.update(corpus="text", path=str(text), max_tokens=32, row_tokens=32, dev_examples=60)
-    run.objective.name = "adept"
     run.adept.update(neutral=str(folder / "neutral.txt"), mode="quality", rho=2.0, alpha=10.0, beta=0.05)
     run.optimizer.learning_rate = 1e-3
     run.train.update(
@@ -362,7 +363,7 @@ def test_accumulation_is_refused(setting):
     run = setting.copy_and_resolve_references()
     run.train.accumulation = 2
     with pytest.raises(ConfigError, match="adept compares the examples of a batch"):
-        train.check_method(freeze(run))
+        validate(freeze(run))
 
 
 def test_dropout_does_not_reach_the_original():
@@ -462,7 +463,7 @@ def test_a_prefix_on_a_model_that_moves_is_refused(setting):
 
 def test_size_of_a_prefix_of_bert_base():
     base = dataclasses.replace(tiny.MODEL, hidden_size=768, num_layers=12, num_heads=12)
-    config = freeze(base_config())
+    config = freeze(base_config(method="adept"))
     config = dataclasses.replace(config, adept=dataclasses.replace(config.adept, prefix_tokens=40))
     shape = jax.eval_shape(lambda key: prefix_params(config, base, key), jax.random.key(0))["prefix"].shape
     assert np.prod(shape) == 737_280

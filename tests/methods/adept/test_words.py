@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from transformers import BertTokenizerFast
 
-from ncfair_jax.config import ConfigError, base_config, freeze
+from ncfair_jax.config import ConfigError
 from ncfair_jax.data.pipeline import PipelineConfig
 from ncfair_jax.lexicons.lexicon import SHIPPED, load_lexicon, make_lexicon
 from ncfair_jax.methods.adept.words import (
@@ -21,6 +21,8 @@ from ncfair_jax.methods.adept.words import (
     quotas,
     select,
 )
+from ncfair_jax.recipes import base_config
+from ncfair_jax.registry import freeze
 from tests import tiny_hub, tiny_text
 from tests.rounding import rounding
 
@@ -218,7 +220,7 @@ def setting(tmp_path_factory):
     folder = tmp_path_factory.mktemp("setting")
     (folder / "text.txt").write_text("\n".join(tiny_text.sentences(200)) + "\n")
     (folder / "neutral.txt").write_text("\n".join(tiny_text.NEUTRAL) + "\n")
-    config = base_config()
+    config = base_config(method="adept")
     config.data.update(corpus="text", path=str(folder / "text.txt"), max_tokens=32, row_tokens=32)
     config.adept.update(neutral=str(folder / "neutral.txt"), mode="quality")
     config.train.batch_size = 8

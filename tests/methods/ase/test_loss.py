@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from transformers import BertTokenizerFast
 
-from ncfair_jax.config import ALIGNED, AseConfig, MeshConfig, OptimizerConfig, RunConfig
+from ncfair_jax.config import MeshConfig, OptimizerConfig
 from ncfair_jax.data.pipeline import PipelineConfig
 from ncfair_jax.lexicons.lexicon import make_lexicon
+from ncfair_jax.methods.ase.config import AseConfig, AseRun
 from ncfair_jax.methods.ase.loss import (
     AseInputs,
     ase_objective,
@@ -23,7 +24,7 @@ from ncfair_jax.methods.ase.loss import (
     neutralisation_sums,
 )
 from ncfair_jax.methods.ase.rows import PronounPipeline, direction_rows, fisher_rows
-from ncfair_jax.methods.nc3 import with_nc3
+from ncfair_jax.methods.nc3 import ALIGNED, with_nc3
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.optimizer import make_optimizer
@@ -288,7 +289,7 @@ def three_steps(devices):
     mesh = make_mesh(MeshConfig(), devices)
     # A large eps: with the usual one Adam turns the rounding noise of zero gradients (key biases) into whole steps.
     tx, _ = make_optimizer(OptimizerConfig(learning_rate=1e-2, eps=1e-2), 10)
-    nc3 = dataclasses.replace(RunConfig().nc3, weight=5.0, **ALIGNED)
+    nc3 = dataclasses.replace(AseRun().nc3, weight=5.0, **ALIGNED)
     made = with_nc3(objective(), nc3, tiny.classes(), MODEL, 3)
     rng = jax.random.key(0)
     abstract = jax.eval_shape(lambda p: init_state(p, made, tx, rng), PARAMS)
@@ -314,7 +315,7 @@ def test_eight_devices_do_what_one_does():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def run_config(folder, **ase) -> RunConfig:
+def run_config(folder, **ase) -> AseRun:
     model, _ = tiny_text.write(folder)
     rng = np.random.default_rng(0)
     flip = {"he": "she", "him": "her"}
@@ -327,7 +328,7 @@ def run_config(folder, **ase) -> RunConfig:
         lines = ["text,pronouns", *(f"{text},{of(pronoun)}" for text, pronoun in rows)]
         (folder / name).write_text("\n".join(lines) + "\n")
     (folder / "words.tsv").write_text("kitek\tbara\n")
-    base = RunConfig()
+    base = AseRun()
     part = dataclasses.replace
     return part(
         base,
@@ -335,7 +336,6 @@ def run_config(folder, **ase) -> RunConfig:
         data=part(
             base.data, path=str(folder), counterfactual="two_sided", max_tokens=32, row_tokens=32, dev_examples=5
         ),
-        objective=part(base.objective, name="ase"),
         ase=part(base.ase, source="csv", stereotypes=str(folder / "words.tsv"), fisher_examples=16, **ase),
         nc3=part(base.nc3, weight=1.0),
         optimizer=part(base.optimizer, learning_rate=2e-3),

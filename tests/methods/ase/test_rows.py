@@ -8,11 +8,12 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
-from ncfair_jax.config import ConfigError, RunConfig
+from ncfair_jax.config import ConfigError
 from ncfair_jax.data.pipeline import PipelineConfig
 from ncfair_jax.files import notes
 from ncfair_jax.files.reading import DataError
 from ncfair_jax.lexicons.lexicon import LexiconError, load_lexicon, make_lexicon
+from ncfair_jax.methods.ase.config import AseRun
 from ncfair_jax.methods.ase.rows import (
     PronounPipeline,
     Row,
@@ -56,8 +57,8 @@ def bpe():
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
-def config(source, path, **data) -> RunConfig:
-    base = RunConfig()
+def config(source, path, **data) -> AseRun:
+    base = AseRun()
     return dataclasses.replace(
         base,
         ase=dataclasses.replace(base.ase, source=source),

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ncfair_jax.config import ALIGNED, PAPER, ConfigError, MabelConfig, MeshConfig, NC3Config, RunConfig, validate
+from ncfair_jax.config import ConfigError, MeshConfig
 from ncfair_jax.data.pipeline import PipelineConfig
 from ncfair_jax.methods.base import evaluate_objective
+from ncfair_jax.methods.mabel.config import MabelConfig, MabelRun
 from ncfair_jax.methods.mabel.loss import (
     MABEL,
     contrastive_loss,
@@ -22,10 +23,9 @@ from ncfair_jax.methods.mabel.loss import (
 )
 from ncfair_jax.methods.mabel.pairs import MabelPipeline
 from ncfair_jax.methods.mlm import mlm_objective
-from ncfair_jax.methods.nc3 import with_nc3
+from ncfair_jax.methods.nc3 import ALIGNED, PAPER, NC3Config, with_nc3
 from ncfair_jax.models.hf import load_pretrained
-from ncfair_jax.prepare import check_method
-from ncfair_jax.registry import METHODS
+from ncfair_jax.registry import METHODS, validate
 from ncfair_jax.sharding import make_mesh, put_batch, replicate
 from ncfair_jax.train import train_and_evaluate
 from tests import tiny, tiny_text
@@ -146,7 +146,7 @@ def pipeline(views: int = 4, **settings) -> MabelPipeline:
 
 
 def parameters() -> dict:
-    return tiny.params() | {"method": MABEL.extra_params(RunConfig(), tiny.MODEL, jax.random.key(5))}
+    return tiny.params() | {"method": MABEL.extra_params(MabelRun(), tiny.MODEL, jax.random.key(5))}
 
 
 def dense(layer, x):
@@ -277,7 +277,7 @@ def test_paper_statistics_are_those_of_the_clean_sentences():
 # --- the method in a run
 
 
-def run_config(folder, **changes) -> RunConfig:
+def run_config(folder, **changes) -> MabelRun:
     model, _ = tiny_text.write(folder)
     lines = ["a,b,c,d"]
     for number, sentence in enumerate(tiny_text.sentences(24, seed=4)):
@@ -285,11 +285,10 @@ def run_config(folder, **changes) -> RunConfig:
         he, she = ("he", "she") if number % 2 else ("she", "he")
         lines.append(f"{he} {premise},{he} {hypothesis},{she} {premise},{she} {hypothesis}")
     (folder / "pairs.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    base = RunConfig(name="tiny-mabel")
+    base = MabelRun(name="tiny-mabel")
     parts = {
         "model": {"path": str(model)},
         "data": {"max_tokens": 32, "row_tokens": 64, "dev_examples": 4},
-        "objective": {"name": "mabel"},
         "mabel": {"pairs": str(folder / "pairs.csv")},
         "nc3": {"weight": 1.0},
         "optimizer": {"learning_rate": 3e-3},
@@ -325,16 +324,15 @@ def test_a_run_learns_and_exports_the_encoder_only(tmp_path):
 
 
 def test_refusals():
-    def refused(message: str, check=validate, **changes):
-        base = RunConfig()
+    def refused(message: str, **changes):
+        base = MabelRun()
         parts = {name: dataclasses.replace(getattr(base, name), **values) for name, values in changes.items()}
         config = dataclasses.replace(base, **parts)
         with pytest.raises(ConfigError, match=message):
-            check(config)
+            validate(config)
 
     assert METHODS["mabel"] is MABEL
-    split = {"objective": {"name": "mabel"}, "train": {"accumulation": 2}}
-    refused("config.train.accumulation=2: mabel", check_method, **split)
+    refused("config.train.accumulation=2: mabel", train={"accumulation": 2})
     refused("config.mabel.align_loss='a1,a2': choose from", mabel={"align_loss": "a1,a2"})
     refused("config.mabel.pooler='max': choose from", mabel={"pooler": "max"})
     refused("config.mabel.softmax_temp=0.0: must be above 0", mabel={"softmax_temp": 0.0})

@@ -13,10 +13,11 @@ import datasets
 import numpy as np
 import pytest
 
-from ncfair_jax.config import ConfigError, RunConfig
+from ncfair_jax.config import ConfigError
 from ncfair_jax.data.pipeline import PipelineConfig
 from ncfair_jax.files.reading import DataError
 from ncfair_jax.lexicons.lexicon import load_lexicon
+from ncfair_jax.methods.mabel.config import MabelRun
 from ncfair_jax.methods.mabel.pairs import (
     HEADER,
     MabelPipeline,
@@ -222,8 +223,8 @@ def test_templates_are_distinct_gendered_and_balanced():
 # --- examples and batches
 
 
-def config(**changes) -> RunConfig:
-    base = RunConfig()
+def config(**changes) -> MabelRun:
+    base = MabelRun()
     return dataclasses.replace(
         base, **{name: dataclasses.replace(getattr(base, name), **x) for name, x in changes.items()}
     )

@@ -2,15 +2,15 @@ import dataclasses
 
 import pytest
 
-from ncfair_jax.config import RunConfig
 from ncfair_jax.files import notes
 from ncfair_jax.files.reading import DataError
 from ncfair_jax.tasks.classification.bios import PROFESSIONS, read_bios
+from ncfair_jax.tasks.classification.config import ClassificationRun
 from tests import tiny_tasks
 
 
-def config(path, **fractions) -> RunConfig:
-    base = RunConfig()
+def config(path, **fractions) -> ClassificationRun:
+    base = ClassificationRun()
     data = dataclasses.replace(base.data, path=str(path))
     return dataclasses.replace(base, data=data, classification=dataclasses.replace(base.classification, **fractions))
 

@@ -301,7 +301,7 @@ def test_refusals(setting, tmp_path):
         train.train_and_evaluate(config, tmp_path / "none")
     judged = tiny_tasks.config(setting / "model", setting / "bios", "bios", evals={"benchmarks": "crows_pairs"})
     with pytest.raises(ConfigError, match="classification is judged on its own task; set it to ''"):
-        train.check_method(judged)
+        validate(judged)
     with pytest.raises(ValueError, match=r"'bios' is of a model trained for it, .*configs/bios.py"):
         evaluate(tiny_tasks.pretrained(), "bios", None, tmp_path, model_name="m")
     assert not (tmp_path / "none").exists()

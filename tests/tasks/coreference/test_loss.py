@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from ncfair_jax.benchmarks.coref_predict import predict_clusters
-from ncfair_jax.config import ConfigError, CorefConfig, MeshConfig, RunConfig, validate
+from ncfair_jax.config import ConfigError, MeshConfig
 from ncfair_jax.methods.base import evaluate_objective
 from ncfair_jax.models.hf import load_head, load_pretrained, save_pretrained
-from ncfair_jax.prepare import check_method
-from ncfair_jax.registry import METHODS
+from ncfair_jax.registry import METHODS, validate
 from ncfair_jax.sharding import make_mesh, put_batch, replicate
+from ncfair_jax.tasks.coreference.config import CorefConfig, CorefRun
 from ncfair_jax.tasks.coreference.conll import in_order, read_conll
 from ncfair_jax.tasks.coreference.documents import encode_document, lay_out, load_coref_examples
 from ncfair_jax.tasks.coreference.loss import COREF, coref_objective
@@ -22,7 +22,7 @@ from tests import tiny_coref
 
 CONFIG = CorefConfig(hidden_units=20, feature_size=5, max_width=4, dropout=0.0)
 MODEL = tiny_coref.pretrained(layers=1)
-OWN = COREF.extra_params(RunConfig(coref=CONFIG), MODEL.config, jax.random.key(5))
+OWN = COREF.extra_params(CorefRun(coref=CONFIG), MODEL.config, jax.random.key(5))
 PARAMS = MODEL.params | {"method": OWN}
 OBJECTIVE = coref_objective(MODEL.config, CONFIG)
 
@@ -77,14 +77,13 @@ def test_gradients_are_finite_and_reach_every_scorer():
 # --- the method in a run
 
 
-def run_config(folder, **changes) -> RunConfig:
+def run_config(folder, **changes) -> CorefRun:
     save_pretrained(folder / "model", MODEL)
     train = tiny_coref.write(folder / "train.v4_gold_conll", 12)
-    base = RunConfig(name="tiny-coref")
+    base = CorefRun(name="tiny-coref")
     parts = {
         "model": {"path": str(folder / "model")},
         "data": {"row_tokens": 16, "max_tokens": 16},
-        "objective": {"name": "coref"},
         "coref": {
             "train": str(train),
             "dev": str(train),
@@ -144,4 +143,4 @@ def test_refusals(tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             validate(bad)
-    check_method(changed("train", accumulation=2, batch_size=12))
+    validate(changed("train", accumulation=2, batch_size=12))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ncfair_jax.config import CorefConfig
+from ncfair_jax.tasks.coreference.config import CorefConfig
 from ncfair_jax.tasks.coreference.model import init_coref
 from ncfair_jax.tasks.coreference.spans import candidates, keep_spans, mention_scores, span_vectors
 from tests import tiny
