@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 from ncfair_jax.checkpoint import read_checkpoint_params
 from ncfair_jax.config import ConfigError, RunConfig, identity, to_dict
 from ncfair_jax.data.encoding import tokenizer_fingerprint
-from ncfair_jax.data.pipeline import Examples, Pipeline, PipelineConfig
+from ncfair_jax.data.layout import PipelineConfig
+from ncfair_jax.data.pipeline import Examples, Pipeline
 from ncfair_jax.files.notes import Note, collected
 from ncfair_jax.fingerprint import params_fingerprint
 from ncfair_jax.lexicons.classes import FairnessClasses, lexicon_or_control
@@ -178,16 +179,14 @@ def make_pipeline(
         labels=config.nc3.labels,
         **masks,
     )
-    return examples.kind(
-        examples.sequences,
+    return Pipeline(
+        examples,
         settings,
         special_ids=model.tokenizer.all_special_ids,
         mask_token_id=model.tokenizer.mask_token_id,
         vocab_size=model.config.vocab_size,
         slot_of_token=None if classes is None else classes.slot_of_token,
         boundaries=None if classes is None else classes.boundaries,
-        views=examples.views,
-        **examples.arguments,
     )
 
 

@@ -20,10 +20,11 @@ from ncfair_jax.benchmarks.benchmark import Benchmark, Headline
 from ncfair_jax.benchmarks.embedder import embed
 from ncfair_jax.benchmarks.quality import holds_control_token, holds_unknown, irregular, repeats, stored_flags
 from ncfair_jax.benchmarks.results import Result, Table
-from ncfair_jax.benchmarks.seat_tests import GROUPS, SHA256
+from ncfair_jax.benchmarks.seat_tests import GROUPS
 from ncfair_jax.benchmarks.splits import MOST_SPLITS, split_tests
 from ncfair_jax.data.encoding import encode_texts
 from ncfair_jax.files.reading import read_json
+from ncfair_jax.files.seat_files import SHA256
 from ncfair_jax.files.sources import DataError, DataFolder
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise

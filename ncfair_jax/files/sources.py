@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from huggingface_hub.constants import HF_HUB_OFFLINE
 
-from ncfair_jax.benchmarks import seat_tests
+from ncfair_jax.files import seat_files
 from ncfair_jax.files.atomic import written
 from ncfair_jax.files.reading import DataError
 from ncfair_jax.fingerprint import cache_folder, file_fingerprints, files_fingerprint
@@ -95,8 +95,8 @@ SOURCES: dict[str, Source] = {
         "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0",
     ),
     **{
-        f"seat/{name}.jsonl": Source(f"{seat_tests.ADDRESS}/{name}.jsonl", sha256)
-        for name, sha256 in seat_tests.SHA256.items()
+        f"seat/{name}.jsonl": Source(f"{seat_files.ADDRESS}/{name}.jsonl", sha256)
+        for name, sha256 in seat_files.SHA256.items()
     },
 }
 

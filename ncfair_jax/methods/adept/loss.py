@@ -23,7 +23,7 @@ from ncfair_jax.data.packing import pack_for_inference, round_up
 from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.lexicons.lexicon import lexicon_file, shipped_file
 from ncfair_jax.methods.adept.config import AdeptRun, describe, rules
-from ncfair_jax.methods.adept.words import NEUTRAL, NEUTRAL_FILE, adept_examples, epoch_steps, sizes
+from ncfair_jax.methods.adept.words import NEUTRAL, NEUTRAL_FILE, adept_examples, epoch_steps
 from ncfair_jax.methods.base import EXTRA, Batch, Method, Metrics, Objective, Partial
 from ncfair_jax.methods.corpus import CORPUS_SWITCHES, corpus_files
 from ncfair_jax.models.encoder import PREFIX, ModelConfig, Params, encode
@@ -105,7 +105,7 @@ def retention_sum(layers: Layers, original: Layers, retained: Int[Array, "R T"],
 
 
 def adept_objective(config: AdeptRun, model: ModelConfig, examples: Examples) -> Objective:
-    """alpha · bias loss + beta · retention loss, on batches of `AdeptPipeline`.
+    """alpha · bias loss + beta · retention loss, on batches laid out by `words`.
 
     The prototype of a group is the mean representation of its words over all training examples, made anew every epoch,
     without dropout. The original model lies in the carry, and so in the checkpoints. With a prefix to tune it is the model
@@ -114,7 +114,7 @@ def adept_objective(config: AdeptRun, model: ModelConfig, examples: Examples) ->
     Metrics: "bias_loss" (bits for ADEPT), "retention_loss" (mean over the tokens of attribute sentences), "task_loss".
     """
     adept = config.adept
-    keys = examples.arguments["keys"]
+    keys = examples.of_examples["key"]
     chosen = LAYERS[adept.debias_layer]
     num_layers = len(range(model.num_layers + 1)[chosen])
     prototypes_of = make_prototypes(model, examples, adept.debias_layer, config.data.row_tokens)
@@ -173,21 +173,22 @@ def adept_objective(config: AdeptRun, model: ModelConfig, examples: Examples) ->
     def refresh(params: Params, carry: dict[str, Any]) -> dict[str, Any]:
         return carry | {"prototypes": prototypes_of(tuned(params))}
 
-    return Objective(init, partial, loss, refresh, epoch_steps(sizes(keys), config.train.batch_size))
+    return Objective(init, partial, loss, refresh, epoch_steps(keys, config.train.batch_size))
 
 
 def make_prototypes(
     model: ModelConfig, examples: Examples, debias_layer: str, row_tokens: int
 ) -> Callable[[Params], Float[Array, "K S D"]]:
     """The function from parameters to each group's mean word representation over all its examples, without dropout."""
-    keys, pieces = examples.arguments["keys"], examples.arguments["pieces"]
+    keys, pieces, counts = (examples.of_examples[name] for name in ("key", "pieces", "num_pieces"))
     attributes = np.flatnonzero(keys != NEUTRAL)
-    packed = pack_for_inference([examples.sequences[i] for i in attributes], row_tokens)
+    packed = pack_for_inference([examples.sequences[i] for i in attributes.tolist()], row_tokens)
     groups = keys[attributes] - 1
     shares = np.zeros((*packed.tokens.shape, groups.max() + 1), np.float32)  # [R, T, K]: each token's part in each mean
     number = np.bincount(groups)
     for row, offset, group, example in zip(packed.row, packed.offset, groups, attributes, strict=True):
-        shares[row, offset + pieces[example], group] += 1 / (len(pieces[example]) * number[group])
+        count = counts[example]
+        shares[row, offset + pieces[example, :count], group] += 1 / (count * number[group])
     whole = (packed.tokens, packed.segment_ids, packed.positions, shares)
 
     @jax.jit

@@ -7,23 +7,22 @@ Source: Yang et al. 2023 (ADEPT), with words found by their characters and not b
 example whose word the cut touches, and no sentence twice where a word has several partners.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.config import ConfigError
 from ncfair_jax.data.encoding import note_cut, tokenized
-from ncfair_jax.data.masking import SHUFFLE_STREAM
+from ncfair_jax.data.layout import Batch, Drawn, Sequences, Setting, packed, selecting
 from ncfair_jax.data.packing import FlatIndex, scatter_rows
-from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, PipelineConfig, Sequences
+from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.files.reading import read_lines
 from ncfair_jax.lexicons.lexicon import Lexicon, load_lexicon
 from ncfair_jax.lexicons.matching import compose, whole_words
@@ -189,14 +188,9 @@ def select(examples: Sequence[WordExample], quota: Counter[str]) -> list[WordExa
     return chosen
 
 
-def sizes(keys: np.ndarray) -> np.ndarray:
-    """Number of examples of every key, i64[K + 1]."""
-    return np.bincount(keys)
-
-
-def epoch_steps(counts: np.ndarray, batch_size: int) -> int:
+def epoch_steps(keys: np.ndarray, batch_size: int) -> int:
     """Batches of an epoch: as many as the smallest key fills, so that all keys come equally often."""
-    return int(counts.min()) // batch_size
+    return int(np.bincount(keys).min()) // batch_size
 
 
 def adept_examples(config: AdeptRun, model: Pretrained) -> tuple[Examples, Examples | None]:
@@ -246,84 +240,48 @@ def _require(
 
 
 def _examples(found: Sequence[WordExample]) -> Examples:
-    return Examples(
-        [example.tokens for example in found],
-        kind=AdeptPipeline,
-        arguments={
-            "keys": np.array([example.key for example in found], np.int32),
-            "pieces": [example.pieces for example in found],
-        },
-    )
+    keys = np.array([example.key for example in found], np.int32)
+    return made_of([example.tokens for example in found], keys, [example.pieces for example in found])
 
 
-class AdeptPipeline(Pipeline):
-    """Batches with B examples of every key, in the order of the keys; nothing is masked.
-
-    Further arrays: "retained" i32[1,R,T], 1 at the tokens of attribute sentences; of the words' tokens, "example_rows" and
-    "example_columns" i32[1,E,W] and "example_weights" f32[1,E,W], 1 / pieces of the word (0 where unused).
+def made_of(sequences: Sequence[np.ndarray], keys: np.ndarray, pieces: Sequence[np.ndarray]) -> Examples:
+    """Examples whose strata are the keys, i32[E]; a batch holds equally many of every key, and nothing is masked.
 
     Args:
-        keys: i32 of each example, NEUTRAL or 1 + group.
         pieces: positions of each example's word.
     """
+    counts = np.array([len(places) for places in pieces], np.int32)
+    table = np.zeros((len(pieces), counts.max()), np.int32)  # [E, W]
+    for row, places in zip(table, pieces, strict=True):
+        row[: len(places)] = places
+    of_examples = {"key": keys, "pieces": table, "num_pieces": counts}
+    return Examples(sequences, of_examples=of_examples, strata=keys, layout=LAYOUT)
 
-    def __init__(
-        self,
-        examples: Sequence[np.ndarray],
-        config: PipelineConfig,
-        *,
-        keys: np.ndarray,
-        pieces: Sequence[np.ndarray],
-        **settings: Any,
-    ):
-        super().__init__(examples, config, **settings)
-        self._keys = keys
-        self._of_key = [np.flatnonzero(keys == key) for key in range(keys.max() + 1)]
-        self._num_pieces = np.array([len(places) for places in pieces])
-        self._pieces = np.zeros((len(pieces), self._num_pieces.max()), np.int32)
-        for row, places in zip(self._pieces, pieces, strict=True):
-            row[: len(places)] = places
-        # Few development sentences make a smaller batch; for training `adept_examples` has refused that.
-        self._each = min(config.batch_size, int(sizes(keys).min()))
-        self.steps_per_epoch = epoch_steps(sizes(keys), self._each)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """As of every pipeline, and of the words' keys and places."""
-        digest = hashlib.sha256(super().fingerprint.encode())
-        for array in (self._keys, self._num_pieces, self._pieces):
-            digest.update(array.astype("<i4").tobytes())
-        return digest.hexdigest()[:16]
+def as_they_are(drawn: Drawn, setting: Setting) -> Sequences:
+    """The sentences as they are."""
+    del setting
+    return selecting(drawn, np.zeros(len(drawn.tokens), bool))
 
-    def _epoch_order(self, epoch: int) -> np.ndarray:
-        used = self.steps_per_epoch * self._each
-        order = []
-        for key, ids in enumerate(self._of_key):
-            philox = np.random.Philox(key=[self.config.seed, SHUFFLE_STREAM], counter=[0, 0, key, epoch])
-            order.append(np.random.Generator(philox).permutation(ids)[:used])
-        return np.stack(order)
 
-    def example_ids(self, step: int) -> np.ndarray:
-        """i64[E] examples of a step: B of each key, from permutations that are fresh every epoch."""
-        epoch, index = divmod(step, self.steps_per_epoch)
-        return self._order(epoch)[:, index * self._each : (index + 1) * self._each].ravel()
+def word_places(drawn: Drawn, index: FlatIndex, rows: int, row_tokens: int) -> Batch:
+    """Where the words and the attribute sentences are.
 
-    def sequences(self, ids: np.ndarray, step: int) -> Sequences:
-        """The sentences as they are."""
-        del step
-        lengths, tokens, counted = self.laid_end_to_end(ids)
-        return Sequences(lengths, tokens, tokens, np.zeros(len(tokens), bool), counted)
+    Returns:
+        "retained" i32[R,T], 1 at the tokens of attribute sentences; of the words' tokens, "example_rows" and
+        "example_columns" i32[E,W] and "example_weights" f32[E,W], 1 / pieces of the word (0 where unused).
+    """
+    lengths, pieces = drawn.lengths, drawn.of_examples["pieces"]
+    flat = (np.cumsum(lengths) - lengths)[:, None] + pieces  # [E, W]
+    number = drawn.of_examples["num_pieces"].astype(np.int64)[:, None]
+    used = np.arange(pieces.shape[1])[None] < number
+    retained = np.repeat(drawn.of_examples["key"] != NEUTRAL, lengths)
+    return {
+        "retained": scatter_rows(retained, index, rows, row_tokens),
+        "example_rows": index.row[flat].astype(np.int32),
+        "example_columns": index.column[flat].astype(np.int32),
+        "example_weights": (used / number).astype(np.float32),
+    }
 
-    def places(self, ids: np.ndarray, index: FlatIndex, rows: int) -> Batch:
-        """Where the words and the attribute sentences are."""
-        lengths = self._lengths[ids]
-        flat = (np.cumsum(lengths) - lengths)[:, None] + self._pieces[ids]  # [E, W]
-        number = self._num_pieces[ids][:, None]
-        used = np.arange(self._pieces.shape[1])[None] < number
-        retained = np.repeat(self._keys[ids] != NEUTRAL, lengths)
-        return {
-            "retained": scatter_rows(retained, index, rows, self.config.row_tokens),
-            "example_rows": index.row[flat].astype(np.int32),
-            "example_columns": index.column[flat].astype(np.int32),
-            "example_weights": (used / number).astype(np.float32),
-        }
+
+LAYOUT = partial(packed, sequences=as_they_are, arrays=word_places)

@@ -17,17 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ncfair_jax.data.pipeline import Batch as HostBatch
+from ncfair_jax.data.layout import Batch as HostBatch
 from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
 from ncfair_jax.methods.ase.config import SWITCHES, AseConfig, AseRun, describe
 from ncfair_jax.methods.ase.rows import (
-    EncodedRows,
-    PronounPipeline,
     direction_rows,
     fisher_rows,
     load_rows,
     load_stereotypes,
+    made_of,
     pair_files,
     stereotypes_file,
 )
@@ -165,12 +164,7 @@ def mean_one(fisher: Params) -> Params:
 
 def _examples(config: AseRun, model: Pretrained) -> tuple[Examples, Examples | None]:
     train, dev = load_rows(config, model.tokenizer, load_stereotypes(config.ase.stereotypes))
-
-    def examples(rows: EncodedRows) -> Examples:
-        arguments = {"masked": rows.masked, "marked": rows.marked}
-        return Examples(rows.sequences, kind=PronounPipeline, arguments=arguments)
-
-    return examples(train), examples(dev) if dev else None
+    return made_of(train), made_of(dev) if dev else None
 
 
 def _objective(config: AseRun, model: Pretrained, examples: Examples) -> Objective:
@@ -180,7 +174,7 @@ def _objective(config: AseRun, model: Pretrained, examples: Examples) -> Objecti
         lexicon = load_lexicon(config.data.lexicon)
         direction = direction_rows(lexicon, tokenizer, settings.direction, model.config.max_tokens)
     if settings.ewc_weight > 0:
-        masked = examples.arguments["masked"]
+        masked = examples.of_tokens["masked"]
         fisher = fisher_rows(examples.sequences, masked, settings.fisher_examples, tokenizer.mask_token_id)
     return ase_objective(model.config, settings, AseInputs(direction, fisher))
 

@@ -5,13 +5,12 @@ and flipped rows come in pairs: read from two CSV files, or built of plain sente
 `encode_rows` puts a tokenizer's own special tokens in the markers' places.
 """
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -20,8 +19,9 @@ from ncfair_jax.config import ConfigError
 from ncfair_jax.data import gap
 from ncfair_jax.data.encoding import MASK, tokenized
 from ncfair_jax.data.gap import read_gap
+from ncfair_jax.data.layout import Batch, Drawn, Sequences, Setting, masked_targets, packed
 from ncfair_jax.data.packing import FlatIndex, Placement, flat_index, pack_for_inference, scatter_rows
-from ncfair_jax.data.pipeline import Batch, Pipeline, PipelineConfig, Sequences, masked_targets
+from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.data.winobias import parallel_lines
 from ncfair_jax.files import notes
 from ncfair_jax.files.reading import DataError, Place, RowError, accepted, read_lines
@@ -323,48 +323,24 @@ def _label_ids(pronouns: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> d
     return label_ids
 
 
-class PronounPipeline(Pipeline):
-    """Batches of encoded rows: the masks are the rows' own, the same at every step.
+def made_of(rows: EncodedRows) -> Examples:
+    """Examples of encoded rows: the masks are the rows' own, the same at every step."""
+    return Examples(rows.sequences, of_tokens={"masked": rows.masked, "marked": rows.marked}, layout=LAYOUT)
 
-    A batch also has "marked" i32[A,R/A,T]: 1 at the pieces of stereotype words.
 
-    Args:
-        masked, marked: bool[L] a sequence, as of `EncodedRows`.
-    """
+def pronouns_masked(drawn: Drawn, setting: Setting) -> Sequences:
+    """Every pronoun masked; a masked pronoun still counts as its class."""
+    selected = drawn.of_tokens["masked"]
+    tokens = np.where(selected, np.int32(setting.mask_token_id), drawn.tokens)
+    return Sequences(drawn.lengths, drawn.tokens, tokens, selected, drawn.counted)
 
-    def __init__(
-        self,
-        examples: Sequence[np.ndarray],
-        config: PipelineConfig,
-        *,
-        masked: Sequence[np.ndarray],
-        marked: Sequence[np.ndarray],
-        **others: Any,
-    ):
-        super().__init__(examples, config, **others)
-        self._masked, self._marked = np.concatenate(masked), np.concatenate(marked)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """As of any corpus, and of which tokens are masked and marked."""
-        digest = hashlib.sha256(super().fingerprint.encode())
-        digest.update(self._masked.tobytes() + self._marked.tobytes())
-        return digest.hexdigest()[:16]
+def stereotype_places(drawn: Drawn, index: FlatIndex, rows: int, row_tokens: int) -> Batch:
+    """ "marked" i32[R,T]: 1 at the pieces of stereotype words."""
+    return {"marked": scatter_rows(drawn.of_tokens["marked"], index, rows, row_tokens)}
 
-    def sequences(self, ids: np.ndarray, step: int) -> Sequences:
-        """Every pronoun masked; a masked pronoun still counts as its class."""
-        del step
-        lengths, original, counted = self.laid_end_to_end(ids)
-        masked = self._of_examples(self._masked, ids)
-        tokens = np.where(masked, np.int32(self._mask_token_id), original)
-        return Sequences(lengths, original, tokens, masked, counted)
 
-    def places(self, ids: np.ndarray, index: FlatIndex, rows: int) -> Batch:
-        """Where the stereotype words are."""
-        return {"marked": scatter_rows(self._of_examples(self._marked, ids), index, rows, self.config.row_tokens)}
-
-    def _of_examples(self, flat: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        return np.concatenate([flat[self._starts[i] : self._starts[i] + self._lengths[i]] for i in ids])
+LAYOUT = partial(packed, sequences=pronouns_masked, arrays=stereotype_places)
 
 
 def direction_rows(lexicon: Lexicon, tokenizer: PreTrainedTokenizerBase, mode: str, max_tokens: int) -> Batch:

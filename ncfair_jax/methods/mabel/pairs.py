@@ -6,6 +6,7 @@ negative and its swapped copy. The file is comma separated with a header, its co
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +15,9 @@ import numpy as np
 
 from ncfair_jax.config import ConfigError
 from ncfair_jax.data.encoding import encode_sentences
+from ncfair_jax.data.layout import Batch, Drawn, Sequences, Setting, masked, packed
 from ncfair_jax.data.packing import FlatIndex
-from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, Sequences
+from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.files.atomic import written
 from ncfair_jax.files.reading import DataError, Place, RowError, accepted, check_visible
 from ncfair_jax.files.rows import Row, cell, hub_rows, read_rows, text_cell
@@ -222,31 +224,31 @@ def _read_or_generate(config: MabelRun) -> list[tuple[str, ...]]:
 def _encoded(pairs: Sequence[tuple[str, ...]], config: MabelRun, model: Pretrained) -> Examples:
     sentences = [sentence for pair in pairs for sentence in pair]
     sequences = encode_sentences(sentences, model.tokenizer, config.data.max_tokens)
-    return Examples(sequences, views=len(pairs[0]), kind=MabelPipeline)
+    return Examples(sequences, views=len(pairs[0]), layout=LAYOUT)
 
 
-class MabelPipeline(Pipeline):
-    """Pairs with all their sentences (V views) twice: as they are, and masked for prediction.
+def clean_and_masked(drawn: Drawn, setting: Setting) -> Sequences:
+    """The clean sequences of all pairs, then the masked ones, both in the order of the pairs and their views.
 
-    Only the clean sentences hold classes, so statistics of classes never see [MASK] or a random token. `example_cls`
-    i32[E, V, 2] says at which row and column of the batch each clean sentence's [CLS] lies.
+    Only the clean ones hold classes, so statistics of classes never see [MASK] or a random token.
     """
+    once = masked(drawn, setting)
+    tokens = len(once.original)
+    return Sequences(
+        lengths=np.tile(once.lengths, 2),
+        original=np.tile(once.original, 2),
+        tokens=np.concatenate([once.original, once.tokens]),
+        selected=np.concatenate([np.zeros(tokens, bool), once.selected]),
+        classed=np.concatenate([once.classed, np.zeros(tokens, bool)]),
+    )
 
-    def sequences(self, ids: np.ndarray, step: int) -> Sequences:
-        """The clean sequences of all pairs, then the masked ones, both in the order of the pairs and their views."""
-        masked = self.masked(ids, step)
-        tokens = len(masked.original)
-        return Sequences(
-            lengths=np.tile(masked.lengths, 2),
-            original=np.tile(masked.original, 2),
-            tokens=np.concatenate([masked.original, masked.tokens]),
-            selected=np.concatenate([np.zeros(tokens, bool), masked.selected]),
-            classed=np.concatenate([masked.classed, np.zeros(tokens, bool)]),
-        )
 
-    def places(self, ids: np.ndarray, index: FlatIndex, rows: int) -> Batch:
-        """`example_cls`."""
-        del rows
-        first = np.flatnonzero(index.position == 0)[: len(ids) * self._views]
-        where = np.stack([index.row[first], index.column[first]], axis=-1)
-        return {"example_cls": where.reshape(len(ids), self._views, 2).astype(np.int32)}
+def first_tokens(drawn: Drawn, index: FlatIndex, rows: int, row_tokens: int) -> Batch:
+    """`example_cls` i32[E, V, 2]: at which row and column of the batch each clean sentence's [CLS] lies."""
+    del rows, row_tokens
+    first = np.flatnonzero(index.position == 0)[: len(drawn.lengths)]
+    where = np.stack([index.row[first], index.column[first]], axis=-1)
+    return {"example_cls": where.reshape(len(drawn.ids), -1, 2).astype(np.int32)}
+
+
+LAYOUT = partial(packed, sequences=clean_and_masked, arrays=first_tokens)  # all sentences of a pair (V views) twice

@@ -1,8 +1,7 @@
 """What a task of labelled text is, its encoded examples and its batches."""
 
-import hashlib
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +10,12 @@ from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.config import ConfigError
 from ncfair_jax.data.encoding import note_cut, tokenized
+from ncfair_jax.data.layout import Batch, Drawn, Sequences, Setting, packed, selecting
 from ncfair_jax.data.packing import FlatIndex, scatter_rows
-from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, PipelineConfig, Sequences
+from ncfair_jax.data.pipeline import Examples
+from ncfair_jax.methods.corpus import set_aside
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.tasks.classification.config import ClassificationRun
-from ncfair_jax.vocabulary import WordBoundaries
 
 
 class Labelled(NamedTuple):
@@ -94,12 +94,8 @@ def labelled_examples(task: Task, config: ClassificationRun, model: Pretrained) 
             f"config.data.counterfactual={data.counterfactual!r}: labelled tasks have no swap; set it to 'none'"
         )
     train, dev = task.read(config, "train")[: data.max_examples or None], list[Labelled]()
-    task.read(config, "test")  # what is missing is missed now and not after the training
+    task.read(config, "test")  # fail early if a file is missing
     if data.dev_examples:
-        from ncfair_jax.methods.corpus import (
-            set_aside,
-        )  # here: corpus.py reads a benchmark's text, and benchmarks read tasks
-
         dev = task.read(config, "dev")
         if not dev:
             train, dev = set_aside(train, data.dev_examples, config.seed)
@@ -107,67 +103,36 @@ def labelled_examples(task: Task, config: ClassificationRun, model: Pretrained) 
             _, dev = set_aside(dev, data.dev_examples, config.seed)
 
     def encoded(examples: list[Labelled]) -> Examples:
-        tokens, types = encode_labelled(examples, model.tokenizer, data.max_tokens)
-        labels = np.array([example.label for example in examples], np.float32)
-        return Examples(tokens, kind=LabelledPipeline, arguments={"token_types": types, "labels": labels})
+        return made_of(
+            encode_labelled(examples, model.tokenizer, data.max_tokens), [example.label for example in examples]
+        )
 
     return encoded(train), encoded(dev) if dev else None
 
 
-class LabelledPipeline(Pipeline):
-    """Examples with labels; nothing is masked.
+def made_of(encoded: Encoded, labels: Sequence[float]) -> Examples:
+    """Examples with labels; nothing is masked."""
+    of_examples = {"labels": np.array(labels, np.float32)}
+    return Examples(
+        encoded.tokens, of_tokens={"token_types": encoded.token_types}, of_examples=of_examples, layout=LAYOUT
+    )
 
-    The batch's "masked_positions" and "masked_weights" name each example's first token, `token_types` are i32[R,T], and
-    `labels` f32[R,T] have each example's label at its first token.
-    """
 
-    def __init__(
-        self,
-        examples: Sequence[np.ndarray],
-        config: PipelineConfig,
-        *,
-        token_types: Sequence[np.ndarray],
-        labels: np.ndarray,
-        special_ids: Sequence[int],
-        mask_token_id: int,
-        vocab_size: int,
-        slot_of_token: np.ndarray | None = None,
-        boundaries: WordBoundaries | None = None,
-        views: int = 1,
-    ):
-        super().__init__(
-            examples,
-            config,
-            special_ids=special_ids,
-            mask_token_id=mask_token_id,
-            vocab_size=vocab_size,
-            slot_of_token=slot_of_token,
-            boundaries=boundaries,
-            views=views,
-        )
-        self._token_types, self._labels = token_types, labels
+def first_selected(drawn: Drawn, setting: Setting) -> Sequences:
+    """The examples as they are, their first tokens selected."""
+    del setting
+    first = np.zeros(len(drawn.tokens), bool)
+    first[np.cumsum(drawn.lengths) - drawn.lengths] = True
+    return selecting(drawn, first)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """As of every pipeline, and of the token types and labels."""
-        digest = hashlib.sha256(super().fingerprint.encode())
-        digest.update(np.concatenate(self._token_types).astype("<i4").tobytes())
-        digest.update(self._labels.astype("<f4").tobytes())
-        return digest.hexdigest()[:16]
 
-    def sequences(self, ids: np.ndarray, step: int) -> Sequences:
-        """The examples as they are, their first tokens selected."""
-        del step
-        lengths, tokens, counted = self.laid_end_to_end(ids)
-        first = np.zeros(len(tokens), bool)
-        first[np.cumsum(lengths) - lengths] = True
-        return Sequences(lengths, tokens, tokens, first, counted)
+def types_and_labels(drawn: Drawn, index: FlatIndex, rows: int, row_tokens: int) -> Batch:
+    """`token_types` i32[R,T], and `labels` f32[R,T]: each example's label at its first token."""
+    types = scatter_rows(drawn.of_tokens["token_types"], index, rows, row_tokens)
+    labels = np.zeros((rows, row_tokens), np.float32)
+    first = np.flatnonzero(index.position == 0)
+    labels[index.row[first], index.column[first]] = drawn.of_examples["labels"]
+    return {"token_types": types, "labels": labels}
 
-    def places(self, ids: np.ndarray, index: FlatIndex, rows: int) -> Batch:
-        """`token_types` and `labels`."""
-        shape = (rows, self.config.row_tokens)
-        types = scatter_rows(np.concatenate([self._token_types[i] for i in ids]), index, *shape)
-        labels = np.zeros(shape, np.float32)
-        first = np.flatnonzero(index.position == 0)
-        labels[index.row[first], index.column[first]] = self._labels[ids]
-        return {"token_types": types, "labels": labels}
+
+LAYOUT = partial(packed, sequences=first_selected, arrays=types_and_labels)

@@ -4,20 +4,20 @@ Letters: B documents of a batch (pads included), G segments of a document, T tok
 N tokens of all segments of a document.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.config import ConfigError
 from ncfair_jax.data.encoding import tokenized
-from ncfair_jax.data.packing import round_up
-from ncfair_jax.data.pipeline import Batch, Examples, Pipeline, PipelineConfig, split_rows
+from ncfair_jax.data.layout import Batch, Drawn, Setting
+from ncfair_jax.data.packing import flat_positions, round_up
+from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.files.reading import DataError
 from ncfair_jax.methods.corpus import set_aside
 from ncfair_jax.models.hf import Pretrained
@@ -25,7 +25,6 @@ from ncfair_jax.tasks.coreference.config import CorefRun
 from ncfair_jax.tasks.coreference.conll import Document, read_conll
 from ncfair_jax.tasks.coreference.model import GENRES
 from ncfair_jax.tasks.coreference.winobias import is_lines_file, read_lines_file
-from ncfair_jax.vocabulary import WordBoundaries, whole_words
 
 SEGMENT_STREAM = 3  # key of the draws that choose a long document's segments
 NO_SENTENCE = -1
@@ -224,79 +223,74 @@ def load_coref_examples(config: CorefRun, model: Pretrained) -> tuple[Examples, 
 
 def _examples(documents: Sequence[Document], config: CorefRun, model: Pretrained) -> Examples:
     encoded = [encode_document(document, model.tokenizer, config.data.row_tokens) for document in documents]
-    segments = [document.some(i, 1).tokens for document in encoded for i in range(document.num_segments)]
-    arguments: dict[str, Any] = {
-        "documents": encoded,
-        "max_segments": config.coref.max_segments,
-        "max_width": config.coref.max_width,
-    }
-    return Examples(segments, kind=CorefPipeline, arguments=arguments)
+    return made_of(encoded, config.coref.max_segments, config.coref.max_width)
 
 
-class CorefPipeline(Pipeline):
-    """Batches of whole documents; of long ones as many consecutive segments as training takes, drawn by (seed, step, document).
+def made_of(documents: Sequence[Encoded], max_segments: int, max_width: int) -> Examples:
+    """Examples that are documents; their sequences are the segments.
 
     Args:
-        examples: all segments of all documents.
-        documents: what an example is.
         max_segments: most segments of a document in a batch.
         max_width: W.
     """
+    segments = [document.some(i, 1) for document in documents for i in range(document.num_segments)]
+    names = ("sentences", "words", "speakers")
+    mentions = np.zeros((len(documents), max(len(document.mentions) for document in documents), 3), np.int32)
+    for row, document in zip(mentions, documents, strict=True):
+        row[: len(document.mentions)] = document.mentions  # others have cluster 0
+    return Examples(
+        [segment.tokens for segment in segments],
+        views=np.array([document.num_segments for document in documents]),
+        of_tokens={name: [getattr(segment, name) for segment in segments] for name in names},
+        of_examples={"genre": np.array([document.genre for document in documents], np.int32), "mentions": mentions},
+        layout=partial(whole_documents, max_segments=max_segments, max_width=max_width),
+    )
 
-    def __init__(
-        self,
-        examples: Sequence[np.ndarray],
-        config: PipelineConfig,
-        *,
-        documents: Sequence[Encoded],
-        max_segments: int,
-        max_width: int,
-        boundaries: WordBoundaries | None = None,
-        **arguments: Any,
-    ):
-        super().__init__(examples, config, boundaries=boundaries, **arguments)
-        self._documents, self._boundaries = documents, boundaries
-        self._max_segments, self._max_width = max_segments, max_width
-        self.num_examples = len(documents)
-        self.steps_per_epoch = -(-self.num_examples // config.batch_size)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 (first 16 hex digits) of the documents: everything that `Encoded` holds."""
-        digest = hashlib.sha256()
-        for document in self._documents:
-            for value in document:
-                array = np.asarray(value)
-                digest.update(np.array(array.shape, "<i8").tobytes() + array.astype("<i4").tobytes())
-        return digest.hexdigest()[:16]
+def whole_documents(drawn: Drawn, setting: Setting, *, max_segments: int, max_width: int) -> Batch:
+    """The documents as `lay_out` has them; of long ones consecutive segments, drawn by (seed, step, document).
 
-    def batch(self, step: int) -> Batch:
-        """The documents of a step as `lay_out` has them, split into micro-batches [A, B/A, …].
+    Returns:
+        What `lay_out` returns, and slots i32[B,G,T], the class of each token (K = none).
+    """
+    config = setting.config
+    of_tokens = np.where(drawn.counted, setting.slot_of_token[drawn.tokens], setting.no_class)
+    documents, slots = list[Encoded](), list[np.ndarray]()
+    for number, document, own in zip(drawn.ids, *apart(drawn, of_tokens), strict=True):
+        first = first_segment(document.num_segments - max_segments, config.seed, drawn.step, int(number))
+        slots.append(own[(document.segments >= first) & (document.segments < first + max_segments)])
+        documents.append(document.some(first, max_segments))
+    rows = round_up(config.batch_size, math.lcm(config.row_multiple, config.accumulation))
+    laid = lay_out(documents, rows, config.row_tokens, max_width)
+    table = np.full(laid["tokens"].shape, setting.no_class, np.int32)
+    for row, (document, own) in enumerate(zip(documents, slots, strict=True)):
+        table[row, document.segments, columns_of(document)] = own
+    if config.alignment == "next":
+        table = np.concatenate([table[..., 1:], np.full_like(table[..., :1], setting.no_class)], axis=-1)
+    return laid | {"slots": table}
 
-        Also slots i32[A,B/A,G,T] (class of each token, K = none) and step, num_examples i32[].
-        """
-        config = self.config
-        ids = self.example_ids(step)
-        documents = [self._taken(int(i), step) for i in ids]
-        rows = round_up(config.batch_size, math.lcm(config.row_multiple, config.accumulation))
-        packed = lay_out(documents, rows, config.row_tokens, self._max_width)
-        classed = packed["segment_ids"] > 0
-        if self._boundaries is not None:
-            whole = whole_words(packed["tokens"].ravel(), packed["positions"].ravel(), self._boundaries)
-            classed = classed & whole.reshape(classed.shape)
-        slots = np.where(classed, self._slot_of_token[packed["tokens"]], self._no_class)
-        if config.alignment == "next":
-            slots = np.concatenate([slots[..., 1:], np.full_like(slots[..., :1], self._no_class)], axis=-1)
-        batch = {name: split_rows(value, config.accumulation) for name, value in (packed | {"slots": slots}).items()}
-        batch["step"] = np.array(step, np.int32)
-        batch["num_examples"] = np.array(len(ids), np.int32)
-        return batch
 
-    def _taken(self, number: int, step: int) -> Encoded:
-        document = self._documents[number]
-        spare = document.num_segments - self._max_segments
-        if spare <= 0:
-            return document
-        philox = np.random.Philox(key=[self.config.seed, SEGMENT_STREAM], counter=[0, 0, step, number])
-        first = int(np.random.Generator(philox).integers(spare + 1))
-        return document.some(first, self._max_segments)
+def apart(drawn: Drawn, of_tokens: np.ndarray) -> tuple[list[Encoded], list[np.ndarray]]:
+    """The documents of a batch, and of each its part of an array [N]."""
+    documents, parts = [], []
+    ends = np.cumsum(drawn.lengths)[np.cumsum(drawn.views) - 1]
+    starts = np.concatenate([[0], ends[:-1]])
+    segments = np.repeat(flat_positions(drawn.views), drawn.lengths).astype(np.int32)
+    names = ("sentences", "words", "speakers")
+    for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        here = slice(start, end)
+        sentences, words, speakers = (drawn.of_tokens[name][here] for name in names)
+        mentions = drawn.of_examples["mentions"][i]
+        mentions = mentions[mentions[:, 2] > 0]
+        genre = int(drawn.of_examples["genre"][i])
+        documents.append(Encoded(drawn.tokens[here], segments[here], sentences, words, speakers, genre, mentions))
+        parts.append(of_tokens[here])
+    return documents, parts
+
+
+def first_segment(spare: int, seed: int, step: int, number: int) -> int:
+    """From which segment on a document is taken that has `spare` segments too many."""
+    if spare <= 0:
+        return 0
+    philox = np.random.Philox(key=[seed, SEGMENT_STREAM], counter=[0, 0, step, number])
+    return int(np.random.Generator(philox).integers(spare + 1))

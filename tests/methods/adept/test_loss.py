@@ -14,7 +14,8 @@ import pytest
 from ncfair_jax import train
 from ncfair_jax.checkpoint import CheckpointError
 from ncfair_jax.config import ConfigError, MeshConfig
-from ncfair_jax.data.pipeline import Examples, PipelineConfig
+from ncfair_jax.data.layout import PipelineConfig
+from ncfair_jax.data.pipeline import Pipeline
 from ncfair_jax.fingerprint import params_fingerprint
 from ncfair_jax.methods.adept.loss import (
     adept_bias,
@@ -26,7 +27,7 @@ from ncfair_jax.methods.adept.loss import (
     retention_sum,
     word_representations,
 )
-from ncfair_jax.methods.adept.words import AdeptPipeline
+from ncfair_jax.methods.adept.words import made_of
 from ncfair_jax.methods.nc3 import ALIGNED, NC3Config, with_nc3
 from ncfair_jax.models.hf import load_pretrained, save_pretrained
 from ncfair_jax.recipes import base_config
@@ -150,8 +151,11 @@ def examples():
     """Sentences of tiny.examples(), each with a word of one or two tokens and a key."""
     sentences = tiny.examples(30)
     pieces = [np.arange(1, 2 + i % 2, dtype=np.int32) for i in range(len(sentences))]
-    arguments = {"keys": np.arange(len(sentences), dtype=np.int32) % 3, "pieces": pieces}
-    return Examples(sentences, kind=AdeptPipeline, arguments=arguments)
+    return made_of(sentences, np.arange(len(sentences), dtype=np.int32) % 3, pieces)
+
+
+def pieces_of(made, example):
+    return made.of_examples["pieces"][example, : made.of_examples["num_pieces"][example]]
 
 
 def config(**changes):
@@ -167,7 +171,7 @@ def batch(step=0):
     settings = PipelineConfig(seed=1, batch_size=4, row_tokens=32, row_multiple=8)
     specials = {"special_ids": [0, 1, 2, 3], "mask_token_id": 3, "vocab_size": tiny.VOCAB}
     slots = tiny.classes().slot_of_token
-    return AdeptPipeline(made.sequences, settings, slot_of_token=slots, **specials, **made.arguments).batch(step)
+    return Pipeline(made, settings, slot_of_token=slots, **specials).batch(step)
 
 
 def layers_of(params, sentence):
@@ -186,7 +190,8 @@ def test_prototypes_are_means_of_the_words_of_each_group(debias_layer):
     carry = objective.refresh(params, objective.init(params))
     chosen = {"all": [0, 1, 2], "first": [0], "last": [2]}[debias_layer]
     found = {1: [], 2: []}
-    for sentence, key, pieces in zip(made.sequences, *made.arguments.values(), strict=True):
+    for example, (sentence, key) in enumerate(zip(made.sequences, made.strata, strict=True)):
+        pieces = pieces_of(made, example)
         if key:
             layers = layers_of(params, sentence)
             found[key].append([layers[layer][pieces].mean(0) for layer in chosen])
@@ -213,15 +218,13 @@ def test_loss_of_a_batch_against_its_parts_sentence_by_sentence(algorithm, reten
     loss, (metrics, after) = tiny.evaluate(objective, params, carry, rows, None)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.array_equal(a, b)), after, carry))
     made = examples()
-    pipeline = AdeptPipeline(
-        made.sequences, PipelineConfig(seed=1, batch_size=4), special_ids=[], mask_token_id=3, vocab_size=tiny.VOCAB,
-        **made.arguments,
-    )  # fmt: skip
+    settings = PipelineConfig(seed=1, batch_size=4)
+    pipeline = Pipeline(made, settings, special_ids=[], mask_token_id=3, vocab_size=tiny.VOCAB)
     words, distances = [], []
     for example in pipeline.example_ids(0):
         layers, before = (np.array(layers_of(p, made.sequences[example])) for p in (params, original))
-        if made.arguments["keys"][example] == 0:
-            words.append(layers[:, made.arguments["pieces"][example]].mean(1))
+        if made.strata[example] == 0:
+            words.append(layers[:, pieces_of(made, example)].mean(1))
         elif retention == "mse":
             distances += np.mean((layers - before) ** 2, axis=(0, 2)).tolist()
         else:

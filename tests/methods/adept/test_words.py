@@ -8,15 +8,16 @@ import pytest
 from transformers import BertTokenizerFast
 
 from ncfair_jax.config import ConfigError
-from ncfair_jax.data.pipeline import PipelineConfig
+from ncfair_jax.data.layout import PipelineConfig
+from ncfair_jax.data.pipeline import Pipeline
 from ncfair_jax.lexicons.lexicon import SHIPPED, load_lexicon, make_lexicon
 from ncfair_jax.methods.adept.words import (
     NEUTRAL,
-    AdeptPipeline,
     WordExample,
     adept_examples,
     chosen_groups,
     collect,
+    made_of,
     neutral_words,
     quotas,
     select,
@@ -168,7 +169,7 @@ def pipeline(batch_size=3, counts=(20, 7, 11)):
     pieces = [np.arange(start, start + rng.integers(1, 4)) for start in rng.integers(1, 4, len(keys))]
     config = PipelineConfig(seed=1, batch_size=batch_size, row_tokens=32)
     settings = {"special_ids": [0, 1, 2, 3], "mask_token_id": 3, "vocab_size": 60}
-    return AdeptPipeline(sentences, config, keys=keys, pieces=pieces, **settings), sentences, keys, pieces
+    return Pipeline(made_of(sentences, keys, pieces), config, **settings), sentences, keys, pieces
 
 
 def test_batches_hold_each_key_equally_often_and_say_where_the_words_are():
@@ -202,16 +203,10 @@ def test_few_development_examples_make_a_smaller_batch():
 
 def test_fingerprint_knows_the_words():
     made, sentences, keys, pieces = pipeline()
-    other = AdeptPipeline(
-        sentences,
-        made.config,
-        keys=keys,
-        pieces=[p[:1] for p in pieces],
-        special_ids=[],
-        mask_token_id=3,
-        vocab_size=60,
-    )
-    assert made.fingerprint == pipeline()[0].fingerprint != other.fingerprint
+    other = made_of(sentences, keys, [p[:1] for p in pieces])
+    moved = made_of(sentences, np.roll(keys, 1), pieces)
+    assert made.fingerprint == pipeline()[0].fingerprint
+    assert len({made.fingerprint, other.fingerprint, moved.fingerprint}) == 3
 
 
 @pytest.fixture(scope="module")
@@ -232,11 +227,11 @@ def test_examples_of_a_corpus(setting):
     config = config.copy_and_resolve_references()
     config.data.dev_examples = 40
     train, dev = adept_examples(freeze(config), model)
-    counts = np.bincount(train.arguments["keys"])
+    counts = np.bincount(train.strata)
     assert counts[1] == counts[2] > 8  # balanced pairs
     trained = {tuple(tokens.tolist()) for tokens in train.sequences}
     assert not trained & {tuple(tokens.tolist()) for tokens in dev.sequences}
-    assert np.bincount(dev.arguments["keys"]).min() >= 2
+    assert np.bincount(dev.strata).min() >= 2
 
 
 def test_too_few_examples_are_refused_by_name(setting):

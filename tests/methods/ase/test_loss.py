@@ -11,7 +11,8 @@ import pytest
 from transformers import BertTokenizerFast
 
 from ncfair_jax.config import MeshConfig, OptimizerConfig
-from ncfair_jax.data.pipeline import PipelineConfig
+from ncfair_jax.data.layout import PipelineConfig
+from ncfair_jax.data.pipeline import Pipeline
 from ncfair_jax.lexicons.lexicon import make_lexicon
 from ncfair_jax.methods.ase.config import AseConfig, AseRun
 from ncfair_jax.methods.ase.loss import (
@@ -23,7 +24,7 @@ from ncfair_jax.methods.ase.loss import (
     mean_one,
     neutralisation_sums,
 )
-from ncfair_jax.methods.ase.rows import PronounPipeline, direction_rows, fisher_rows
+from ncfair_jax.methods.ase.rows import EncodedRows, direction_rows, fisher_rows, made_of
 from ncfair_jax.methods.nc3 import ALIGNED, with_nc3
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import load_pretrained
@@ -52,18 +53,15 @@ def data(seed: int = 0):
     return sequences, masked, marked
 
 
-def pipeline(**settings) -> PronounPipeline:
-    sequences, masked, marked = data()
+def pipeline(**settings) -> Pipeline:
     config = PipelineConfig(seed=1, row_tokens=32, **{"batch_size": 8, "row_multiple": 2} | settings)
-    return PronounPipeline(
-        sequences,
+    return Pipeline(
+        made_of(EncodedRows(*data())),
         config,
         special_ids=[tiny.PAD, tiny.CLS, tiny.SEP, tiny.MASK],
         mask_token_id=tiny.MASK,
         vocab_size=tiny.VOCAB,
         slot_of_token=tiny.classes().slot_of_token,
-        masked=masked,
-        marked=marked,
     )
 
 

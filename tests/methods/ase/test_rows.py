@@ -9,13 +9,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from ncfair_jax.config import ConfigError
-from ncfair_jax.data.pipeline import PipelineConfig
+from ncfair_jax.data.layout import PipelineConfig
+from ncfair_jax.data.pipeline import Pipeline
 from ncfair_jax.files import notes
 from ncfair_jax.files.reading import DataError
 from ncfair_jax.lexicons.lexicon import LexiconError, load_lexicon, make_lexicon
 from ncfair_jax.methods.ase.config import AseRun
 from ncfair_jax.methods.ase.rows import (
-    PronounPipeline,
+    EncodedRows,
     Row,
     direction_rows,
     encode_rows,
@@ -23,6 +24,7 @@ from ncfair_jax.methods.ase.rows import (
     load_pairs,
     load_rows,
     load_stereotypes,
+    made_of,
     mask_pronouns,
     read_pairs,
     rows_of_pairs,
@@ -300,22 +302,20 @@ def test_a_pair_lies_on_one_side_of_the_development_split(tmp_path, bert):
         load_rows(config("gap", path, dev_examples=12), bert, [])
 
 
-def pipeline(bert, **settings) -> tuple[PronounPipeline, list]:
+def pipeline(bert, **settings) -> tuple[Pipeline, EncodedRows]:
     rows = [ROW, Row("[CLS] bakers saw [MASK] . [SEP]", ("him",)), Row("[CLS] [MASK] saw [MASK] [SEP]", ("he", "her"))]
     found = encode_rows(rows, bert, 40, ["nurse", "bakers"])
     slots = np.full(len(WORDPIECE), 2, np.int32)
     slots[[WORDPIECE.index("her"), WORDPIECE.index("man")]] = 0, 1
-    made = PronounPipeline(
-        found.sequences,
+    made = Pipeline(
+        made_of(found),
         PipelineConfig(seed=0, batch_size=3, row_tokens=40, **settings),
         special_ids=bert.all_special_ids,
         mask_token_id=bert.mask_token_id,
         vocab_size=len(WORDPIECE),
         slot_of_token=slots,
-        masked=found.masked,
-        marked=found.marked,
     )
-    return made, found.sequences
+    return made, found
 
 
 def test_a_batch_masks_the_pronouns_and_marks_the_words(bert):
@@ -336,15 +336,14 @@ def test_a_batch_masks_the_pronouns_and_marks_the_words(bert):
 
 
 def test_fingerprint_tells_masks_and_marks_apart(bert):
-    made, sequences = pipeline(bert)
+    made, rows = pipeline(bert)
     prints = {made.fingerprint, pipeline(bert)[0].fingerprint}
     assert len(prints) == 1
-    for name in ("_masked", "_marked"):
-        other, _ = pipeline(bert)
-        getattr(other, name)[3] ^= True
-        prints.add(other.fingerprint)
+    for name in ("masked", "marked"):
+        first, *others = getattr(rows, name)
+        prints.add(made_of(rows._replace(**{name: [~first, *others]})).fingerprint)
     assert len(prints) == 3
-    assert len(sequences) == 3
+    assert len(rows.sequences) == 3
 
 
 def test_direction_weights_by_hand(bert):
@@ -373,8 +372,7 @@ def test_direction_weights_by_hand(bert):
 
 
 def test_fisher_rows_are_single_masked_examples(bert):
-    made, sequences = pipeline(bert)
-    masked = np.split(made._masked, np.cumsum([len(s) for s in sequences])[:-1])
+    sequences, masked, _ = pipeline(bert)[1]
     rows = fisher_rows(sequences, masked, 2, bert.mask_token_id)  # of three the first and the last
     assert rows["tokens"].shape == (2, len(sequences[0]))
     for row, example in ((0, 0), (1, 2)):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ncfair_jax.config import ConfigError, MeshConfig
-from ncfair_jax.data.pipeline import PipelineConfig
+from ncfair_jax.data.layout import PipelineConfig
+from ncfair_jax.data.pipeline import Examples, Pipeline
 from ncfair_jax.methods.base import evaluate_objective
 from ncfair_jax.methods.mabel.config import MabelConfig, MabelRun
 from ncfair_jax.methods.mabel.loss import (
@@ -21,7 +22,7 @@ from ncfair_jax.methods.mabel.loss import (
     sentence_states,
     similarity_alignment,
 )
-from ncfair_jax.methods.mabel.pairs import MabelPipeline
+from ncfair_jax.methods.mabel.pairs import LAYOUT
 from ncfair_jax.methods.mlm import mlm_objective
 from ncfair_jax.methods.nc3 import ALIGNED, PAPER, NC3Config, with_nc3
 from ncfair_jax.models.hf import load_pretrained
@@ -123,7 +124,7 @@ def test_poolers_on_packed_rows(pooler):
 # --- the objective on batches
 
 
-def pipeline(views: int = 4, **settings) -> MabelPipeline:
+def pipeline(views: int = 4, **settings) -> Pipeline:
     """Pairs whose swapped copies differ from the originals in one word."""
     examples = []
     originals = tiny.examples(40)
@@ -134,14 +135,13 @@ def pipeline(views: int = 4, **settings) -> MabelPipeline:
             *(np.where(np.arange(len(x)) == 1, tiny.FIRST_WORD, x) for x in (premise, hypothesis)),
         ]
         examples += [x.astype(np.int32) for x in (pair if views == 4 else [*pair, *pair[::-1][:2]])]
-    return MabelPipeline(
-        examples,
+    return Pipeline(
+        Examples(examples, views=views, layout=LAYOUT),
         PipelineConfig(seed=1, batch_size=6, row_tokens=32, **{"row_multiple": 8} | settings),
         special_ids=[tiny.PAD, tiny.CLS, tiny.SEP, tiny.MASK],
         mask_token_id=tiny.MASK,
         vocab_size=tiny.VOCAB,
         slot_of_token=tiny.classes().slot_of_token,
-        views=views,
     )
 
 
@@ -153,10 +153,10 @@ def dense(layer, x):
     return x @ np.asarray(layer["kernel"], np.float64) + np.asarray(layer["bias"], np.float64)
 
 
-def numpy_loss(config: MabelConfig, params, pairs: MabelPipeline, step: int, mlm: float) -> float:
+def numpy_loss(config: MabelConfig, params, pairs: Pipeline, step: int, mlm: float) -> float:
     """From sentences encoded one a row, without packing, and the losses as loops."""
-    ids = pairs.example_ids(step)
-    lengths, tokens, _ = pairs.laid_end_to_end(ids)
+    drawn = pairs.drawn(step)
+    ids, lengths, tokens = drawn.ids, drawn.lengths, drawn.tokens
     bounds = np.cumsum(lengths)
     width = lengths.max()
     padded = np.zeros((len(lengths), width), np.int32)
@@ -270,7 +270,7 @@ def test_paper_statistics_are_those_of_the_clean_sentences():
     objective = with_nc3(mabel_objective(tiny.MODEL, MabelConfig()), nc3, tiny.classes(), tiny.MODEL, 4)
     pairs, params = pipeline(mask_prob=1.0), parameters()
     _, (_, carry) = tiny.evaluate(objective, params, objective.init(params), pairs.batch(0), None)
-    _, tokens, _ = pairs.laid_end_to_end(pairs.example_ids(0))
+    tokens = pairs.drawn(0).tokens
     np.testing.assert_array_equal(carry["nc3"].count, [(tokens == i).sum() for i in tiny.classes().token_ids])
 
 

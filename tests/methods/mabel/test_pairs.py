@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 from ncfair_jax.config import ConfigError
-from ncfair_jax.data.pipeline import PipelineConfig
+from ncfair_jax.data.layout import PipelineConfig
+from ncfair_jax.data.pipeline import Examples, Pipeline
 from ncfair_jax.files.reading import DataError
 from ncfair_jax.lexicons.lexicon import load_lexicon
 from ncfair_jax.methods.mabel.config import MabelRun
 from ncfair_jax.methods.mabel.pairs import (
     HEADER,
-    MabelPipeline,
+    LAYOUT,
     build_pairs,
     entailed_pairs,
     load_pair_examples,
@@ -32,7 +33,7 @@ from ncfair_jax.vocabulary import WordBoundaries
 from tests import tiny, tiny_text
 
 GENDER = load_lexicon("gender")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ROWS = [
     ("A man is eating, slowly.", "A man eats.", "entailment"),
     ("A dog barks.", "An animal makes a noise.", "entailment"),
@@ -237,7 +238,7 @@ def test_examples_of_a_file(tmp_path):
     train, dev = load_pair_examples(config(mabel={"pairs": path}, data={"dev_examples": 2, "max_examples": 5}), model)
     assert (len(train.sequences), len(dev.sequences)) == (3 * 4, 2 * 4)
     assert train.views == dev.views == 4
-    assert train.kind is MabelPipeline
+    assert train.layout is LAYOUT
     words = model.tokenizer.convert_ids_to_tokens([int(sequence[1]) for sequence in train.sequences[:4]])
     assert words == ["he", "man", "she", "woman"]
     train, dev = load_pair_examples(config(mabel={"pairs": "templates"}, data={"max_examples": 7}), model)
@@ -268,16 +269,15 @@ def test_templates_without_a_word_of_the_lexicon_are_refused(tmp_path):
 
 def batch_of(
     views: int = 4, boundaries: WordBoundaries | None = None, **settings
-) -> tuple[dict[str, np.ndarray], list[np.ndarray], MabelPipeline]:
+) -> tuple[dict[str, np.ndarray], list[np.ndarray], Pipeline]:
     examples = tiny.examples(10 * views)
-    pipeline = MabelPipeline(
-        examples,
+    pipeline = Pipeline(
+        Examples(examples, views=views, layout=LAYOUT),
         PipelineConfig(seed=1, batch_size=4, row_tokens=32, mask_prob=0.5, **settings),
         special_ids=[tiny.PAD, tiny.CLS, tiny.SEP, tiny.MASK],
         mask_token_id=tiny.MASK,
         vocab_size=tiny.VOCAB,
         slot_of_token=tiny.classes().slot_of_token,
-        views=views,
         boundaries=boundaries,
     )
     return {name: value[0] for name, value in pipeline.batch(2).items() if value.ndim}, examples, pipeline

@@ -16,7 +16,8 @@ from ncfair_jax.benchmarks.classifier import outputs
 from ncfair_jax.benchmarks.registry import evaluate
 from ncfair_jax.checkpoint import CheckpointError
 from ncfair_jax.config import ConfigError, MeshConfig
-from ncfair_jax.data.pipeline import PipelineConfig
+from ncfair_jax.data.layout import PipelineConfig
+from ncfair_jax.data.pipeline import Pipeline
 from ncfair_jax.files.notes import Cut, collected
 from ncfair_jax.finished import WorkdirError, training_content
 from ncfair_jax.methods.base import EXTRA, evaluate_objective
@@ -25,7 +26,7 @@ from ncfair_jax.models.hf import ModelFolderError, Pretrained, load_head, load_p
 from ncfair_jax.sharding import make_mesh, put_batch, replicate
 from ncfair_jax.stopping import Interrupted
 from ncfair_jax.tasks.classification.bios import read_bios
-from ncfair_jax.tasks.classification.labelled import Labelled, LabelledPipeline, encode_labelled
+from ncfair_jax.tasks.classification.labelled import LAYOUT, Encoded, Labelled, encode_labelled, made_of
 from ncfair_jax.tasks.classification.loss import CLASSIFICATION, classification_objective, fresh_head, label_sums
 from tests import tiny, tiny_hub, tiny_tasks
 from tests.tiny import encode
@@ -119,11 +120,12 @@ def test_token_types_matter(model):
     assert np.abs(np.asarray(other) - alone(model, params, PAIRS[0])).max() > 1e-2
 
 
-def pipeline(model: Pretrained, labels, **settings) -> LabelledPipeline:
-    tokens, types = encode_labelled(PAIRS, model.tokenizer, 32)
+def pipeline(model: Pretrained, labels, types=None, **settings) -> Pipeline:
+    encoded = encode_labelled(PAIRS, model.tokenizer, 32)
+    encoded = Encoded(encoded.tokens, types or encoded.token_types)
     config = PipelineConfig(seed=1, batch_size=12, row_tokens=32, **{"row_multiple": 2} | settings)
     special = {"special_ids": [], "mask_token_id": 3, "vocab_size": model.config.vocab_size}
-    return LabelledPipeline(tokens, config, token_types=types, labels=np.array(labels, np.float32), **special)
+    return Pipeline(made_of(encoded, labels), config, **special)
 
 
 def test_the_fingerprint_follows_labels_and_token_types(model):
@@ -131,8 +133,8 @@ def test_the_fingerprint_follows_labels_and_token_types(model):
     first = pipeline(model, labels)
     assert pipeline(model, labels).fingerprint == first.fingerprint
     other = pipeline(model, [*labels[:-1], labels[-1] + 1])
-    types = pipeline(model, labels)
-    types._token_types[0] = 1 - types._token_types[0]
+    first_types, *rest = encode_labelled(PAIRS, model.tokenizer, 32).token_types
+    types = pipeline(model, labels, [1 - first_types, *rest])
     assert len({first.fingerprint, other.fingerprint, types.fingerprint}) == 3
 
 
@@ -229,7 +231,7 @@ def test_a_run_learns_stops_resumes_is_judged_and_exported(setting, tmp_path, mo
     export = tmp_path / "whole" / "export"
     loaded, own = load_pretrained(export), load_head(export)
     examples = CLASSIFICATION.examples(config, loaded)[0]
-    assert examples.kind is LabelledPipeline
+    assert examples.layout is LAYOUT
     test = read_bios(config, "test")
     again = outputs(loaded, own, test, 32, 32).argmax(1) == [example.label for example in test]
     np.testing.assert_allclose(100 * np.mean(again), document["metrics"]["acc"], atol=1e-9)

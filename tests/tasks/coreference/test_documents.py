@@ -3,15 +3,18 @@
 import numpy as np
 import pytest
 
-from ncfair_jax.data.pipeline import PipelineConfig
+from ncfair_jax.data.layout import PipelineConfig
+from ncfair_jax.data.pipeline import Pipeline
 from ncfair_jax.files.reading import DataError
 from ncfair_jax.tasks.coreference.conll import Document
 from ncfair_jax.tasks.coreference.documents import (
-    CorefPipeline,
     Encoded,
+    apart,
     columns_of,
     encode_document,
+    first_segment,
     lay_out,
+    made_of,
     read_documents,
     shape_of,
 )
@@ -87,15 +90,15 @@ def test_shapes_are_few():
     assert many.num_segments == 5 and shape_of([many, encoded.some(0, 1)], 4) == (8, 4)
 
 
-def pipeline(boundaries: WordBoundaries | None = None, **settings) -> CorefPipeline:
-    documents = tiny_coref.documents(9)
-    encoded = [encode_document(document, tiny_coref.pretrained().tokenizer, 8) for document in documents]
-    return CorefPipeline(
-        [document.some(i, 1).tokens for document in encoded for i in range(document.num_segments)],
+def encoded_documents(segment_tokens: int = 8) -> list[Encoded]:
+    tokenizer = tiny_coref.pretrained().tokenizer
+    return [encode_document(document, tokenizer, segment_tokens) for document in tiny_coref.documents(9)]
+
+
+def pipeline(boundaries: WordBoundaries | None = None, **settings) -> Pipeline:
+    return Pipeline(
+        made_of(encoded_documents(), max_segments=2, max_width=5),
         PipelineConfig(seed=3, batch_size=4, row_tokens=8, **settings),
-        documents=encoded,
-        max_segments=2,
-        max_width=5,
         special_ids=[0],
         mask_token_id=3,
         vocab_size=60,
@@ -126,23 +129,42 @@ def test_batches():
 
 
 def test_long_documents_give_other_segments_each_time():
-    ours = pipeline()
-    whole = max(ours._documents, key=lambda document: document.num_segments)
-    assert whole.num_segments > 3
-    number = next(i for i, document in enumerate(ours._documents) if document is whole)
-    taken = [ours._taken(number, step) for step in range(20)]
-    assert {document.num_segments for document in taken} == {2}
-    assert len({document.tokens.tobytes() for document in taken}) == whole.num_segments - 1
+    spare = 3
+    taken = [first_segment(spare, seed=3, step=step, number=1) for step in range(20)]
+    assert set(taken) == set(range(spare + 1))
+    assert taken == [first_segment(spare, seed=3, step=step, number=1) for step in range(20)]
+    assert first_segment(0, 3, 0, 1) == first_segment(-2, 3, 0, 1) == 0
+    documents, ours = encoded_documents(), pipeline()
+    assert max(document.num_segments for document in documents) > 3
+    for step in range(6):
+        batch = ours.batch(step)
+        for row, number in enumerate(ours.example_ids(step)):
+            document = documents[number]
+            first = first_segment(document.num_segments - 2, 3, step, int(number))
+            tokens = batch["tokens"][0, row]
+            assert tokens[batch["segment_ids"][0, row] > 0].tolist() == document.some(first, 2).tokens.tolist()
 
 
-@pytest.mark.parametrize("field", Encoded._fields)
+def test_documents_come_apart_as_they_were():
+    ours, documents = pipeline(), encoded_documents()
+    drawn = ours.drawn(1)
+    found, parts = apart(drawn, drawn.tokens)
+    for number, document, tokens in zip(drawn.ids, found, parts, strict=True):
+        for value, expected in zip(document, documents[number], strict=True):
+            np.testing.assert_array_equal(value, expected)
+        np.testing.assert_array_equal(tokens, document.tokens)
+
+
+@pytest.mark.parametrize("field", [name for name in Encoded._fields if name != "segments"])
 def test_the_fingerprint_follows_every_part_of_a_document(field):
-    one, other = pipeline(), pipeline()
-    assert one.fingerprint == other.fingerprint
-    other = pipeline()
-    first = other._documents[0]
-    other._documents[0] = first._replace(**{field: getattr(first, field) + 1})
-    assert other.fingerprint != one.fingerprint
+    first, *others = encoded_documents()
+    changed = first._replace(**{field: getattr(first, field) + 1})
+    prints = [made_of([document, *others], 2, 5).fingerprint for document in (first, changed)]
+    assert prints[0] == pipeline().fingerprint != prints[1]
+
+
+def test_the_fingerprint_follows_the_segments():
+    assert made_of(encoded_documents(9), 2, 5).fingerprint != pipeline().fingerprint
 
 
 def test_files_and_folders(tmp_path):
