@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 from ncfair_jax import stopping
 from ncfair_jax.arms import arms_figures, arms_table
 from ncfair_jax.config import ConfigError, RunConfig, differences, short_hash
-from ncfair_jax.data.generated import TRUTH_FILE, write_world
 from ncfair_jax.exits import DIVERGED, DONE, STOPPED_BY_SIGTERM
 from ncfair_jax.files.atomic import write_json, write_text
 from ncfair_jax.files.locking import held, held_by_all
@@ -27,6 +26,7 @@ from ncfair_jax.registry import freeze, validate
 from ncfair_jax.report.collapse_figures import draw_training
 from ncfair_jax.stopping import stage, stoppable, told
 from ncfair_jax.train import train_and_evaluate
+from ncfair_jax.world import TRUTH_FILE, write_world
 
 PATHS = (("model", "path"), ("data", "path"), ("evals", "data"), ("evals", "collapse_text"))
 

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from ncfair_jax.benchmarks import bec_pro, crows_pairs, stereoset
-from ncfair_jax.data import generated
-from ncfair_jax.data.generated import GENDERS, JOBS, PERSONS, PRONOUNS, female_probability, write_world
+from ncfair_jax.data import generated, generated_benchmarks
+from ncfair_jax.data.generated import GENDERS, JOBS, PERSONS, PRONOUNS, female_probability
 from ncfair_jax.data.wikitext import heldout_text
 from ncfair_jax.files.sources import DataFolder
 from ncfair_jax.lexicons.cda import swap_words
 from ncfair_jax.lexicons.lexicon import load_lexicon
 from ncfair_jax.models.hf import load_pretrained
+from ncfair_jax.world import HELDOUT_SENTENCES, write_world
 
 BIAS = 0.8
 GROUP_OF = {job.name: job.group for job in JOBS}
@@ -83,7 +84,7 @@ def test_folder_appears_only_when_complete(tmp_path: Path, monkeypatch: pytest.M
     def fails(folder: Path, seed: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(generated, "_write_model", fails)
+    monkeypatch.setattr(world_module, "_write_model", fails)
     with pytest.raises(OSError, match="disk full"):
         write_world(tmp_path / "world", sentences=10, bias=0.9, seed=0)
     assert list(tmp_path.iterdir()) == []
@@ -136,7 +137,7 @@ def test_nothing_measured_is_in_the_corpus(world: Path) -> None:
     lexicon = load_lexicon("gender")
     corpus = set(lines(world / "corpus.txt"))
     heldout, benchmark = lines(world / "heldout.txt"), benchmark_sentences(world)
-    assert len(heldout) == generated.HELDOUT_SENTENCES
+    assert len(heldout) == HELDOUT_SENTENCES
     assert heldout_text(world / "data/wikitext2/test.txt") == heldout
     for sentence in (*heldout, *benchmark):
         assert sentence not in corpus
@@ -171,7 +172,7 @@ def test_model_folder_knows_every_word(world: Path) -> None:
 def test_crows_pairs_file(world: Path) -> None:
     path = world / "data/crows_pairs/crows_pairs_anonymized.csv"
     pairs = crows_pairs.read_pairs(path)
-    assert len(pairs) == 16 * generated.CROWS_PAIRS_PER_JOB
+    assert len(pairs) == 16 * generated_benchmarks.CROWS_PAIRS_PER_JOB
     assert crows_pairs.select(pairs, "gender") == pairs
     lexicon = load_lexicon("gender")
     for pair in pairs:
@@ -217,7 +218,7 @@ def test_bec_pro_file(world: Path) -> None:
 
 def test_frequent_options_come_first() -> None:
     rng = np.random.Generator(np.random.Philox(key=0))
-    counts = Counter(generated._pick_frequent(rng, range(4)) for _ in range(20_000))
+    counts = Counter(generated.pick_frequent(rng, range(4)) for _ in range(20_000))
     for i in range(4):
         expected = math.log((i + 2) / (i + 1)) / math.log(5)
         assert counts[i] / 20_000 == pytest.approx(expected, abs=0.015)  # 4 standard errors
