@@ -1,7 +1,6 @@
 """From a config to a judged, debiased, exported model: the one loop, read top to bottom."""
 
 import dataclasses
-import time
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -34,7 +33,7 @@ from ncfair_jax.finished import (
 )
 from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.judge import comparison_table, judge
-from ncfair_jax.methods.base import EXTRA, Metrics
+from ncfair_jax.methods.base import EXTRA
 from ncfair_jax.models.hf import Pretrained, load_head, load_pretrained, save_pretrained
 from ncfair_jax.prepare import Run, model_params, not_saved, prepare, start_state
 from ncfair_jax.registry import method_of, validate
@@ -46,6 +45,7 @@ from ncfair_jax.run_log import METRICS_FILE, RunLog, say
 from ncfair_jax.sharding import agreed, make_mesh, put_batch, to_host
 from ncfair_jax.state import TrainState, make_dev_loss, make_train_step
 from ncfair_jax.stopping import stage
+from ncfair_jax.throughput import Interval
 from ncfair_jax.tracker import track
 
 CONFIG_FILE = "config.json"
@@ -251,36 +251,6 @@ def refreshed(run: Run, state: TrainState, shardings: Any) -> TrainState:
     assert run.objective.refresh is not None
     carry = run.objective.refresh(state.params, state.carry)
     return dataclasses.replace(state, carry=jax.device_put(carry, shardings.carry))
-
-
-class Interval:
-    """What happened since the last log point; `values` is where the host waits for the device."""
-
-    def __init__(self) -> None:
-        self.metrics: list[Metrics] = []
-        self.tokens = self.pads = self.examples = 0
-        self.began = time.perf_counter()
-
-    def count(self, batch: dict[str, np.ndarray]) -> None:
-        """Adds one batch of this process to the throughput figures."""
-        pads = int((batch["segment_ids"] == 0).sum())
-        self.pads += pads
-        self.tokens += batch["segment_ids"].size - pads
-        self.examples += int(batch["num_examples"])
-
-    def values(self) -> dict[str, float]:
-        """Means of all metrics, tokens and examples a second (of this process and the whole run), and pad waste."""
-        steps: list[Metrics] = jax.device_get(self.metrics)
-        seconds = time.perf_counter() - self.began
-        means = {}
-        for name in steps[0]:
-            total = sum(float(step[name][0]) for step in steps)
-            means[name] = total / max(sum(float(step[name][1]) for step in steps), 1e-9)
-        return means | {
-            "tokens_per_second": self.tokens * jax.process_count() / seconds,
-            "examples_per_second": self.examples / seconds,
-            "pad_fraction": self.pads / (self.pads + self.tokens),
-        }
 
 
 def require_finite(run: Run, done: int, step: int, checkpoints: Checkpoints) -> None:

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 from ml_collections import ConfigDict
 
-from ncfair_jax.config import ConfigError, differences, section, short_hash, to_dict
+from ncfair_jax.config import ConfigError, differences, short_hash, to_dict
+from ncfair_jax.fields import section
 from ncfair_jax.methods.mabel.config import MabelConfig, MabelRun
 from ncfair_jax.methods.mlm import MlmRun
 from ncfair_jax.methods.nc3 import PRESETS, NC3Config

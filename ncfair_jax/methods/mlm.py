@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from ncfair_jax.config import ObjectiveConfig, Rule, fraction, section
+from ncfair_jax.config import ObjectiveConfig, Rule
 from ncfair_jax.data.pipeline import Examples
+from ncfair_jax.fields import fraction, section
 from ncfair_jax.methods.base import Batch, Method, Metrics, Objective, Partial, stateless
 from ncfair_jax.methods.corpus import CORPUS_SWITCHES, corpus_files, corpus_text, load_examples
 from ncfair_jax.methods.nc3 import TrainedRun

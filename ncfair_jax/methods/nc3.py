@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from ncfair_jax.collapse import ClassStats, decay, merge, nc3_loss, update
-from ncfair_jax.config import ConfigError, Rule, RunConfig, allowed, choice, not_negative, section
+from ncfair_jax.config import ConfigError, Rule, RunConfig
+from ncfair_jax.fields import allowed, choice, not_negative, section
 from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.methods.base import Batch, Metrics, Objective, Partial
 from ncfair_jax.models.encoder import ModelConfig, Params
@@ -108,8 +109,7 @@ def with_nc3(
         and "nc3_grad_norm", the norm of weight · dNC3/dW on the classifier rows in closed form.
     Source: arXiv:2410.04472.
     """
-    num_classes = len(classes.words)
-    token_ids = jnp.asarray(classes.token_ids)
+    num_classes, token_ids = len(classes.words), jnp.asarray(classes.token_ids)
 
     def init(params: Params) -> dict[str, Any]:
         empty = ClassStats.zeros(num_classes, model.hidden_size, decayed=config.window == "ema")
@@ -133,24 +133,13 @@ def with_nc3(
         params: Params, carry: dict[str, Any], total: Partial, step: Int[Array, ""]
     ) -> tuple[Float[Array, ""], tuple[Metrics, dict[str, Any]]]:
         task_loss, (metrics, task) = objective.loss(params, carry["task"], total._replace(stats=total.stats[:-1]), step)
-        past, batch = carry["nc3"], total.stats[-1]
-        if config.window == "ema":
-            past = decay(past, config.ema_decay)
-            batch = batch._replace(count=batch.count.astype(past.count.dtype))
-        elif config.window == "epoch":
-            past = jax.tree.map(lambda x: jnp.where(step % steps_per_epoch == 0, jnp.zeros_like(x), x), past)
-        elif config.window == "batch":
-            past = jax.tree.map(jnp.zeros_like, past)
-        stats = merge(past, batch)
+        stats = remembered(config, carry["nc3"], total.stats[-1], step % steps_per_epoch == 0)
         rows = classifier(params)[0][token_ids]  # [K, D]
         value, aux = nc3_loss(stats, rows)
         one = jnp.ones(())
-        metrics = metrics | {
-            "nc3_loss": (value, one),
-            "nc3": (aux["nc3"], one),
-            "nc3_classes": (aux["classes_seen"], one),
-            "nc3_grad_norm": (config.weight * aux["grad_norm"], one),
-        }
+        own = {"nc3_loss": value, "nc3": aux["nc3"], "nc3_classes": aux["classes_seen"]}
+        own["nc3_grad_norm"] = config.weight * aux["grad_norm"]
+        metrics = metrics | {name: (figure, one) for name, figure in own.items()}
         return task_loss + config.weight * value, (metrics, {"task": task, "nc3": jax.lax.stop_gradient(stats)})
 
     def refresh(params: Params, carry: dict[str, Any]) -> dict[str, Any]:
@@ -161,3 +150,15 @@ def with_nc3(
     if objective.refresh is None:
         return wrapped
     return wrapped._replace(refresh=refresh, refresh_every=objective.refresh_every)
+
+
+def remembered(config: NC3Config, past: ClassStats, batch: ClassStats, new_epoch: Bool[Array, ""]) -> ClassStats:
+    """The running class statistics with those of a batch, as long as the config's window keeps them."""
+    if config.window == "ema":
+        past = decay(past, config.ema_decay)
+        batch = batch._replace(count=batch.count.astype(past.count.dtype))
+    elif config.window == "epoch":
+        past = jax.tree.map(lambda x: jnp.where(new_epoch, jnp.zeros_like(x), x), past)
+    elif config.window == "batch":
+        past = jax.tree.map(jnp.zeros_like, past)
+    return merge(past, batch)

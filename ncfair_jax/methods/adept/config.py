@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ncfair_jax.config import ObjectiveConfig, Rule, choice, not_negative, positive, section
+from ncfair_jax.config import ObjectiveConfig, Rule
+from ncfair_jax.fields import choice, not_negative, positive, section
 from ncfair_jax.methods.corpus import corpus_text
 from ncfair_jax.methods.nc3 import TrainedRun
 

@@ -119,9 +119,6 @@ def adept_objective(config: AdeptRun, model: ModelConfig, examples: Examples) ->
     num_layers = len(range(model.num_layers + 1)[chosen])
     prototypes_of = make_prototypes(model, examples, adept.debias_layer, config.data.row_tokens)
 
-    def backbone(params: Params) -> Params:
-        return {name: params[name] for name in BACKBONE if name in params}
-
     def tuned(params: Params) -> Params:
         if not adept.prefix_tokens:
             return params
@@ -149,31 +146,29 @@ def adept_objective(config: AdeptRun, model: ModelConfig, examples: Examples) ->
             bias = adept_bias(carry["prototypes"], words, adept.rho)
         else:
             bias = dpce_bias(carry["prototypes"], words)
-        sums = {
-            "bias": bias,
-            "retention": retention_sum(layers, original, batch["retained"], adept.retention),
-            "tokens": jnp.sum(batch["retained"]).astype(jnp.float32),
-        }
-        return Partial(sums), layers[-1]
+        retention = retention_sum(layers, original, batch["retained"], adept.retention)
+        tokens = jnp.sum(batch["retained"]).astype(jnp.float32)
+        return Partial({"bias": bias, "retention": retention, "tokens": tokens}), layers[-1]
 
     def loss(
         params: Params, carry: dict[str, Any], total: Partial, step: Int[Array, ""]
     ) -> tuple[Float[Array, ""], tuple[Metrics, dict[str, Any]]]:
         del params, step
-        sums = total.sums
-        value = adept.alpha * sums["bias"] + adept.beta * sums["retention"] / jnp.maximum(sums["tokens"], 1)
+        bias, retention, tokens = (total.sums[name] for name in ("bias", "retention", "tokens"))
+        value = adept.alpha * bias + adept.beta * retention / jnp.maximum(tokens, 1)
         one = jnp.ones(())
-        metrics = {
-            "bias_loss": (sums["bias"], one),
-            "retention_loss": (sums["retention"], sums["tokens"]),
-            "task_loss": (value, one),
-        }
+        metrics = {"bias_loss": (bias, one), "retention_loss": (retention, tokens), "task_loss": (value, one)}
         return value, (metrics, carry)
 
     def refresh(params: Params, carry: dict[str, Any]) -> dict[str, Any]:
         return carry | {"prototypes": prototypes_of(tuned(params))}
 
     return Objective(init, partial, loss, refresh, epoch_steps(keys, config.train.batch_size))
+
+
+def backbone(params: Params) -> Params:
+    """The parameters that hidden states are computed from."""
+    return {name: params[name] for name in BACKBONE if name in params}
 
 
 def make_prototypes(

@@ -21,9 +21,8 @@ from ncfair_jax.data.layout import Batch as HostBatch
 from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
 from ncfair_jax.methods.ase.config import SWITCHES, AseConfig, AseRun, describe
+from ncfair_jax.methods.ase.inputs import direction_rows, fisher_rows
 from ncfair_jax.methods.ase.rows import (
-    direction_rows,
-    fisher_rows,
     load_rows,
     load_stereotypes,
     made_of,

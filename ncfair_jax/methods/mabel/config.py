@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ncfair_jax.config import Rule, choice, fraction, not_negative, positive, section
+from ncfair_jax.config import Rule
+from ncfair_jax.fields import choice, fraction, not_negative, positive, section
 from ncfair_jax.methods.mlm import MaskingConfig, masking_rules
 from ncfair_jax.methods.nc3 import TrainedRun
 from ncfair_jax.unread import Switch

@@ -15,6 +15,7 @@ from ncfair_jax.data.layout import PipelineConfig
 from ncfair_jax.data.pipeline import Pipeline
 from ncfair_jax.lexicons.lexicon import make_lexicon
 from ncfair_jax.methods.ase.config import AseConfig, AseRun
+from ncfair_jax.methods.ase.inputs import direction_rows, fisher_rows
 from ncfair_jax.methods.ase.loss import (
     AseInputs,
     ase_objective,
@@ -24,7 +25,7 @@ from ncfair_jax.methods.ase.loss import (
     mean_one,
     neutralisation_sums,
 )
-from ncfair_jax.methods.ase.rows import EncodedRows, direction_rows, fisher_rows, made_of
+from ncfair_jax.methods.ase.rows import EncodedRows, made_of
 from ncfair_jax.methods.nc3 import ALIGNED, with_nc3
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import load_pretrained

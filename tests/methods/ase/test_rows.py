@@ -15,12 +15,11 @@ from ncfair_jax.files import notes
 from ncfair_jax.files.reading import DataError
 from ncfair_jax.lexicons.lexicon import LexiconError, load_lexicon, make_lexicon
 from ncfair_jax.methods.ase.config import AseRun
+from ncfair_jax.methods.ase.inputs import direction_rows, fisher_rows
 from ncfair_jax.methods.ase.rows import (
     EncodedRows,
     Row,
-    direction_rows,
     encode_rows,
-    fisher_rows,
     load_pairs,
     load_rows,
     load_stereotypes,
