@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ncfair_jax.checkpoint import checkpoint_folder
-from ncfair_jax.config import RunConfig, get
+from ncfair_jax.config import RunConfig, differences, get, identity, to_dict
 from ncfair_jax.files.digests import DIGESTS_FILE, damaged, recorded
 from ncfair_jax.files.reading import DataError
-from ncfair_jax.files.records import RESULT, read_record
+from ncfair_jax.files.records import CONFIG, RESULT, read_record
 from ncfair_jax.fingerprint import differing, present_fingerprint
 from ncfair_jax.judge import evaluation_content
 from ncfair_jax.lexicons.classes import split_control
@@ -23,9 +23,11 @@ from ncfair_jax.models.folders import find_folder, model_files
 from ncfair_jax.registry import method_of
 from ncfair_jax.run_log import say
 
+CONFIG_FILE = "config.json"
 INPUTS_FILE = "inputs.json"
 RESULT_FILE = "result.json"
 EXPORT = "export"  # folder of the trained model
+OLD_SECTIONS = frozenset(("mabel", "adept", "ase", "coref", "classification"))  # once all in one config
 
 
 class WorkdirError(ValueError):
@@ -50,6 +52,27 @@ def training_content(config: RunConfig) -> dict[str, str]:
 def judged_content(config: RunConfig) -> dict[str, str]:
     """What the figures of the start and of the trained model depend on besides the models."""
     return evaluation_content(config.evals, method_of(config).judged_on(config))
+
+
+def refuse_other_run(workdir: Path, config: RunConfig) -> None:
+    """A workdir belongs to one config.
+
+    Raises:
+        WorkdirError: if this one is another config's, naming the fields that differ.
+    """
+    path = workdir / CONFIG_FILE
+    if not path.exists():
+        return
+    theirs = read_record(path, CONFIG, "put it back from a copy, or use another --workdir")
+    if len(OLD_SECTIONS & theirs.keys()) > 1:
+        raise WorkdirError(
+            f"{workdir} holds a run that commit 0fc234d or an earlier one wrote, whose config had the fields of every method: "
+            "finish it with that code, or use another --workdir"
+        )
+    if lines := differences(identity(to_dict(config)), identity(theirs)):
+        raise WorkdirError(
+            f"{workdir} holds a run with another config: {'; '.join(lines)}. Use another --workdir, or those values"
+        )
 
 
 def refuse_other_content(workdir: Path, config: RunConfig, content: Mapping[str, str]) -> None:

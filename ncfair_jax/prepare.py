@@ -36,6 +36,7 @@ class Run(NamedTuple):
 
     config: TrainedRun
     model: Pretrained
+    examples: Examples
     start: Params  # to train from: those of the model, or of another run's checkpoint
     objective: Objective
     classes: FairnessClasses | None
@@ -50,18 +51,51 @@ class Run(NamedTuple):
     left_out: tuple[Note, ...] = ()
 
 
-def prepare(config: RunConfig, mesh: Mesh) -> Run:
-    """Reads model, text and words of a run that trains; nothing is compiled yet."""
-    assert isinstance(config, TrainedRun)
+class Untrained(NamedTuple):
+    """What a run needs whose method trains nothing; the fields are those of `Run`."""
+
+    config: RunConfig
+    model: Pretrained
+    examples: Examples
+    mesh: Mesh
+    left_out: tuple[Note, ...]
+    total_steps: int = 0
+    tracker: None = None
+
+
+def prepare(config: RunConfig, mesh: Mesh) -> Run | Untrained:
+    """Reads what a run needs; nothing is compiled yet."""
+    return prepare_training(config, mesh) if method_of(config).objective else prepare_edit(config, mesh)
+
+
+def prepare_edit(config: RunConfig, mesh: Mesh) -> Untrained:
+    """Reads model and text of a run that trains nothing."""
+    model = start_model(config)
+    with collected() as left_out:
+        examples, _ = method_of(config).examples(config, model)
+    return Untrained(config, model, examples, mesh, tuple(left_out))
+
+
+def start_model(config: RunConfig) -> Pretrained:
+    """The model that the config names, as the run wants it.
+
+    Raises:
+        ConfigError: if sentences are cut to more than it has positions for.
+    """
     model = load_pretrained(
         config.model.path,
         head=config.model.head,
         activation_dtype=config.model.activation_dtype,
         remat=config.model.remat,
     )
-    model = model._replace(config=with_runtime_choices(config, model))
     refuse_too_long(config, model)
-    method = method_of(config)
+    return model._replace(config=with_runtime_choices(config, model))
+
+
+def prepare_training(config: RunConfig, mesh: Mesh) -> Run:
+    """Reads model, text and words of a run that trains."""
+    method, model = method_of(config), start_model(config)
+    assert isinstance(config, TrainedRun) and method.objective is not None
     with collected() as left_out:
         examples, dev_examples = method.examples(config, model)
         classes = nc3_classes(config, model, examples)
@@ -95,6 +129,7 @@ def prepare(config: RunConfig, mesh: Mesh) -> Run:
     return Run(
         config,
         model,
+        examples,
         start,
         objective,
         classes,

@@ -16,7 +16,7 @@ from ncfair_jax.methods.mabel.loss import MABEL
 from ncfair_jax.methods.mlm import MLM
 from ncfair_jax.tasks.classification.loss import CLASSIFICATION
 from ncfair_jax.tasks.coreference.loss import COREF
-from ncfair_jax.unread import CORE_SWITCHES, refuse_unread
+from ncfair_jax.unread import CORE_SWITCHES, Switch, refuse_unread
 
 METHODS: dict[str, Method] = {
     "mlm": MLM,
@@ -26,6 +26,7 @@ METHODS: dict[str, Method] = {
     "classification": CLASSIFICATION._replace(evaluate=finetuned.classifier, judged_on=finetuned.classifier_files),
     "coref": COREF._replace(evaluate=finetuned.coreference, judged_on=finetuned.coreference_files),
 }
+TRAINING = Switch(("optimizer", "train"), lambda config: method_of(config).objective is not None, "the method trains")
 SWEEP_FIELDS = ("arms", "run_arms", "seeds")  # that a ConfigDict has besides those of a run
 
 
@@ -98,7 +99,8 @@ def validate(config: RunConfig) -> None:
     """
     method, name = method_of(config), config.objective.name
     check(config, _rules)
-    refuse_unread(config, (*method.switches, *nc3.SWITCHES, *CORE_SWITCHES))
+    trains = (TRAINING, *nc3.SWITCHES) if isinstance(config, nc3.TrainedRun) else (TRAINING,)
+    refuse_unread(config, (*method.switches, *trains, *CORE_SWITCHES))
     if config.train.accumulation > 1 and not method.accumulates:
         raise ConfigError(
             f"config.train.accumulation={config.train.accumulation}: {name} compares the examples of a batch with each other, "

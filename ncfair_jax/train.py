@@ -13,29 +13,30 @@ from jax.sharding import PartitionSpec as P
 
 from ncfair_jax import stopping
 from ncfair_jax.checkpoint import Checkpoints, set_aside
-from ncfair_jax.config import RunConfig, differences, identity, to_dict
+from ncfair_jax.config import RunConfig, to_dict
 from ncfair_jax.divergence import DivergedError, diverged, training_diverged
 from ncfair_jax.environment import recorded
 from ncfair_jax.files import digests
 from ncfair_jax.files.atomic import write_json, write_text
 from ncfair_jax.files.locking import held_by_all
 from ncfair_jax.files.notes import as_json
-from ncfair_jax.files.records import CONFIG, read_record
 from ncfair_jax.finished import (
+    CONFIG_FILE,
     EXPORT,
     INPUTS_FILE,
     RESULT_FILE,
-    WorkdirError,
     judged_content,
     refuse_other_content,
+    refuse_other_run,
     stored_result,
     training_content,
 )
 from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.judge import comparison_table, judge
 from ncfair_jax.methods.base import EXTRA
+from ncfair_jax.models.edits import folded
 from ncfair_jax.models.hf import Pretrained, load_head, load_pretrained, save_pretrained
-from ncfair_jax.prepare import Run, model_params, not_saved, prepare, start_state
+from ncfair_jax.prepare import Run, Untrained, model_params, not_saved, prepare, start_state
 from ncfair_jax.registry import method_of, validate
 from ncfair_jax.report.collapse_figures import draw_training, read_metrics
 from ncfair_jax.report.html import page
@@ -48,9 +49,7 @@ from ncfair_jax.stopping import stage
 from ncfair_jax.throughput import Interval
 from ncfair_jax.tracker import track
 
-CONFIG_FILE = "config.json"
 LEFT_OUT_FILE = "left_out.json"  # malformed rows of the data, tokens that were cut off, and words without a class
-OLD_SECTIONS = frozenset(("mabel", "adept", "ase", "coref", "classification"))  # once all in one config
 SHOWN = ("before", "after", "table", "diverged")  # of result.json, what `train_and_evaluate` returns
 
 
@@ -91,16 +90,16 @@ def train_and_evaluate(config: RunConfig, workdir: Path, before_folder: Path | N
             return finish(run, workdir, before_folder, judged)
 
 
-def finish(run: Run, workdir: Path, shared: Path | None, judged: dict[str, str]) -> dict[str, Any]:
+def finish(run: Run | Untrained, workdir: Path, shared: Path | None, judged: dict[str, str]) -> dict[str, Any]:
     """Judges, trains, judges, and writes export, report and result; arguments and result as of `train_and_evaluate`."""
     config, method = run.config, method_of(run.config)
     before_folder, after_folder = shared or workdir / "evals" / "before", workdir / "evals" / "after"
     own = None if method.evaluate is None else partial(method.evaluate, config)
     with stage("judging the start model"), held_by_all(before_folder, wait=True) if shared else nullcontext():
         before = judge(run.model, config.evals, config.model.path, before_folder, run.mesh)
-    trained = exported(run, workdir) or train(run, workdir)
+    debiased = exported(run, workdir) or debias(run, workdir)
     with stage("judging the trained model"):
-        after = judge(trained, config.evals, config.name, after_folder, run.mesh, own, method.judged_on(config))
+        after = judge(debiased, config.evals, config.name, after_folder, run.mesh, own, method.judged_on(config))
     table = comparison_table(before_folder, after_folder, before, after)
     logged = read_metrics(workdir) if (workdir / METRICS_FILE).is_file() else []
     grown = diverged(logged, run.total_steps, before, after)
@@ -110,7 +109,7 @@ def finish(run: Run, workdir: Path, shared: Path | None, judged: dict[str, str])
             (workdir / digests.DIGESTS_FILE).unlink(missing_ok=True)  # of a report that is about to be replaced
             summary = dataclasses.replace(summarise_folders([workdir], before_folder), diverged=tuple(grown))
             card = model_card(config, summary)
-            save_pretrained(workdir / EXPORT, trained, card=card, head=trained.params.get(EXTRA))
+            save_pretrained(workdir / EXPORT, debiased, card=card, head=debiased.params.get(EXTRA))
             if run.tracker is not None:
                 draw_training({config.name: workdir}, workdir / "figures")
             write_text(workdir / "report.html", page(summary))
@@ -119,28 +118,7 @@ def finish(run: Run, workdir: Path, shared: Path | None, judged: dict[str, str])
     return result
 
 
-def refuse_other_run(workdir: Path, config: RunConfig) -> None:
-    """A workdir belongs to one config.
-
-    Raises:
-        WorkdirError: if this one is another config's, naming the fields that differ.
-    """
-    path = workdir / CONFIG_FILE
-    if not path.exists():
-        return
-    theirs = read_record(path, CONFIG, "put it back from a copy, or use another --workdir")
-    if len(OLD_SECTIONS & theirs.keys()) > 1:
-        raise WorkdirError(
-            f"{workdir} holds a run that commit 0fc234d or an earlier one wrote, whose config had the fields of every method: "
-            "finish it with that code, or use another --workdir"
-        )
-    if lines := differences(identity(to_dict(config)), identity(theirs)):
-        raise WorkdirError(
-            f"{workdir} holds a run with another config: {'; '.join(lines)}. Use another --workdir, or those values"
-        )
-
-
-def exported(run: Run, workdir: Path) -> Pretrained | None:
+def exported(run: Run | Untrained, workdir: Path) -> Pretrained | None:
     """The trained model of a run that was finished before, from its export.
 
     None if there is none, or if it is damaged: then it is set aside, and it is said.
@@ -154,6 +132,15 @@ def exported(run: Run, workdir: Path) -> Pretrained | None:
         return None
     head = {EXTRA: load_head(folder)} if method_of(run.config).evaluate else {}
     return run.model._replace(params=load_pretrained(folder).params | head)
+
+
+def debias(run: Run | Untrained, workdir: Path) -> Pretrained:
+    """What the method makes of the start model: trained if it has an objective, then edited if it has an edit."""
+    model = train(run, workdir) if isinstance(run, Run) else run.model
+    if (edit := method_of(run.config).edit) is None:
+        return model
+    with stage("editing the model"):
+        return model._replace(params=folded(model.params, edit(run.config, model, run.examples)))
 
 
 def train(run: Run, workdir: Path) -> Pretrained:

@@ -19,7 +19,7 @@ from transformers import BertTokenizerFast
 from ncfair_jax import train
 from ncfair_jax.config import ConfigError, to_dict
 from ncfair_jax.divergence import DivergedError
-from ncfair_jax.finished import WorkdirError
+from ncfair_jax.finished import WorkdirError, refuse_other_run
 from ncfair_jax.launcher import finish
 from ncfair_jax.models.hf import Pretrained, load_pretrained, save_pretrained
 from ncfair_jax.recipes import base_config
@@ -368,10 +368,10 @@ def test_a_workdir_of_the_old_layout_is_refused_with_the_commit_that_wrote_it(tm
     old = to_dict(config) | {name: {} for name in ("mabel", "adept", "ase", "coref", "classification")}
     (tmp_path / "config.json").write_text(json.dumps(old))
     with pytest.raises(WorkdirError, match="a run that commit 0fc234d or an earlier one wrote"):
-        train.refuse_other_run(tmp_path, config)
+        refuse_other_run(tmp_path, config)
     (tmp_path / "config.json").write_text(json.dumps(to_dict(freeze(base_config(method="mabel")))))
     with pytest.raises(WorkdirError, match=r"another config: .*objective.name: 'mlm' here, 'mabel' there"):
-        train.refuse_other_run(tmp_path, config)
+        refuse_other_run(tmp_path, config)
 
 
 @pytest.mark.parametrize(("kind", "positions"), [("bert", 40), ("roberta", 38)])

@@ -23,7 +23,7 @@ from ncfair_jax.config import to_dict
 from ncfair_jax.data.encoding import encode_texts
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.hf import Pretrained, load_pretrained
-from ncfair_jax.prepare import prepare
+from ncfair_jax.prepare import prepare_training
 from ncfair_jax.sharding import make_mesh
 from ncfair_jax.speed import ours
 from ncfair_jax.speed.contestants import BenchmarkError, Result, Worker, spread, workers
@@ -127,7 +127,7 @@ def train_side_by_side(settings: Settings, batch_size: int, folder: Path) -> Res
     """The train step of every contestant at one batch size."""
     total = settings.rounds * settings.steps
     config = ours.training_config(settings.model, gap_file(settings), batch_size, total, "paper")
-    prepared = prepare(config, make_mesh(config.mesh))
+    prepared = prepare_training(config, make_mesh(config.mesh))
     specs: dict[str, Result] = {OURS: {"kind": "our_training", "config": to_dict(config), "steps": total}}
     sentences = [unpack(prepared.pipeline.batch(step)) for step in range(total)]
     if settings.compare == "torch":

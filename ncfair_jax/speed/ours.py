@@ -17,7 +17,7 @@ from ncfair_jax.data.packing import pack_for_inference, round_up
 from ncfair_jax.methods.base import Batch
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.hf import load_pretrained
-from ncfair_jax.prepare import Run, prepare, start_state
+from ncfair_jax.prepare import prepare_training, start_state
 from ncfair_jax.recipes import base_config
 from ncfair_jax.registry import freeze
 from ncfair_jax.sharding import make_mesh, put_batch
@@ -57,7 +57,7 @@ class Training:
     """A run whose train step is compiled ahead for all shapes of the steps to be timed."""
 
     def __init__(self, config: RunConfig, steps: Iterable[int]):
-        self.run: Run = prepare(config, make_mesh(config.mesh))
+        self.run = prepare_training(config, make_mesh(config.mesh))
         self.state, shardings = start_state(self.run)
         step_fn = jax.jit(
             make_train_step(self.run.objective, self.run.tx), donate_argnums=0, out_shardings=(shardings, None)

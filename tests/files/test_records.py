@@ -12,7 +12,7 @@ from ncfair_jax.config import EvalConfig, to_dict
 from ncfair_jax.environment import recorded
 from ncfair_jax.files.reading import DataError
 from ncfair_jax.files.records import CONFIG, DOCUMENT, metrics_lines, wrong_form
-from ncfair_jax.finished import refuse_other_content
+from ncfair_jax.finished import refuse_other_content, refuse_other_run
 from ncfair_jax.judge import judge
 from ncfair_jax.lexicons.classes import classes_of
 from ncfair_jax.measurement import MeasureSettings, read_measures
@@ -20,7 +20,6 @@ from ncfair_jax.methods.mlm import MlmRun
 from ncfair_jax.recipes import base_config
 from ncfair_jax.run_log import truncate
 from ncfair_jax.sweep import refuse_other_world
-from ncfair_jax.train import refuse_other_run
 from tests import tiny_hub
 
 DAMAGED = ['{"a": 1, "b', "", "\0\0\0", "null", "[]", "[[]]", '"text"', "[" * 100_000, "{}"]

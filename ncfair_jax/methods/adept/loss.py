@@ -258,7 +258,7 @@ ADEPT = Method(
     describe,
     rules,
     CORPUS_SWITCHES,
-    prefix_params,
+    extra_params=prefix_params,
     accumulates=False,
     dev_metric="task_loss",
 )

@@ -213,5 +213,13 @@ def _reads(config: MabelRun) -> dict[str, list[Path]]:
 
 
 MABEL = Method(
-    MabelRun, load_pair_examples, _reads, _objective, describe, rules, SWITCHES, _extra_params, accumulates=False
+    MabelRun,
+    load_pair_examples,
+    _reads,
+    _objective,
+    describe,
+    rules,
+    SWITCHES,
+    extra_params=_extra_params,
+    accumulates=False,
 )
