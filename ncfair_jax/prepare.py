@@ -22,7 +22,7 @@ from ncfair_jax.methods.mlm import MaskingConfig
 from ncfair_jax.methods.nc3 import TrainedRun, with_nc3
 from ncfair_jax.models.encoder import PREFIX, Params
 from ncfair_jax.models.hf import Pretrained, load_pretrained
-from ncfair_jax.optimizer import make_optimizer, path_string, refuse_without_effect
+from ncfair_jax.optimizer import make_optimizer, refuse_without_effect
 from ncfair_jax.registry import method_of
 from ncfair_jax.sharding import batch_shards, put_tree, state_shardings
 from ncfair_jax.state import TrainState, init_state
@@ -168,7 +168,7 @@ def not_saved(config: RunConfig, params: Params) -> tuple[str, ...]:
     moving = {
         path[0].key
         for path, _ in jax.tree_util.tree_leaves_with_path(params)
-        if not re.search(config.optimizer.freeze, path_string(path))
+        if not re.search(config.optimizer.freeze, jax.tree_util.keystr(path, simple=True, separator="/"))
     }
     return tuple(sorted(set(params) - moving))
 

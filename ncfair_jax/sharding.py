@@ -10,7 +10,6 @@ from jax.sharding import PartitionSpec as P
 
 from ncfair_jax.config import ConfigError, MeshConfig
 from ncfair_jax.data.pipeline import is_whole
-from ncfair_jax.optimizer import path_string
 
 BATCH_AXES = ("data", "fsdp")
 # Vocabularies do not divide by 4, so embeddings are split along the hidden axis. First match wins; default replicated.
@@ -64,7 +63,7 @@ def state_shardings(tree: Any, mesh: Mesh) -> Any:
     """
 
     def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        name = path_string(path)
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
         for pattern, spec in RULES:
             if re.search(pattern, name) and len(spec) <= len(leaf.shape):
                 return NamedSharding(mesh, fit(spec, leaf.shape, mesh))

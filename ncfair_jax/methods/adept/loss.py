@@ -28,7 +28,6 @@ from ncfair_jax.methods.base import EXTRA, Batch, Method, Metrics, Objective, Pa
 from ncfair_jax.methods.corpus import CORPUS_SWITCHES, corpus_files
 from ncfair_jax.models.encoder import PREFIX, ModelConfig, Params, encode
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.optimizer import path_string
 from ncfair_jax.sharding import BATCH_AXES, put_tree
 
 Layers = Sequence[Float[Array, "R T D"]]
@@ -226,7 +225,10 @@ def check_prefix(config: AdeptRun, params: Params) -> None:
     tokens, freeze = f"config.adept.prefix_tokens={config.adept.prefix_tokens}", config.optimizer.freeze
     if PREFIX in params:
         raise ConfigError(f"{tokens}: {config.model.path} has a prefix already; start from the model without it")
-    paths = [path_string(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    paths = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree_util.tree_leaves_with_path(params)
+    ]
     moving = [path for path in paths if not (freeze and re.search(freeze, path))]
     if moving or re.search(freeze, f"{EXTRA}/{PREFIX}"):
         fault = f"lets {moving[0]} move" if moving else "holds the prefix still"
