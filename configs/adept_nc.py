@@ -20,15 +20,14 @@ released one of ADEPT, that of `:aligned` the best of three on development data 
 
 from ml_collections import ConfigDict
 
-from ncfair_jax.config import published_config
+from ncfair_jax.recipes import published_config
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """`:paper` has the released loss and its scale of distance, `:aligned` the same idea without the release's slips."""
-    config = published_config("adept_nc", arg, "bert-base-uncased")
-    config.objective.name = "adept"
+    config = published_config("adept_nc", arg, "bert-base-uncased", method="adept")
     config.nc3.weight = 1.0
-    if arg == "paper":
+    if config.name == "adept_nc-paper":
         config.nc3.weight = 5.0
         config.adept.rho = 10.0  # what the released code computes with, whatever its scripts pass
         config.nc3.labels = "original"  # nothing is masked

@@ -16,13 +16,12 @@ Neutralisation weighs as published.
 
 from ml_collections import ConfigDict
 
-from ncfair_jax.config import published_config
+from ncfair_jax.recipes import published_config
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """`:paper` reproduces the released loss, `:aligned` is the whole method without the release's slips."""
-    config = published_config("ase_nc", arg, "bert-base-uncased")
-    config.objective.name = "ase"
+    config = published_config("ase_nc", arg, "bert-base-uncased", method="ase")
     config.data.corpus = "gap"
     config.data.path = config.data.subset = ""
     config.data.counterfactual = "two_sided"  # both sides of each pair

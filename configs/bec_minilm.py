@@ -10,7 +10,8 @@ About an hour on 2 CPU cores, and resumable. Arms: `control` (GAP swapped back t
 
 from ml_collections import ConfigDict
 
-from ncfair_jax.config import PRESETS, base_config, parse_arg
+from ncfair_jax.methods.nc3 import PRESETS
+from ncfair_jax.recipes import base_config, parse_arg
 
 ARMS = ("control", "flipped", "paper", "aligned")
 PAPER_WEIGHT = 100.0  # of the released BEC run

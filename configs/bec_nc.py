@@ -10,7 +10,7 @@ bec_minilm.py) and is a starting point elsewhere.
 
 from ml_collections import ConfigDict
 
-from ncfair_jax.config import published_config
+from ncfair_jax.recipes import published_config
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

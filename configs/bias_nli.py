@@ -16,7 +16,7 @@ bert-base-uncased NN 0.839, FN 0.927, T:0.5 0.922, T:0.7 0.853; MABEL 0.917, 0.9
 
 from ml_collections import ConfigDict
 
-from ncfair_jax.config import finetuning_config, parse_arg
+from ncfair_jax.recipes import finetuning_config, parse_arg
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

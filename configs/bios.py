@@ -18,7 +18,7 @@ Published for the crawl of He et al. 2022: bert-base-uncased accuracy 83.68, TPR
 
 from ml_collections import ConfigDict
 
-from ncfair_jax.config import finetuning_config, parse_arg
+from ncfair_jax.recipes import finetuning_config, parse_arg
 
 PROBE = "probe"
 

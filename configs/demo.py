@@ -33,7 +33,7 @@ shorter `cda`; in another world (--config.world.seed=5 --config.seed=7) 97.1 and
 
 from ml_collections import ConfigDict
 
-from ncfair_jax.config import base_config, parse_arg
+from ncfair_jax.recipes import base_config, parse_arg
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

@@ -15,15 +15,14 @@ SST-2 92.32, STS-B 87.75, WNLI 36.15.
 
 from ml_collections import ConfigDict
 
-from ncfair_jax.config import GLUE_TASKS, ConfigError, finetuning_config, parse_arg
+from ncfair_jax.recipes import finetuning_config, one_of
+from ncfair_jax.tasks.classification.config import GLUE_TASKS
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """One task, "cola" if none is named."""
-    tasks = parse_arg(arg, GLUE_TASKS) or ("cola",)
-    if len(tasks) > 1:
-        raise ConfigError(f"config argument {arg!r}: one task a run, choose from {', '.join(GLUE_TASKS)}")
-    config = finetuning_config(f"glue-{tasks[0]}", tasks[0])
+    task = one_of(arg, GLUE_TASKS)
+    config = finetuning_config(f"glue-{task}", task)
     config.optimizer.learning_rate = 2e-5
     config.train.batch_size = 32
     config.train.epochs = 3.0

@@ -14,15 +14,14 @@ best of three on development data for a MiniLM (methods_minilm.py has the table)
 
 from ml_collections import ConfigDict
 
-from ncfair_jax.config import published_config
+from ncfair_jax.recipes import published_config
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """`:paper` reproduces the released loss, `:aligned` is the same idea without the release's slips."""
-    config = published_config("mabel_nc", arg, "bert-base-uncased")
-    paper = config.name.endswith("-paper")
+    config = published_config("mabel_nc", arg, "bert-base-uncased", method="mabel")
+    paper = config.name == "mabel_nc-paper"
     config.seed = 21
-    config.objective.name = "mabel"
     config.mabel.pairs = "runs/entailment_data.csv"
     config.data.path = config.data.subset = ""  # the pairs are the text
     config.nc3.weight = 10.0 if paper else 100.0

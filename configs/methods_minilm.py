@@ -16,7 +16,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ncfair_jax.config import PRESETS, base_config, parse_arg
+from ncfair_jax.methods.nc3 import PRESETS
+from ncfair_jax.recipes import base_config, parse_arg
 
 GAP = "../shared/data/gap/gap_flipped.tsv"
 METHODS: dict[str, dict[str, Any]] = {

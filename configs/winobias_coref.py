@@ -17,7 +17,7 @@ elsewhere name them with --config.model.path, --config.coref.train and --config.
 
 from ml_collections import ConfigDict
 
-from ncfair_jax.config import base_config, parse_arg
+from ncfair_jax.recipes import base_config, parse_arg
 
 DOCUMENTS, EPOCHS = 2802, 24  # OntoNotes' English training part
 WINOBIAS = "../shared/data/winobias"
@@ -26,10 +26,9 @@ WINOBIAS = "../shared/data/winobias"
 def get_config(arg: str | None = None) -> ConfigDict:
     """Hyper-parameters of Joshi et al. 2019 for a base model, or `:small`."""
     small = bool(parse_arg(arg, ("small",)))
-    config = base_config()
+    config = base_config(method="coref")
     config.name = "winobias_coref-small" if small else "winobias_coref"
     config.model.path = "bert-base-cased"
-    config.objective.name = "coref"
     config.data.row_tokens = config.data.max_tokens = 384
     config.optimizer.learning_rate = 1e-5
     config.optimizer.method_learning_rate = 2e-4

@@ -26,8 +26,8 @@ OFFLINE = flags.DEFINE_bool("offline", False, "Fetch nothing; say what would hav
 
 
 def main(argv: list[str]) -> None:
-    from ncfair_jax.data.mabel import build_pairs
     from ncfair_jax.lexicons.lexicon import load_lexicon
+    from ncfair_jax.methods.mabel.pairs import build_pairs
 
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")

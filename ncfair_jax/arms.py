@@ -1,12 +1,13 @@
 """The arms of a sweep: what each changes in the config, for which seeds, and where its run goes."""
 
-import copy
 import dataclasses
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from ncfair_jax.config import ConfigError, RunConfig, freeze, short_hash
+from ncfair_jax.config import ConfigError, RunConfig, short_hash
+from ncfair_jax.recipes import with_method
+from ncfair_jax.registry import freeze
 
 PATHS = (("model", "path"), ("data", "path"), ("evals", "data"), ("evals", "collapse_text"))
 AGAINST = "against"
@@ -60,9 +61,9 @@ def arm_folder(workdir: Path, name: str, seed: int) -> Path:
 
 def arm_config(config: ConfigDict, name: str, seed: int, workdir: Path) -> RunConfig:
     """The config of one run: the arm's changes made, references resolved."""
-    run = copy.deepcopy(config)
-    run.name, run.seed = f"{config.name}-{name}", seed
     changes = {field: value for field, value in config.arms[name].items() if field != AGAINST}
+    run = with_method(config, changes.get("objective", {}).get("name", config.objective.name))
+    run.name, run.seed = f"{config.name}-{name}", seed
     change(run, ConfigDict(changes), f"arm {name!r}")
     names = arm_names(config)
     earlier = names[: names.index(name)]

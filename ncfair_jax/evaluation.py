@@ -15,7 +15,7 @@ from ncfair_jax.collapse.jackknife import CORRECTED, CORRECTED_SUFFIX, measure_g
 from ncfair_jax.collapse.measures import VERSION
 from ncfair_jax.collapse.survey import survey
 from ncfair_jax.config import EvalConfig
-from ncfair_jax.data.corpus import measured_files, text_sentences
+from ncfair_jax.data.texts import measured_files, text_sentences
 from ncfair_jax.data.token_store import temporary_store
 from ncfair_jax.files.atomic import write_json
 from ncfair_jax.files.digests import drop_damaged, record

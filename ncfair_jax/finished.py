@@ -10,18 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from ncfair_jax.checkpoint import checkpoint_folder
-from ncfair_jax.config import RunConfig, get
+from ncfair_jax.config import RunConfig, differences, get, identity, to_dict
 from ncfair_jax.evaluation import evaluation_content
 from ncfair_jax.files.digests import DIGESTS_FILE
 from ncfair_jax.files.fingerprint import differing, present_fingerprint
 from ncfair_jax.files.reading import DataError
-from ncfair_jax.files.records import RESULT, read_record
+from ncfair_jax.files.records import CONFIG, RESULT, read_record
 from ncfair_jax.lexicons.classes import split_control
 from ncfair_jax.lexicons.lexicon import lexicon_file
-from ncfair_jax.methods import METHODS
+from ncfair_jax.methods.nc3 import TrainedRun
 from ncfair_jax.models.folders import find_folder, model_files
+from ncfair_jax.registry import method_of
 from ncfair_jax.run_log import say
-from ncfair_jax.workdir import EXPORT, INPUTS_FILE, RESULT_FILE, damage
+from ncfair_jax.workdir import CONFIG_FILE, EXPORT, INPUTS_FILE, RESULT_FILE, damage
+
+OLD_SECTIONS = frozenset(("mabel", "adept", "ase", "coref", "classification"))  # once all in one config
 
 
 class WorkdirError(ValueError):
@@ -35,17 +38,38 @@ def training_content(config: RunConfig) -> dict[str, str]:
         ModelFolderError: if the model is not there.
         ConfigError, DataError: if the method's data cannot be found.
     """
-    files = {"model.path": model_files(find_folder(config.model.path))} | METHODS[config.objective.name].reads(config)
+    files = {"model.path": model_files(find_folder(config.model.path))} | method_of(config).reads(config)
     if config.model.init_from:  # the digests stand for the files: they are checked when the checkpoint is read
         files["model.init_from"] = [checkpoint_folder(config.model.init_from) / DIGESTS_FILE]
-    if config.nc3.weight or config.train.collapse_every:
+    if isinstance(config, TrainedRun) and (config.nc3.weight or config.train.collapse_every):
         files["nc3.lexicon"] = [lexicon_file(split_control(config.nc3.lexicon)[0])]
     return {field: present_fingerprint(paths) for field, paths in files.items()}
 
 
 def judged_content(config: RunConfig) -> dict[str, str]:
     """What the figures of the start and of the trained model depend on besides the models."""
-    return evaluation_content(config.evals, METHODS[config.objective.name].judged_on(config))
+    return evaluation_content(config.evals, method_of(config).judged_on(config))
+
+
+def refuse_other_run(workdir: Path, config: RunConfig) -> None:
+    """A workdir belongs to one config.
+
+    Raises:
+        WorkdirError: if this one is another config's, naming the fields that differ.
+    """
+    path = workdir / CONFIG_FILE
+    if not path.exists():
+        return
+    theirs = read_record(path, CONFIG, "put it back from a copy, or use another --workdir")
+    if len(OLD_SECTIONS & theirs.keys()) > 1:
+        raise WorkdirError(
+            f"{workdir} holds a run that commit 0fc234d or an earlier one wrote, whose config had the fields of every method: "
+            "finish it with that code, or use another --workdir"
+        )
+    if lines := differences(identity(to_dict(config)), identity(theirs)):
+        raise WorkdirError(
+            f"{workdir} holds a run with another config: {'; '.join(lines)}. Use another --workdir, or those values"
+        )
 
 
 def refuse_other_content(workdir: Path, config: RunConfig, content: Mapping[str, str]) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import jax
 from absl import flags, logging
+from ml_collections import config_flags
 
 from ncfair_jax import exits
 from ncfair_jax.config import ConfigError
 from ncfair_jax.divergence import DivergedError
+from ncfair_jax.registry import of_another
 
 # What a user can mend. Anything else is a fault of ours and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, ArithmeticError)
@@ -51,9 +53,23 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, ConfigError) as error:
-        text = str(error.args[0] if error.args else error).strip("'\"").replace("\\'", "'")
+        text = foreign_flag(argv) or str(error.args[0] if error.args else error).strip("'\"").replace("\\'", "'")
         print(f"error: {without_traceback(text)}; --helpshort lists the flags", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def foreign_flag(argv: list[str]) -> str:
+    """One line on the first `--config.x=…` whose field another method has than that of the config file; "" if there is none."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    try:
+        values([argv[0], *(arg for arg in argv if re.match(r"--?config=", arg))])
+    except Exception:  # of the config file: it speaks for itself
+        return ""
+    if values.config is None:
+        return ""
+    fields = (match[1] for arg in argv if (match := re.match(r"--?config\.([\w.]+)", arg)))
+    return next((text for field in fields if (text := of_another(field, values.config.objective.name))), "")
 
 
 def without_traceback(text: str) -> str:

@@ -32,8 +32,8 @@ from ncfair_jax.collapse.survey import Groups, HeldOut, survey, survey_nc4
 from ncfair_jax.collapse.word_sets import EVERYTHING, LEXICON, WORD_SETS, union, word_sets
 from ncfair_jax.collapse.words import COLUMNS, word_table
 from ncfair_jax.config import differences
-from ncfair_jax.data.corpus import measured_files, text_sentences
 from ncfair_jax.data.runs import split
+from ncfair_jax.data.texts import measured_files, text_sentences
 from ncfair_jax.data.token_store import temporary_store
 from ncfair_jax.engine.forward import layer_names
 from ncfair_jax.files import digests

@@ -13,11 +13,6 @@ METHOD = "method/"  # where the parameters that only the method has begin
 NO_DECAY = re.compile(r"(bias|norm/scale)$")
 
 
-def path_string(path: tuple[Any, ...]) -> str:
-    """`encoder/layer_3/attention/query/kernel` from a key path of a pytree; sequence indices are numbers."""
-    return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
-
-
 def refuse_without_effect(config: OptimizerConfig, params: Any, total_steps: int) -> None:
     """Refuses settings that would change nothing for these parameters, or leave nothing to train.
 
@@ -33,7 +28,10 @@ def refuse_without_effect(config: OptimizerConfig, params: Any, total_steps: int
             f"config.optimizer.warmup_steps={config.warmup_steps}: the run ends within the warm-up, it has {total_steps} "
             "updates; shorten the warm-up or train longer"
         )
-    paths = [path_string(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    paths = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree_util.tree_leaves_with_path(params)
+    ]
     if config.freeze:
         for part in alternatives(config.freeze):
             if not any(re.search(part, path) for path in paths):
@@ -123,7 +121,9 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> tuple[optax.Gra
     schedule = make_schedule(config, total_steps)
 
     def decays(params: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(lambda path, _: not NO_DECAY.search(path_string(path)), params)
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: not NO_DECAY.search(jax.tree_util.keystr(path, simple=True, separator="/")), params
+        )
 
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     adamw = optax.adamw(
@@ -140,7 +140,7 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> tuple[optax.Gra
 
     def label(path: tuple[Any, ...], leaf: Any) -> str:
         del leaf
-        name = path_string(path)
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
         if config.freeze and re.search(config.freeze, name):
             return "frozen"
         return "method" if config.method_learning_rate and name.startswith(METHOD) else "moving"

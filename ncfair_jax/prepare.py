@@ -12,16 +12,19 @@ from jax.sharding import Mesh
 from ncfair_jax.checkpoint import read_checkpoint_params
 from ncfair_jax.config import ConfigError, RunConfig, identity, to_dict
 from ncfair_jax.data.encoding import tokenizer_fingerprint
-from ncfair_jax.data.pipeline import Examples, Pipeline, PipelineConfig
+from ncfair_jax.data.layout import PipelineConfig
+from ncfair_jax.data.pipeline import Examples, Pipeline
 from ncfair_jax.files.notes import Note, collected
 from ncfair_jax.lexicons.classes import FairnessClasses, lexicon_or_control
-from ncfair_jax.methods import METHODS, Objective, with_nc3
-from ncfair_jax.methods.base import EXTRA
+from ncfair_jax.methods.base import EXTRA, Objective
+from ncfair_jax.methods.mlm import MaskingConfig
+from ncfair_jax.methods.nc3 import TrainedRun, with_nc3
 from ncfair_jax.models.encoder import PREFIX, Params
 from ncfair_jax.models.families import family_of
 from ncfair_jax.models.fingerprint import params_fingerprint
 from ncfair_jax.models.hf import Pretrained, load_pretrained
-from ncfair_jax.optimizer import make_optimizer, path_string, refuse_without_effect
+from ncfair_jax.optimizer import make_optimizer, refuse_without_effect
+from ncfair_jax.registry import method_of
 from ncfair_jax.sharding import batch_shards, put_tree, state_shardings
 from ncfair_jax.state import TrainState, init_state
 from ncfair_jax.tracker import Tracker, make_tracker
@@ -32,8 +35,9 @@ ROWS_PER_SHARD = 1  # rows are rounded up to a multiple of this on every device
 class Run(NamedTuple):
     """What the loop needs besides the state."""
 
-    config: RunConfig
+    config: TrainedRun
     model: Pretrained
+    examples: Examples
     start: Params  # to train from: those of the model, or of another run's checkpoint
     objective: Objective
     classes: FairnessClasses | None
@@ -48,17 +52,51 @@ class Run(NamedTuple):
     left_out: tuple[Note, ...] = ()
 
 
-def prepare(config: RunConfig, mesh: Mesh) -> Run:
-    """Reads model, text and words; nothing is compiled yet."""
+class Untrained(NamedTuple):
+    """What a run needs whose method trains nothing; the fields are those of `Run`."""
+
+    config: RunConfig
+    model: Pretrained
+    examples: Examples
+    mesh: Mesh
+    left_out: tuple[Note, ...]
+    total_steps: int = 0
+    tracker: None = None
+
+
+def prepare(config: RunConfig, mesh: Mesh) -> Run | Untrained:
+    """Reads what a run needs; nothing is compiled yet."""
+    return prepare_training(config, mesh) if method_of(config).objective else prepare_edit(config, mesh)
+
+
+def prepare_edit(config: RunConfig, mesh: Mesh) -> Untrained:
+    """Reads model and text of a run that trains nothing."""
+    model = start_model(config)
+    with collected() as left_out:
+        examples, _ = method_of(config).examples(config, model)
+    return Untrained(config, model, examples, mesh, tuple(left_out))
+
+
+def start_model(config: RunConfig) -> Pretrained:
+    """The model that the config names, as the run wants it.
+
+    Raises:
+        ConfigError: if sentences are cut to more than it has positions for.
+    """
     model = load_pretrained(
         config.model.path,
         head=config.model.head,
         activation_dtype=config.model.activation_dtype,
         remat=config.model.remat,
     )
-    model = model._replace(config=with_runtime_choices(config, model))
     refuse_too_long(config, model)
-    method = METHODS[config.objective.name]
+    return model._replace(config=with_runtime_choices(config, model))
+
+
+def prepare_training(config: RunConfig, mesh: Mesh) -> Run:
+    """Reads model, text and words of a run that trains."""
+    method, model = method_of(config), start_model(config)
+    assert isinstance(config, TrainedRun) and method.objective is not None
     with collected() as left_out:
         examples, dev_examples = method.examples(config, model)
         classes = nc3_classes(config, model, examples)
@@ -92,6 +130,7 @@ def prepare(config: RunConfig, mesh: Mesh) -> Run:
     return Run(
         config,
         model,
+        examples,
         start,
         objective,
         classes,
@@ -130,7 +169,7 @@ def not_saved(config: RunConfig, params: Params) -> tuple[str, ...]:
     moving = {
         path[0].key
         for path, _ in jax.tree_util.tree_leaves_with_path(params)
-        if not re.search(config.optimizer.freeze, path_string(path))
+        if not re.search(config.optimizer.freeze, jax.tree_util.keystr(path, simple=True, separator="/"))
     }
     return tuple(sorted(set(params) - moving))
 
@@ -151,7 +190,7 @@ def with_runtime_choices(config: RunConfig, model: Pretrained) -> Any:
     return dataclasses.replace(model.config, **changes)
 
 
-def nc3_classes(config: RunConfig, model: Pretrained, examples: Examples) -> FairnessClasses | None:
+def nc3_classes(config: TrainedRun, model: Pretrained, examples: Examples) -> FairnessClasses | None:
     """The regulariser's words, or None where its weight is 0."""
     if config.nc3.weight == 0:
         return None
@@ -160,31 +199,30 @@ def nc3_classes(config: RunConfig, model: Pretrained, examples: Examples) -> Fai
 
 
 def make_pipeline(
-    config: RunConfig, model: Pretrained, examples: Examples, classes: FairnessClasses | None, mesh: Mesh
+    config: TrainedRun, model: Pretrained, examples: Examples, classes: FairnessClasses | None, mesh: Mesh
 ) -> Pipeline:
     """Packed, masked batches of the examples, their rows dividing over the mesh."""
+    masks = dict[str, float]()
+    if isinstance(config.objective, MaskingConfig):
+        masks = {name: getattr(config.objective, name) for name in ("mask_prob", "mask_frac", "random_frac")}
     settings = PipelineConfig(
         seed=config.seed,
         batch_size=config.train.batch_size,
         row_tokens=config.data.row_tokens,
         accumulation=config.train.accumulation,
         row_multiple=ROWS_PER_SHARD * batch_shards(mesh) * config.train.accumulation,
-        mask_prob=config.objective.mask_prob,
-        mask_frac=config.objective.mask_frac,
-        random_frac=config.objective.random_frac,
         alignment=config.nc3.alignment,
         labels=config.nc3.labels,
+        **masks,
     )
-    return examples.kind(
-        examples.sequences,
+    return Pipeline(
+        examples,
         settings,
         special_ids=model.tokenizer.all_special_ids,
         mask_token_id=model.tokenizer.mask_token_id,
         vocab_size=model.config.vocab_size,
         slot_of_token=None if classes is None else classes.slot_of_token,
         boundaries=None if classes is None else classes.boundaries,
-        views=examples.views,
-        **examples.arguments,
     )
 
 
@@ -196,22 +234,3 @@ def start_state(run: Run) -> tuple[TrainState, Any]:
     params = put_tree(run.start, shardings.params)
     state = jax.jit(lambda p: init_state(p, run.objective, run.tx, rng), out_shardings=shardings)(params)
     return state, shardings
-
-
-def check_method(config: RunConfig) -> None:
-    """Refuses a method that does not exist or cannot do what the config asks.
-
-    Here and not in `validate`, since methods read the config and not the other way round.
-    """
-    name = config.objective.name
-    if name not in METHODS:
-        raise ConfigError(f"config.objective.name={name!r}: choose from {', '.join(sorted(METHODS))}")
-    if config.train.accumulation > 1 and not METHODS[name].accumulates:
-        raise ConfigError(
-            f"config.train.accumulation={config.train.accumulation}: {name} compares the examples of a batch with each other, "
-            "so splitting it would change the loss; set it to 1"
-        )
-    if METHODS[name].evaluate is not None and config.evals.benchmarks:
-        raise ConfigError(
-            f"config.evals.benchmarks={config.evals.benchmarks!r}: {name} is judged on its own task; set it to ''"
-        )

@@ -14,8 +14,7 @@ from ml_collections import ConfigDict
 
 from ncfair_jax import stopping
 from ncfair_jax.arms import AGAINST, arm_config, arm_folder, arm_names, before_folder, run_seeds
-from ncfair_jax.config import ConfigError, RunConfig, differences, freeze, short_hash, validate
-from ncfair_jax.data.generated import TRUTH_FILE, write_world
+from ncfair_jax.config import ConfigError, RunConfig, differences, short_hash
 from ncfair_jax.exits import DIVERGED, DONE, STOPPED_BY_SIGTERM
 from ncfair_jax.files.atomic import write_json, write_text
 from ncfair_jax.files.locking import held, held_by_all
@@ -23,11 +22,13 @@ from ncfair_jax.files.records import read_record
 from ncfair_jax.finished import refuse_other_content, training_content
 from ncfair_jax.launcher import finish, one_line_errors, prepare_jax
 from ncfair_jax.manifest import BEGUN, FAILED, FINISHED, STOPPED, Entry, Manifest
+from ncfair_jax.registry import freeze, validate
 from ncfair_jax.report.arms import arms_figures, arms_text
 from ncfair_jax.report.collapse_figures import draw_training
 from ncfair_jax.stopping import stage, stoppable, told
 from ncfair_jax.train import train_and_evaluate
 from ncfair_jax.workdir import RESULT_FILE
+from ncfair_jax.world import TRUTH_FILE, write_world
 
 FIGURES_FILE = "figures.json"
 

@@ -1,7 +1,6 @@
 """From a config to a judged, debiased, exported model: the one loop, read top to bottom."""
 
 import dataclasses
-import time
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from ncfair_jax import stopping
 from ncfair_jax.checkpoint import Checkpoints, set_aside
-from ncfair_jax.config import RunConfig, differences, identity, to_dict, validate
+from ncfair_jax.config import RunConfig, to_dict
 from ncfair_jax.divergence import DivergedError, diverged, training_diverged
 from ncfair_jax.environment import recorded
 from ncfair_jax.evaluation import evaluate_model
@@ -22,19 +21,19 @@ from ncfair_jax.files import digests
 from ncfair_jax.files.atomic import write_json, write_text
 from ncfair_jax.files.locking import held_by_all
 from ncfair_jax.files.notes import as_json
-from ncfair_jax.files.records import CONFIG, read_record
 from ncfair_jax.finished import (
-    WorkdirError,
     judged_content,
     refuse_other_content,
+    refuse_other_run,
     stored_result,
     training_content,
 )
 from ncfair_jax.finite import NonFiniteError
-from ncfair_jax.methods import METHODS
-from ncfair_jax.methods.base import EXTRA, Metrics
+from ncfair_jax.methods.base import EXTRA
+from ncfair_jax.models.edits import folded
 from ncfair_jax.models.hf import Pretrained, load_head, load_pretrained, save_pretrained
-from ncfair_jax.prepare import Run, check_method, model_params, not_saved, prepare, start_state
+from ncfair_jax.prepare import Run, Untrained, model_params, not_saved, prepare, start_state
+from ncfair_jax.registry import method_of, validate
 from ncfair_jax.report.collapse_figures import draw_training, read_metrics
 from ncfair_jax.report.comparisons import before_and_after
 from ncfair_jax.report.html import page
@@ -44,6 +43,7 @@ from ncfair_jax.run_log import METRICS_FILE, RunLog, say
 from ncfair_jax.sharding import agreed, make_mesh, put_batch, to_host
 from ncfair_jax.state import TrainState, make_dev_loss, make_train_step
 from ncfair_jax.stopping import stage
+from ncfair_jax.throughput import Interval
 from ncfair_jax.tracker import track
 from ncfair_jax.workdir import CONFIG_FILE, EXPORT, INPUTS_FILE, RESULT_FILE
 
@@ -69,7 +69,6 @@ def train_and_evaluate(config: RunConfig, workdir: Path, before_folder: Path | N
         Interrupted: after Ctrl-C or SIGTERM.
     """
     validate(config)
-    check_method(config)
     mesh = make_mesh(config.mesh)
     with stopping.stoppable(), held_by_all(workdir), stage("looking for what is done already"):
         refuse_other_run(workdir, config)
@@ -89,17 +88,17 @@ def train_and_evaluate(config: RunConfig, workdir: Path, before_folder: Path | N
             return finish(run, workdir, before_folder, judged)
 
 
-def finish(run: Run, workdir: Path, shared: Path | None, judged: dict[str, str]) -> dict[str, Any]:
+def finish(run: Run | Untrained, workdir: Path, shared: Path | None, judged: dict[str, str]) -> dict[str, Any]:
     """Judges, trains, judges, and writes export, report and result; arguments and result as of `train_and_evaluate`."""
-    config, method = run.config, METHODS[run.config.objective.name]
+    config, method = run.config, method_of(run.config)
     before_folder, after_folder = shared or workdir / "evals" / "before", workdir / "evals" / "after"
     own = None if method.evaluate is None else partial(method.evaluate, config)
     with stage("judging the start model"), held_by_all(before_folder, wait=True) if shared else nullcontext():
         before = evaluate_model(run.model, config.evals, config.model.path, before_folder, run.mesh)
-    trained = exported(run, workdir) or train(run, workdir)
+    debiased = exported(run, workdir) or debias(run, workdir)
     with stage("judging the trained model"):
         after = evaluate_model(
-            trained, config.evals, config.name, after_folder, run.mesh, own, method.judged_on(config)
+            debiased, config.evals, config.name, after_folder, run.mesh, own, method.judged_on(config)
         )
     table = before_and_after(before_folder, after_folder, before, after)
     logged = read_metrics(workdir) if (workdir / METRICS_FILE).is_file() else []
@@ -110,7 +109,7 @@ def finish(run: Run, workdir: Path, shared: Path | None, judged: dict[str, str])
             (workdir / digests.DIGESTS_FILE).unlink(missing_ok=True)  # of a report that is about to be replaced
             summary = dataclasses.replace(summarise_folders([workdir], before_folder), diverged=tuple(grown))
             card = model_card(config, summary)
-            save_pretrained(workdir / EXPORT, trained, card=card, head=trained.params.get(EXTRA))
+            save_pretrained(workdir / EXPORT, debiased, card=card, head=debiased.params.get(EXTRA))
             if run.tracker is not None:
                 draw_training({config.name: workdir}, workdir / "figures")
             write_text(workdir / "report.html", page(summary))
@@ -119,23 +118,7 @@ def finish(run: Run, workdir: Path, shared: Path | None, judged: dict[str, str])
     return result
 
 
-def refuse_other_run(workdir: Path, config: RunConfig) -> None:
-    """A workdir belongs to one config.
-
-    Raises:
-        WorkdirError: if this one is another config's, naming the fields that differ.
-    """
-    path = workdir / CONFIG_FILE
-    if not path.exists():
-        return
-    theirs = read_record(path, CONFIG, "put it back from a copy, or use another --workdir")
-    if lines := differences(identity(to_dict(config)), identity(theirs)):
-        raise WorkdirError(
-            f"{workdir} holds a run with another config: {'; '.join(lines)}. Use another --workdir, or those values"
-        )
-
-
-def exported(run: Run, workdir: Path) -> Pretrained | None:
+def exported(run: Run | Untrained, workdir: Path) -> Pretrained | None:
     """The trained model of a run that was finished before, from its export.
 
     None if there is none, or if it is damaged: then it is set aside, and it is said.
@@ -147,8 +130,17 @@ def exported(run: Run, workdir: Path) -> Pretrained | None:
             say(f"{'; '.join(problems)}; what there is of it is now {set_aside(folder, workdir)}; exporting again")
     if not agreed(folder.exists()):
         return None
-    head = {EXTRA: load_head(folder)} if METHODS[run.config.objective.name].evaluate else {}
+    head = {EXTRA: load_head(folder)} if method_of(run.config).evaluate else {}
     return run.model._replace(params=load_pretrained(folder).params | head)
+
+
+def debias(run: Run | Untrained, workdir: Path) -> Pretrained:
+    """What the method makes of the start model: trained if it has an objective, then edited if it has an edit."""
+    model = train(run, workdir) if isinstance(run, Run) else run.model
+    if (edit := method_of(run.config).edit) is None:
+        return model
+    with stage("editing the model"):
+        return model._replace(params=folded(model.params, edit(run.config, model, run.examples)))
 
 
 def train(run: Run, workdir: Path) -> Pretrained:
@@ -183,7 +175,7 @@ def train(run: Run, workdir: Path) -> Pretrained:
     finally:
         checkpoints.close()
         log.close()
-    head = {EXTRA: params[EXTRA]} if METHODS[config.objective.name].evaluate else {}
+    head = {EXTRA: params[EXTRA]} if method_of(config).evaluate else {}
     return run.model._replace(params=model_params(params) | head)
 
 
@@ -248,36 +240,6 @@ def refreshed(run: Run, state: TrainState, shardings: Any) -> TrainState:
     return dataclasses.replace(state, carry=jax.device_put(carry, shardings.carry))
 
 
-class Interval:
-    """What happened since the last log point; `values` is where the host waits for the device."""
-
-    def __init__(self) -> None:
-        self.metrics: list[Metrics] = []
-        self.tokens = self.pads = self.examples = 0
-        self.began = time.perf_counter()
-
-    def count(self, batch: dict[str, np.ndarray]) -> None:
-        """Adds one batch of this process to the throughput figures."""
-        pads = int((batch["segment_ids"] == 0).sum())
-        self.pads += pads
-        self.tokens += batch["segment_ids"].size - pads
-        self.examples += int(batch["num_examples"])
-
-    def values(self) -> dict[str, float]:
-        """Means of all metrics, tokens and examples a second (of this process and the whole run), and pad waste."""
-        steps: list[Metrics] = jax.device_get(self.metrics)
-        seconds = time.perf_counter() - self.began
-        means = {}
-        for name in steps[0]:
-            total = sum(float(step[name][0]) for step in steps)
-            means[name] = total / max(sum(float(step[name][1]) for step in steps), 1e-9)
-        return means | {
-            "tokens_per_second": self.tokens * jax.process_count() / seconds,
-            "examples_per_second": self.examples / seconds,
-            "pad_fraction": self.pads / (self.pads + self.tokens),
-        }
-
-
 def require_finite(run: Run, done: int, step: int, checkpoints: Checkpoints) -> None:
     """Stops the run if the state fell behind the loop: it refuses steps whose loss or gradient is not finite."""
     if done == step:
@@ -302,7 +264,7 @@ def require_finite(run: Run, done: int, step: int, checkpoints: Checkpoints) -> 
 def development_loss(run: Run, state: TrainState, dev_fn: Any) -> float:
     """Mean of the method's own loss over the development examples, without dropout, masks fixed by the seed."""
     assert run.dev is not None  # validate() asks for development sentences
-    name = METHODS[run.config.objective.name].dev_metric
+    name = method_of(run.config).dev_metric
     total = count = 0.0
     for batch in run.dev.batches(0, run.dev.steps_per_epoch, jax.process_index(), jax.process_count()):
         metrics = jax.device_get(dev_fn(state, put_batch(batch, run.mesh)))

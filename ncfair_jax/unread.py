@@ -4,11 +4,10 @@ They are refused where they differ from their default: whoever sets one expects 
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-SENTENCES = ("mlm", "adept")  # objectives that train on the sentences of config.data.corpus
-MASKING = ("mlm", "mabel")  # objectives that mask tokens by config.objective
+from ncfair_jax.config import ConfigError, RunConfig, get
 
 
 class Switch(NamedTuple):
@@ -25,67 +24,7 @@ class Switch(NamedTuple):
     condition: str
 
 
-def _by(name: str) -> Callable[[Any], bool]:
-    return lambda config: config.objective.name == name
-
-
-def _swaps(config: Any) -> bool:
-    """Whether words are swapped; methods that read the lexicon for something else, too, count."""
-    return config.objective.name not in SENTENCES or config.data.counterfactual != "none"
-
-
-def _hub(config: Any) -> bool:
-    return config.objective.name not in SENTENCES or config.data.corpus == "hub"
-
-
-SWITCHES = (
-    *(Switch((name,), _by(name), f"config.objective.name={name!r}") for name in ("mabel", "adept", "ase", "coref")),
-    Switch(("classification",), _by("classification"), "config.objective.name='classification'"),
-    Switch(
-        ("objective.mask_prob", "objective.mask_frac", "objective.random_frac"),
-        lambda config: config.objective.name in MASKING,
-        f"config.objective.name is one of {', '.join(MASKING)}",
-    ),
-    Switch(("data.lexicon", "data.possessives"), _swaps, "config.data.counterfactual is 'one_sided' or 'two_sided'"),
-    Switch(("data.subset", "data.split", "data.text_field", "data.streaming"), _hub, "config.data.corpus='hub'"),
-    Switch(("nc3.ema_decay",), lambda config: config.nc3.window == "ema", "config.nc3.window='ema'"),
-    Switch(("mabel.align_temp",), lambda config: config.mabel.align_loss == "a3", "config.mabel.align_loss='a3'"),
-    Switch(
-        ("mabel.align_weight", "mabel.mix"),
-        lambda config: config.mabel.contrastive and config.mabel.align_loss != "",
-        "there is both a contrastive and an alignment loss",
-    ),
-    Switch(
-        ("mabel.softmax_temp",),
-        lambda config: config.mabel.contrastive or config.mabel.align_loss == "a1",
-        "config.mabel.contrastive=True or config.mabel.align_loss='a1'",
-    ),
-    Switch(
-        ("mabel.pooler",),
-        lambda config: config.mabel.contrastive or config.mabel.align_loss != "",
-        "there is a contrastive or an alignment loss",
-    ),
-    Switch(
-        ("ase.stereotypes", "ase.direction", "ase.sn_reduce"),
-        lambda config: config.ase.sn_weight > 0,
-        "config.ase.sn_weight is above 0",
-    ),
-    Switch(
-        ("ase.fisher_examples", "ase.fisher_scale"),
-        lambda config: config.ase.ewc_weight > 0,
-        "config.ase.ewc_weight is above 0",
-    ),
-    Switch(("coref.winobias_split",), lambda config: config.coref.winobias != "", "config.coref.winobias is named"),
-    Switch(
-        ("classification.dev_fraction", "classification.test_fraction"),
-        lambda config: config.classification.task == "bios",
-        "config.classification.task='bios'",
-    ),
-    Switch(
-        ("classification.templates", "classification.subset", "classification.pairs"),
-        lambda config: config.classification.task == "bias_nli",
-        "config.classification.task='bias_nli'",
-    ),
+CORE_SWITCHES = (
     Switch(
         ("data.dev_examples",),
         lambda config: config.train.dev_every > 0 or config.train.collapse_every > 0,
@@ -103,28 +42,22 @@ SWITCHES = (
 )
 
 
-def unread(config: Any, default: Any) -> str:
-    """One line on the first setting that differs from its default and would not be read; "" if there is none.
+def refuse_unread(config: RunConfig, switches: Iterable[Switch]) -> None:
+    """Refuses a setting that differs from its default and would not be read.
 
-    Args:
-        config, default: trees of dataclasses of one type (`config.RunConfig`).
+    Raises:
+        ConfigError: naming the first, and what would let it be read.
     """
-    for switch in SWITCHES:
+    default = type(config)()
+    for switch in switches:
         if switch.read(config):
             continue
         for field in switch.fields:
-            for path, value, usual in _changed(_at(config, field), _at(default, field), field):
-                return (
+            for path, value, usual in _changed(get(config, field), get(default, field), field):
+                raise ConfigError(
                     f"config.{path}={value!r} has no effect: it is read only if {switch.condition}; "
                     f"set that, or leave it at {usual!r}"
                 )
-    return ""
-
-
-def _at(tree: Any, path: str) -> Any:
-    for name in path.split("."):
-        tree = getattr(tree, name)
-    return tree
 
 
 def _changed(value: Any, usual: Any, path: str) -> Iterator[tuple[str, Any, Any]]:

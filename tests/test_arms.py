@@ -6,7 +6,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from ncfair_jax.arms import arm_config, before_folder
-from ncfair_jax.config import ConfigError, base_config
+from ncfair_jax.config import ConfigError
+from ncfair_jax.recipes import base_config
 
 WORK = Path("work")
 

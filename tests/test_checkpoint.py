@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from ncfair_jax.checkpoint import CheckpointError, Checkpoints, read_checkpoint_params, restore_params, save_params
-from ncfair_jax.config import ALIGNED, NC3Config, OptimizerConfig
+from ncfair_jax.config import OptimizerConfig
 from ncfair_jax.files.atomic import DiskFullError
 from ncfair_jax.files.digests import damaged
-from ncfair_jax.methods import with_nc3
 from ncfair_jax.methods.mlm import mlm_objective
+from ncfair_jax.methods.nc3 import ALIGNED, NC3Config, with_nc3
 from ncfair_jax.optimizer import make_optimizer
 from ncfair_jax.state import init_state
 from tests import tiny

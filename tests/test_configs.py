@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from ncfair_jax.arms import arm_config, arm_names
-from ncfair_jax.config import PRESETS, ConfigError, freeze, validate
+from ncfair_jax.config import ConfigError
+from ncfair_jax.methods.nc3 import PRESETS
+from ncfair_jax.registry import freeze, validate
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 WITH_PRESETS = ("bert_nc", "roberta_nc", "bec_nc", "cda_nc", "ase_nc")
@@ -87,6 +89,7 @@ def test_adept_presets():
     own = {"labels": "original", "window": "epoch"}  # nothing is masked, and the release forgets the means every epoch
     assert {field: paper.nc3[field] for field in PRESETS["paper"]} == PRESETS["paper"] | own
     assert {field: aligned.nc3[field] for field in PRESETS["aligned"]} == PRESETS["aligned"]
+    assert get_config("adept_nc")("paper,") == paper
     prefix = get_config("adept_nc")()
     prefix.adept.prefix_tokens = 40
     prefix.optimizer.freeze = "^(embeddings|encoder|mlm)/"

@@ -26,7 +26,9 @@ def test_files_that_a_page_names_are_there_and_not_ignored_by_git(page):
 def test_the_example_of_models_runs(tmp_path, monkeypatch, capsys):
     tiny_hub.write(tmp_path / "folder", "bert")
     monkeypatch.chdir(tmp_path)
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "models.md").read_text(encoding="utf-8"), re.DOTALL)
+    (example,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "models.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     exec(compile(example, "models.md", "exec"), {})
     assert capsys.readouterr().out
     assert "config.json" in os.listdir("copy")

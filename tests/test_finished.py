@@ -14,12 +14,13 @@ from ml_collections import ConfigDict
 from ncfair_jax import evaluation, train
 from ncfair_jax.benchmarks import registry
 from ncfair_jax.benchmarks.compare import compare
-from ncfair_jax.config import base_config, freeze
 from ncfair_jax.files.sources import DataError
 from ncfair_jax.finished import WorkdirError
 from ncfair_jax.manifest import read_manifest
 from ncfair_jax.models.fingerprint import model_fingerprint
 from ncfair_jax.models.hf import ModelFolderError, load_pretrained, save_pretrained
+from ncfair_jax.recipes import base_config
+from ncfair_jax.registry import freeze
 from ncfair_jax.report.runs import ReportError
 from ncfair_jax.report.summary import summarise_folders
 from ncfair_jax.stopping import Interrupted

@@ -34,7 +34,7 @@ def config_flag(monkeypatch):
     ("content", "told"),
     [
         (
-            "from ncfair_jax.config import parse_arg\ndef get_config(arg):\n    return parse_arg(arg, ('cola', 'sst2'))\n",
+            "from ncfair_jax.recipes import parse_arg\ndef get_config(arg):\n    return parse_arg(arg, ('cola', 'sst2'))\n",
             "{file}:colla: config argument 'colla'; choose from cola, sst2",
         ),
         (
@@ -50,6 +50,22 @@ def test_a_failing_config_file_is_told_in_one_line(content, told, tmp_path, caps
     with pytest.raises(SystemExit):
         launcher.parse_flags(["train.py", f"--config={file}:colla"])
     assert capsys.readouterr().err == f"error: flag --config={told.format(file=file)}; --helpshort lists the flags\n"
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--config.mabel.pairs=x", "config.mabel.pairs: mlm has no such field; it is one of mabel"),
+        ("--config.adept.mode=raw", "config.adept.mode: mlm has no such field; it is one of adept"),
+        ("--config.mabel.piars=x", "config.mabel.piars: mlm has no such field; it is one of mabel"),
+    ],
+)
+def test_a_flag_of_another_method_is_told_in_one_line(flag, told, tmp_path, capsys, config_flag):
+    file = tmp_path / "mine.py"
+    file.write_text("from ncfair_jax.recipes import base_config as get_config\n", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        launcher.parse_flags(["train.py", f"--config={file}", "--config.train.steps=3", flag])
+    assert capsys.readouterr().err == f"error: {told}; --helpshort lists the flags\n"
 
 
 def test_a_warning_is_its_text_without_thread_and_line_of_code(config_flag):

@@ -4,8 +4,10 @@ import dataclasses
 
 import pytest
 
-from ncfair_jax.config import ConfigError, RunConfig, validate
+from ncfair_jax.config import ConfigError
+from ncfair_jax.methods.mlm import MlmRun
 from ncfair_jax.prepare import prepare
+from ncfair_jax.registry import validate
 from ncfair_jax.sharding import make_mesh
 from tests import tiny_text
 
@@ -22,7 +24,7 @@ def prepared(setting, **changes):
         "data": {"corpus": "text", "path": str(text), "max_tokens": 32, "row_tokens": 32},
         "train": {"batch_size": 8, "steps": 3, "collapse_every": 0},
     }
-    base = RunConfig()
+    base = MlmRun()
     config = dataclasses.replace(
         base,
         **{

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from ncfair_jax.config import ALIGNED, ConfigError, MeshConfig, NC3Config, OptimizerConfig
-from ncfair_jax.methods import with_nc3
+from ncfair_jax.config import ConfigError, MeshConfig, OptimizerConfig
 from ncfair_jax.methods.mlm import mlm_objective
+from ncfair_jax.methods.nc3 import ALIGNED, NC3Config, with_nc3
 from ncfair_jax.models import bert
 from ncfair_jax.optimizer import make_optimizer
 from ncfair_jax.sharding import batch_shards, fit, make_mesh, put_batch, put_tree, state_shardings, to_host

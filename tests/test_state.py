@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ncfair_jax.config import ALIGNED, NC3Config, OptimizerConfig
-from ncfair_jax.methods import with_nc3
+from ncfair_jax.config import OptimizerConfig
 from ncfair_jax.methods.mlm import mlm_objective
+from ncfair_jax.methods.nc3 import ALIGNED, NC3Config, with_nc3
 from ncfair_jax.optimizer import make_optimizer
 from ncfair_jax.state import init_state, make_train_step
 from tests import tiny

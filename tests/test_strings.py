@@ -7,16 +7,16 @@ from ncfair_jax.benchmarks.seat import terms
 from ncfair_jax.benchmarks.sentences import pseudo_log_likelihoods, word_log_probs
 from ncfair_jax.collapse.folds import check_choices
 from ncfair_jax.collapse.word_sets import word_sets
-from ncfair_jax.data.adept import collect
-from ncfair_jax.data.ase import encode_rows, mask_pronouns, sentence_pairs
-from ncfair_jax.data.cda import counterfactual
 from ncfair_jax.data.encoding import encode_sentences
-from ncfair_jax.data.mabel import build_pairs
-from ncfair_jax.data.matching import whole_words
 from ncfair_jax.data.token_store import build
 from ncfair_jax.files.rows import split_rows
+from ncfair_jax.lexicons.cda import counterfactual
 from ncfair_jax.lexicons.lexicon import load_lexicon, make_lexicon
+from ncfair_jax.lexicons.matching import whole_words
 from ncfair_jax.measurement import MeasureSettings, measure_models
+from ncfair_jax.methods.adept.words import collect
+from ncfair_jax.methods.ase.rows import encode_rows, mask_pronouns, sentence_pairs
+from ncfair_jax.methods.mabel.pairs import build_pairs
 from ncfair_jax.report.measured import folder_names
 from ncfair_jax.strings import several_strings
 from tests import tiny_text

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ncfair_jax.config import ConfigError, base_config
+from ncfair_jax.config import ConfigError
 from ncfair_jax.manifest import read_manifest
+from ncfair_jax.recipes import base_config
 from ncfair_jax.report.arms import arms_text, read_figures
 from ncfair_jax.sweep import run_arms, run_config
 from tests import tiny_text
@@ -55,7 +56,7 @@ def test_seeds_and_worlds_need_arms(tmp_path):
 
 CONFIG = """
 from ml_collections import ConfigDict
-from ncfair_jax.config import base_config
+from ncfair_jax.recipes import base_config
 
 def get_config(arg=None):
     config = base_config("aligned")

@@ -17,11 +17,13 @@ import pytest
 from transformers import BertTokenizerFast
 
 from ncfair_jax import train
-from ncfair_jax.config import ConfigError, base_config, freeze
+from ncfair_jax.config import ConfigError, to_dict
 from ncfair_jax.divergence import DivergedError
-from ncfair_jax.finished import WorkdirError
+from ncfair_jax.finished import WorkdirError, refuse_other_run
 from ncfair_jax.launcher import finish
 from ncfair_jax.models.hf import Pretrained, load_pretrained, save_pretrained
+from ncfair_jax.recipes import base_config
+from ncfair_jax.registry import freeze
 from ncfair_jax.state import make_train_step
 from ncfair_jax.stopping import Interrupted
 from ncfair_jax.train import train_and_evaluate
@@ -29,7 +31,7 @@ from tests import tiny, tiny_hub
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """
-from ncfair_jax.config import base_config
+from ncfair_jax.recipes import base_config
 
 def get_config(arg=None):
     config = base_config("aligned")
@@ -359,6 +361,17 @@ def test_refusals_are_one_line_and_leave_the_run_alone(setting, uninterrupted, f
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert sorted(p.name for p in uninterrupted.rglob("*")) == before
+
+
+def test_a_workdir_of_the_old_layout_is_refused_with_the_commit_that_wrote_it(tmp_path):
+    config = freeze(base_config())
+    old = to_dict(config) | {name: {} for name in ("mabel", "adept", "ase", "coref", "classification")}
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    with pytest.raises(WorkdirError, match="a run that commit 0fc234d or an earlier one wrote"):
+        refuse_other_run(tmp_path, config)
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(freeze(base_config(method="mabel")))))
+    with pytest.raises(WorkdirError, match=r"another config: .*objective.name: 'mlm' here, 'mabel' there"):
+        refuse_other_run(tmp_path, config)
 
 
 @pytest.mark.parametrize(("kind", "positions"), [("bert", 40), ("roberta", 38)])

@@ -2,19 +2,20 @@
 
 import pytest
 
-from ncfair_jax.config import ConfigError, base_config, freeze, get, validate
-from ncfair_jax.unread import SWITCHES
+from ncfair_jax.config import ConfigError, get
+from ncfair_jax.methods import nc3
+from ncfair_jax.recipes import base_config
+from ncfair_jax.registry import METHODS, freeze, validate
+from ncfair_jax.unread import CORE_SWITCHES
 
 # What is set, what makes it read, and the condition that the error names.
 CASES = [
-    ({"adept.mode": "quality"}, {"objective.name": "adept"}, "config.objective.name='adept'"),
-    ({"mabel.pairs": "pairs.csv"}, {"objective.name": "mabel"}, "config.objective.name='mabel'"),
-    ({"ase.label_mode": "same"}, {"objective.name": "ase"}, "config.objective.name='ase'"),
-    ({"coref.train": "x_conll"}, {"objective.name": "coref"}, "config.objective.name='coref'"),
-    ({"classification.task": "bios"}, {"objective.name": "classification"}, "config.objective.name='classification'"),
-    ({"objective.mask_prob": 0.3, "objective.name": "ase"}, {"objective.name": "mlm"}, "one of mlm, mabel"),
     ({"data.lexicon": "religion"}, {"data.counterfactual": "one_sided"}, "config.data.counterfactual is 'one_sided'"),
-    ({"data.possessives": "next_word"}, {"objective.name": "ase"}, "config.data.counterfactual is 'one_sided'"),
+    (
+        {"data.possessives": "next_word"},
+        {"data.counterfactual": "two_sided"},
+        "config.data.counterfactual is 'one_sided'",
+    ),
     ({"data.text_field": "body"}, {"data.corpus": "hub"}, "config.data.corpus='hub'"),
     ({"nc3.ema_decay": 0.9, "nc3.window": "run"}, {"nc3.window": "ema"}, "config.nc3.window='ema'"),
     ({"objective.name": "mabel", "mabel.align_temp": 1.0}, {"mabel.align_loss": "a3"}, "config.mabel.align_loss='a3'"),
@@ -70,7 +71,7 @@ CASES = [
 
 
 def made(changes):
-    config = base_config()
+    config = base_config(method=changes.get("objective.name", "mlm"))
     for path, value in changes.items():
         section, field = path.split(".")
         config[section][field] = value
@@ -86,8 +87,14 @@ def test_what_is_not_read_is_refused_and_what_is_read_is_taken(changes, remedy, 
     validate(made(changes | remedy))
 
 
+def test_methods_that_swap_or_read_words_otherwise_take_the_fields_of_a_swap():
+    for method in ("ase", "mabel"):
+        validate(made({"objective.name": method, "data.possessives": "next_word"}))
+
+
 def test_every_switch_has_a_case_and_names_fields_that_exist():
-    for switch in SWITCHES:
-        for field in switch.fields:
-            get(freeze(base_config()), field)
-        assert any(any(path.startswith(switch.fields) for path in changes) for changes, *_ in CASES)
+    for name, method in METHODS.items():
+        for switch in (*method.switches, *nc3.SWITCHES, *CORE_SWITCHES):
+            for field in switch.fields:
+                get(freeze(base_config(method=name)), field)
+            assert any(any(path.startswith(switch.fields) for path in changes) for changes, *_ in CASES)

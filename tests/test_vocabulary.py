@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ncfair_jax.data.corpus import text_sentences
+from ncfair_jax.data.texts import text_sentences
 from ncfair_jax.vocabulary import (
     pieces_of,
     plain_words,

@@ -5,7 +5,8 @@ from functools import cache, partial
 import jax
 import numpy as np
 
-from ncfair_jax.data.pipeline import Pipeline, PipelineConfig
+from ncfair_jax.data.layout import PipelineConfig
+from ncfair_jax.data.pipeline import Examples, Pipeline
 from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.methods.base import evaluate_objective
 from ncfair_jax.models import encoder
@@ -78,7 +79,7 @@ def classes() -> FairnessClasses:
 def pipeline(batch_size: int = 8, **settings) -> Pipeline:
     config = PipelineConfig(seed=1, batch_size=batch_size, row_tokens=32, **{"row_multiple": 2} | settings)
     return Pipeline(
-        examples(),
+        Examples(examples()),
         config,
         special_ids=[PAD, CLS, SEP, MASK],
         mask_token_id=MASK,

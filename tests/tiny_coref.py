@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ncfair_jax.data.conll import Document, in_order, write_conll
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.tasks.coreference.conll import Document, in_order, write_conll
 from tests import tiny, tiny_text
 
 REFERENTS = {"man": "he", "woman": "she"}

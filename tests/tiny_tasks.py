@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from transformers import BertTokenizerFast
 
-from ncfair_jax.config import RunConfig
-from ncfair_jax.data.bias_nli import load_lists
 from ncfair_jax.models.hf import Pretrained, save_pretrained
+from ncfair_jax.tasks.classification.bias_nli import load_lists
+from ncfair_jax.tasks.classification.config import ClassificationRun
 from tests import tiny
 
 SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
@@ -92,11 +92,10 @@ def write_jsonl(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-def config(model: Path, source: Path, task: str, **changes: dict) -> RunConfig:
+def config(model: Path, source: Path, task: str, **changes: dict) -> ClassificationRun:
     """A short run of a task with tiny rows."""
     parts: dict[str, dict] = {
         "model": {"path": str(model)},
-        "objective": {"name": "classification"},
         "classification": {"task": task},
         "data": {"path": str(source), "max_tokens": 32, "row_tokens": 32},
         "optimizer": {"learning_rate": 1e-2},
@@ -104,5 +103,5 @@ def config(model: Path, source: Path, task: str, **changes: dict) -> RunConfig:
     }
     for name, values in changes.items():
         parts[name] = parts.get(name, {}) | values
-    base = RunConfig(name=f"tiny-{task}")
+    base = ClassificationRun(name=f"tiny-{task}")
     return dataclasses.replace(base, **{n: dataclasses.replace(getattr(base, n), **v) for n, v in parts.items()})

@@ -3,7 +3,6 @@
 All pairs are neutral, so a fair classifier says so. The classifier is fine-tuned by `configs/bias_nli.py`.
 """
 
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,37 +14,18 @@ from rich.progress import track
 from ncfair_jax.benchmarks.base import Benchmark, Headline
 from ncfair_jax.benchmarks.classifier import log_probs, outputs
 from ncfair_jax.benchmarks.results import Result, Table
-from ncfair_jax.config import RunConfig
-from ncfair_jax.data.bias_nli import NEUTRAL, chosen_pairs, list_files, load_lists, pair
-from ncfair_jax.data.labelled import Labelled, Task
-from ncfair_jax.data.nli import LABELS, nli_files, read_nli
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise_sample
 from ncfair_jax.statistics.samples import Figures, Sample, cluster_sums, ratio
 from ncfair_jax.statistics.scales import FRACTION, Scale
+from ncfair_jax.tasks.classification.bias_nli import NEUTRAL, chosen_pairs, load_lists, pair
+from ncfair_jax.tasks.classification.config import ClassificationRun
 
 SUMS = ("neutral_probability", "most_probable", "above_0.5", "above_0.7")
 FIGURES = ("nn", "fn", "t_0.5", "t_0.7")
 COLUMNS: dict[str, type] = {"row": int, **dict.fromkeys(SUMS, float)}
 EXAMPLE_COLUMNS: dict[str, type] = {"row": int, "occupation": str, "word": str, "gender": str, "pairs": int}
 CHUNK = 4096  # pairs in memory at a time
-
-
-def read(config: RunConfig, part: str) -> list[Labelled]:
-    """SNLI's or MNLI's training and development part; of the pairs that judge, which are made one by one, only the check."""
-    if part == "test":
-        settings = config.classification
-        chosen_pairs(load_lists(settings.templates), settings.subset, settings.pairs)
-        return []
-    return read_nli(config, part)
-
-
-def files(config: RunConfig, part: str) -> list[Path]:
-    """The local files that `read` reads; the word lists of the pairs are the test part."""
-    return list_files(config.classification.templates) if part == "test" else nli_files(config, part)
-
-
-TASK = Task(len(LABELS), read, files)
 
 
 def pair_sums(logits: np.ndarray) -> np.ndarray:
@@ -59,7 +39,7 @@ def pair_sums(logits: np.ndarray) -> np.ndarray:
     return np.stack([probability, *(flag.astype(np.float64) for flag in flags)], axis=-1)
 
 
-def evaluate(config: RunConfig, model: Pretrained, head: dict[str, Any], mesh: Mesh) -> Result:
+def evaluate(config: ClassificationRun, model: Pretrained, head: dict[str, Any], mesh: Mesh) -> Result:
     """Judges a classifier on the pairs, a chunk at a time; the table has a line an occupation and gendered word, with sums."""
     settings, data = config.classification, config.data
     lists = load_lists(settings.templates)

@@ -11,12 +11,12 @@ from jax.sharding import Mesh
 from ncfair_jax.benchmarks.base import Benchmark, Headline
 from ncfair_jax.benchmarks.classifier import log_probs, outputs
 from ncfair_jax.benchmarks.results import Result, Table
-from ncfair_jax.config import RunConfig
-from ncfair_jax.data.bios import GENDERS, PROFESSIONS, read_bios
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise_sample
 from ncfair_jax.statistics.samples import Figures, Sample, ratio
 from ncfair_jax.statistics.scales import NONE, PERCENT, POINTS, Scale
+from ncfair_jax.tasks.classification.bios import GENDERS, PROFESSIONS, read_bios
+from ncfair_jax.tasks.classification.config import ClassificationRun
 
 COLUMNS: dict[str, type] = {"index": int, "correct": float, "log_prob": float}
 EXAMPLE_COLUMNS: dict[str, type] = {"index": int, "profession": str, "gender": str}
@@ -31,7 +31,7 @@ SCALES = {
 WARNING = "Biographies are of real people and were crawled from the web; genders are as the crawler guessed them from pronouns."
 
 
-def evaluate(config: RunConfig, model: Pretrained, head: dict[str, Any], mesh: Mesh) -> Result:
+def evaluate(config: ClassificationRun, model: Pretrained, head: dict[str, Any], mesh: Mesh) -> Result:
     """Judges a classifier on the test part; see `samples` for the figures."""
     examples = read_bios(config, "test")
     data = config.data

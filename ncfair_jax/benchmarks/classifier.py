@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 from jax.sharding import Mesh
 
-from ncfair_jax.data.labelled import Labelled, encode_labelled
 from ncfair_jax.engine import ClassHead, Request, forward_of
 from ncfair_jax.engine.naming import quoted
 from ncfair_jax.engine.requests import CLASS_LOGITS
 from ncfair_jax.models.encoder import Params
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.tasks.classification.labelled import Labelled, encode_labelled
 
 
 def outputs(

@@ -11,16 +11,16 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Int
 
-from ncfair_jax.config import CorefConfig
-from ncfair_jax.data.conll import Cluster, Document
-from ncfair_jax.data.coref import Encoded, columns_of, encode_document, lay_out, shape_of
 from ncfair_jax.engine.forward import HostRows, Rows, judging_config, reduced
 from ncfair_jax.finite import require_finite
-from ncfair_jax.models.antecedents import best_antecedents
-from ncfair_jax.models.coref import rank_spans
 from ncfair_jax.models.encoder import EncoderOutput, ModelConfig, Params
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.sharding import replicate
+from ncfair_jax.tasks.coreference.antecedents import best_antecedents
+from ncfair_jax.tasks.coreference.config import CorefConfig
+from ncfair_jax.tasks.coreference.conll import Cluster, Document
+from ncfair_jax.tasks.coreference.documents import Encoded, columns_of, encode_document, lay_out, shape_of
+from ncfair_jax.tasks.coreference.model import rank_spans
 
 BATCH_TOKENS = 2048  # of a device's batch, unless one document has more
 

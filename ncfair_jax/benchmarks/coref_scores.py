@@ -13,10 +13,10 @@ from scipy.optimize import linear_sum_assignment
 
 from ncfair_jax.benchmarks.base import Benchmark, Headline
 from ncfair_jax.benchmarks.results import Result, Table
-from ncfair_jax.data.conll import Cluster, Document
 from ncfair_jax.statistics.intervals import summarise_sample
 from ncfair_jax.statistics.samples import Figures, Sample, cluster_sums, ratio
 from ncfair_jax.statistics.scales import PERCENT
+from ncfair_jax.tasks.coreference.conll import Cluster, Document
 
 METRICS = ("muc", "b_cubed", "ceaf_phi4")
 PARTS = ("recall", "recall_of", "precision", "precision_of")  # numerator, denominator, twice

@@ -75,7 +75,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "masked_lm": masked_lm.BENCHMARK,
     "bios": bios.BENCHMARK,
     "bias_nli": bias_nli.BENCHMARK,
-    **{glue.benchmark_name(task): glue.benchmark(task) for task in glue.TASKS},
+    **{glue.benchmark_name(task): glue.benchmark(task) for task in glue.TITLES},
     "winobias_coref": winobias_coref.BENCHMARK,
     "coref_dev": coref_scores.BENCHMARK,
 }

@@ -18,12 +18,12 @@ import numpy as np
 
 from ncfair_jax.benchmarks.base import Benchmark, Headline
 from ncfair_jax.benchmarks.results import Result, Table
-from ncfair_jax.data.conll import Cluster, Document
-from ncfair_jax.data.winobias import KINDS, SIDES
 from ncfair_jax.files.sources import DataError
 from ncfair_jax.statistics.intervals import summarise
 from ncfair_jax.statistics.samples import Figures, Sample, cluster_sums, ratio
 from ncfair_jax.statistics.scales import PERCENT, POINTS
+from ncfair_jax.tasks.coreference.conll import Cluster, Document
+from ncfair_jax.tasks.coreference.winobias import KINDS, SIDES
 
 COLUMNS: dict[str, type] = {"document": str, "aligned": int, "exact": int}
 EXAMPLE_COLUMNS: dict[str, type] = {

@@ -142,7 +142,7 @@ def parquet_rows(path: str | Path) -> Rows:
 
 def hub_rows(source: str, subset: str = "", split: str = "train") -> Rows:
     """Rows of what `datasets` loads; class numbers become their names."""
-    from ncfair_jax.data.hub import load_rows  # loading `datasets` takes a second that files need not wait
+    from ncfair_jax.files.hub import load_rows  # loading `datasets` takes a second that files need not wait
 
     rows = load_rows(source, subset, split)
     names = {name: feature.names for name, feature in rows.features.items() if hasattr(feature, "names")}

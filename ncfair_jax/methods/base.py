@@ -5,7 +5,7 @@ which can be added up; the loss is a function of the sum. So gradient accumulati
 taken over the whole batch, and class statistics (with them NC3) advance once an update.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +15,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from ncfair_jax.collapse import ClassStats, merge
-from ncfair_jax.config import RunConfig
+from ncfair_jax.config import Rule, RunConfig
 from ncfair_jax.data.pipeline import Examples
+from ncfair_jax.models.edits import Edit
 from ncfair_jax.models.encoder import ModelConfig, Params
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.unread import Switch
 
 Carry = Any
 Batch = dict[str, Array]
@@ -87,9 +89,16 @@ class Method(NamedTuple):
     """What a name in the config stands for.
 
     Attributes:
+        Config: the frozen dataclass of a run of this method: `RunConfig`, or `nc3.TrainedRun` for one that trains, with a
+            section of the method's own. `config.objective.name` is the method's name.
         examples: (config, model) -> training and development examples; the latter None where the config sets none aside.
         reads: config -> by field of the config, the local files that `examples` and `objective` read.
-        objective: (config, model, training examples) -> the loss.
+        objective: (config, model, training examples) -> the loss; None: nothing is trained.
+        describe: config -> what it trains on, as a phrase for reports and model cards.
+        rules: config -> which of its fields must go together, and whether they do.
+        switches: fields that are read only where another one says so.
+        edit: (config, model, training examples) -> a change of the model after the training, or of the start model where
+            nothing is trained; the model is judged and exported with it.
         extra_params: (config, model config, key) -> parameters that only the method has, kept under params["method"]: they
             train and are saved, and are not exported, but for a "prefix" and what `evaluate` needs. None or {}: there are none.
         accumulates: whether a batch may be split into micro-batches without changing the loss.
@@ -101,14 +110,19 @@ class Method(NamedTuple):
         judged_on: config -> the local files that `evaluate` reads.
     """
 
-    examples: Callable[[RunConfig, Pretrained], tuple[Examples, Examples | None]]
-    reads: Callable[[RunConfig], dict[str, list[Path]]]
-    objective: Callable[[RunConfig, Pretrained, Examples], Objective]
-    extra_params: Callable[[RunConfig, ModelConfig, Key[Array, ""]], Params] | None = None
+    Config: type[RunConfig]
+    examples: Callable[[Any, Pretrained], tuple[Examples, Examples | None]]
+    reads: Callable[[Any], dict[str, list[Path]]]
+    objective: Callable[[Any, Pretrained, Examples], Objective] | None
+    describe: Callable[[Any], str]
+    rules: Callable[[Any], Iterable[Rule]] = lambda config: ()
+    switches: tuple[Switch, ...] = ()
+    edit: Callable[[Any, Pretrained, Examples], Edit] | None = None
+    extra_params: Callable[[Any, ModelConfig, Key[Array, ""]], Params] | None = None
     accumulates: bool = True
     dev_metric: str = "mlm_loss"
-    evaluate: Callable[[RunConfig, Pretrained, Path, Mesh], dict[str, dict[str, Any]]] | None = None
-    judged_on: Callable[[RunConfig], list[Path]] = lambda config: []
+    evaluate: Callable[[Any, Pretrained, Path, Mesh], dict[str, dict[str, Any]]] | None = None
+    judged_on: Callable[[Any], list[Path]] = lambda config: []
 
 
 def evaluate_objective(

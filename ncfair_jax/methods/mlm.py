@@ -1,18 +1,53 @@
 """Masked-language modelling: the task loss of vanilla tuning, CDA and BEC, which differ by their corpus only."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from ncfair_jax.config import RunConfig
-from ncfair_jax.data.corpus import corpus_files, load_examples
+from ncfair_jax.config import ObjectiveConfig, Rule
 from ncfair_jax.data.pipeline import Examples
+from ncfair_jax.fields import fraction, section
 from ncfair_jax.methods.base import Batch, Method, Metrics, Objective, Partial, stateless
+from ncfair_jax.methods.corpus import CORPUS_SWITCHES, corpus_files, corpus_text, load_examples
+from ncfair_jax.methods.nc3 import TrainedRun
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import Pretrained
+
+
+@dataclass(frozen=True)
+class MaskingConfig(ObjectiveConfig):
+    """Of a method that masks tokens to predict them.
+
+    Attributes:
+        mask_prob: share of the tokens that are predicted.
+        mask_frac, random_frac: shares of those that become [MASK] and a random token.
+    """
+
+    mask_prob: float = fraction(0.15)
+    mask_frac: float = fraction(0.8)
+    random_frac: float = fraction(0.1)
+
+
+@dataclass(frozen=True)
+class MlmRun(TrainedRun):
+    """The config of a run of masked-language modelling."""
+
+    objective: MaskingConfig = section(MaskingConfig, name="mlm")
+
+
+def masking_rules(config: Any) -> Iterator[Rule]:
+    """What must hold of `config.objective` where it is a `MaskingConfig`."""
+    objective = config.objective
+    split = objective.mask_frac + objective.random_frac
+    yield Rule("objective.random_frac", split <= 1 + 1e-9, f"mask_frac + random_frac = {split:g} exceeds 1")
+    nothing = f"with objective.name={objective.name!r} there is nothing to predict; give a share above 0"
+    yield Rule("objective.mask_prob", objective.mask_prob > 0, nothing)
 
 
 def mlm_objective(model: ModelConfig) -> Objective:
@@ -38,21 +73,25 @@ def mlm_objective(model: ModelConfig) -> Objective:
     return stateless(partial, loss)
 
 
-def _examples(config: RunConfig, model: Pretrained) -> tuple[Examples, Examples | None]:
+def _examples(config: MlmRun, model: Pretrained) -> tuple[Examples, Examples | None]:
     train, dev = load_examples(config.data, model.tokenizer, config.seed)
     return Examples(train), Examples(dev) if dev else None
 
 
-def _objective(config: RunConfig, model: Pretrained, examples: Examples) -> Objective:
+def _objective(config: MlmRun, model: Pretrained, examples: Examples) -> Objective:
     del config, examples
     return mlm_objective(model.config)
 
 
-def _reads(config: RunConfig) -> dict[str, list[Path]]:
+def _reads(config: MlmRun) -> dict[str, list[Path]]:
     return corpus_files(config.data)
 
 
-MLM = Method(_examples, _reads, _objective)
+def _describe(config: MlmRun) -> str:
+    return corpus_text(config.data)
+
+
+MLM = Method(MlmRun, _examples, _reads, _objective, _describe, masking_rules, CORPUS_SWITCHES)
 
 
 def head_sums(

@@ -3,7 +3,8 @@
 import json
 
 from ncfair_jax.config import RunConfig, to_dict
-from ncfair_jax.report.corpus import training_text
+from ncfair_jax.methods.nc3 import TrainedRun
+from ncfair_jax.registry import method_of
 from ncfair_jax.report.markdown import markdown
 from ncfair_jax.report.render import escape
 from ncfair_jax.report.summary import Summary
@@ -11,16 +12,19 @@ from ncfair_jax.report.summary import Summary
 
 def model_card(config: RunConfig, summary: Summary) -> str:
     """What the model was made of and how, and the report of its run without the quoted sentences."""
-    model, text = escape(config.model.path), escape(training_text(to_dict(config)))
+    model, text = escape(config.model.path), escape(method_of(config).describe(config))
     started = (
         f" The training began with the parameters of {escape(config.model.init_from)}."
         if config.model.init_from
         else ""
     )
+    made, weight = "edited", ""
+    if isinstance(config, TrainedRun):
+        made, weight = "fine-tuned", f"NC3 weight {config.nc3.weight:g}, "
     return (
         f"# {escape(config.name)}\n\n"
-        f"{model} fine-tuned with ncfair\\_jax: objective {config.objective.name}, text: {text}, NC3 weight "
-        f"{config.nc3.weight:g}, seed {config.seed}.{started}\n\n"
+        f"{model} {made} with ncfair\\_jax: objective {config.objective.name}, text: {text}, {weight}seed {config.seed}."
+        f"{started}\n\n"
         "The benchmarks score stereotypes; their figures are diagnostic, mostly about binary gender in English, and a small "
         "interval says that the figure is precise, not that the model is fair.\n\n"
         f"{markdown(summary, level=2, quotes=False)}\n"

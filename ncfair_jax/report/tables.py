@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ncfair_jax.benchmarks.compare import Row
-from ncfair_jax.config import RunConfig, to_dict
+from ncfair_jax.registry import all_defaults, training_text
 from ncfair_jax.report.cells import (
     Cell,
     Table,
@@ -21,7 +21,6 @@ from ncfair_jax.report.cells import (
     with_minus,
 )
 from ncfair_jax.report.comparisons import NO_INTERVAL
-from ncfair_jax.report.corpus import training_text
 from ncfair_jax.report.runs import Figure, Group, Results, Run
 from ncfair_jax.report.summary import Quoted, Summary, shared_before
 
@@ -182,7 +181,7 @@ def setup_tables(summary: Summary) -> list[Table]:
     if not groups:
         return []
     configs = [_flat(group.runs[0].config) for group in groups]
-    defaults = _flat(to_dict(RunConfig()))
+    defaults = _flat(all_defaults())
     names = [
         name
         for name, default in defaults.items()

@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from ncfair_jax.config import ALIGNED, NC3Config, OptimizerConfig
-from ncfair_jax.data.pipeline import Pipeline, PipelineConfig
+from ncfair_jax.config import OptimizerConfig
+from ncfair_jax.data.layout import PipelineConfig
+from ncfair_jax.data.pipeline import Examples, Pipeline
 from ncfair_jax.lexicons.classes import FairnessClasses
-from ncfair_jax.methods import with_nc3
 from ncfair_jax.methods.mlm import mlm_objective
+from ncfair_jax.methods.nc3 import ALIGNED, NC3Config, with_nc3
 from ncfair_jax.models.bert import BertConfig
 from ncfair_jax.models.heads import init_params
 from ncfair_jax.optimizer import make_optimizer
@@ -83,7 +84,7 @@ def synthetic_pipeline(model: BertConfig, row_tokens: int, rows: int, classes: F
     first = min(FIRST_WORD, model.vocab_size // 2)
     examples = [rng.integers(first, model.vocab_size, length).astype(np.int32) for length in lengths[:batch_size]]
     return Pipeline(
-        examples,
+        Examples(examples),
         PipelineConfig(seed=0, batch_size=batch_size, row_tokens=row_tokens, row_multiple=rows),
         special_ids=SPECIAL_IDS,
         mask_token_id=MASK_ID,

@@ -17,9 +17,9 @@ from ncfair_jax.collapse.agreement import nc4_decisions
 from ncfair_jax.collapse.class_stats import ClassStats
 from ncfair_jax.collapse.folds import ClassMoments, counted_rows
 from ncfair_jax.collapse.measures import measure
-from ncfair_jax.data.corpus import text_sentences
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.packing import pack_for_inference
+from ncfair_jax.data.texts import text_sentences
 from ncfair_jax.engine.batching import batches
 from ncfair_jax.engine.forward import fold_rows, hidden_states, untuned_jit
 from ncfair_jax.lexicons.classes import build_classes

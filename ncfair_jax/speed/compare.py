@@ -24,7 +24,7 @@ from ncfair_jax.engine.requests import Request, mask_id
 from ncfair_jax.files.sources import GAP
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.hf import Pretrained, load_pretrained
-from ncfair_jax.prepare import prepare
+from ncfair_jax.prepare import prepare_training
 from ncfair_jax.sharding import make_mesh
 from ncfair_jax.speed import ours
 from ncfair_jax.speed.contestants import BenchmarkError, Result, Worker, spread, workers
@@ -128,7 +128,7 @@ def train_side_by_side(settings: Settings, batch_size: int, folder: Path) -> Res
     """The train step of every contestant at one batch size."""
     total = settings.rounds * settings.steps
     config = ours.training_config(settings.model, gap_file(settings), batch_size, total, "paper")
-    prepared = prepare(config, make_mesh(config.mesh))
+    prepared = prepare_training(config, make_mesh(config.mesh))
     specs: dict[str, Result] = {OURS: {"kind": "our_training", "config": to_dict(config), "steps": total}}
     sentences = [unpack(prepared.pipeline.batch(step)) for step in range(total)]
     if settings.compare == "torch":
@@ -141,7 +141,7 @@ def train_side_by_side(settings: Settings, batch_size: int, folder: Path) -> Res
             "token_ids": classes.token_ids.tolist(),
             "mask_token_id": prepared.model.tokenizer.mask_token_id,
             "pad_token_id": prepared.model.config.pad_token_id,
-            "weight": config.nc3.weight,
+            "weight": prepared.config.nc3.weight,
             "learning_rate": config.optimizer.learning_rate,
             "total_steps": total,
         }

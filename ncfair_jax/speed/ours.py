@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ncfair_jax.config import RunConfig, base_config, freeze
+from ncfair_jax.config import RunConfig
 from ncfair_jax.data.packing import round_up
 from ncfair_jax.engine import Request, engine, forward_of
 from ncfair_jax.engine.batching import batch_size, buckets, default_batch_tokens, power_of_two
@@ -18,7 +18,9 @@ from ncfair_jax.engine.requests import ATTENTION, merge, scored_log_probs
 from ncfair_jax.methods.base import Batch
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.models.hf import load_pretrained
-from ncfair_jax.prepare import Run, prepare, start_state
+from ncfair_jax.prepare import prepare_training, start_state
+from ncfair_jax.recipes import base_config
+from ncfair_jax.registry import freeze
 from ncfair_jax.sharding import make_mesh, put_batch
 from ncfair_jax.speed.flops import encoder_flops, pool_flops, score_flops, train_flops
 from ncfair_jax.state import TrainState, make_train_step
@@ -56,7 +58,7 @@ class Training:
     """A run whose train step is compiled ahead for all shapes of the steps to be timed."""
 
     def __init__(self, config: RunConfig, steps: Iterable[int]):
-        self.run: Run = prepare(config, make_mesh(config.mesh))
+        self.run = prepare_training(config, make_mesh(config.mesh))
         self.state, shardings = start_state(self.run)
         step_fn = jax.jit(
             make_train_step(self.run.objective, self.run.tx), donate_argnums=0, out_shardings=(shardings, None)

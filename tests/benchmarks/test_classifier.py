@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from ncfair_jax.benchmarks import classifier
-from ncfair_jax.data.labelled import Labelled
 from ncfair_jax.engine import engine, forward
 from ncfair_jax.finite import NonFiniteError
+from ncfair_jax.tasks.classification.labelled import Labelled
 from tests import tiny, tiny_tasks
 
 HEAD = {"classifier": {"kernel": np.zeros((tiny.MODEL.hidden_size, 3), np.float32), "bias": np.zeros(3, np.float32)}}

@@ -6,11 +6,11 @@ import pytest
 
 from ncfair_jax.benchmarks import coref_predict
 from ncfair_jax.benchmarks.coref_predict import clusters_of, predict_clusters
-from ncfair_jax.data.coref import encode_document, shape_of
 from ncfair_jax.engine import forward
 from ncfair_jax.finite import NonFiniteError
+from ncfair_jax.tasks.coreference.documents import encode_document, shape_of
 from tests import tiny_coref
-from tests.methods.test_coref import CONFIG, MODEL, OWN
+from tests.tasks.coreference.test_loss import CONFIG, MODEL, OWN
 
 
 def test_chains_in_the_order_of_their_second_mentions():

@@ -9,8 +9,8 @@ from scipy import stats
 from ncfair_jax.benchmarks import bias_nli, bios, glue
 from ncfair_jax.benchmarks.registry import BENCHMARKS
 from ncfair_jax.benchmarks.results import read_table
-from ncfair_jax.data.bias_nli import load_lists
-from ncfair_jax.data.bios import PROFESSIONS
+from ncfair_jax.tasks.classification.bias_nli import load_lists
+from ncfair_jax.tasks.classification.bios import PROFESSIONS
 from ncfair_jax.train import train_and_evaluate
 from tests import tiny_tasks
 
@@ -137,5 +137,5 @@ def test_glue_run(tmp_path, task):
 
 def test_every_such_benchmark_names_its_config():
     made = {name: benchmark for name, benchmark in BENCHMARKS.items() if benchmark.ask is None}
-    assert set(made) >= {"bios", "bias_nli", *(f"glue_{task}" for task in glue.SOURCES)}
+    assert set(made) >= {"bios", "bias_nli", *(f"glue_{task}" for task in glue.TITLES)}
     assert all(benchmark.trained_by.startswith("configs/") for benchmark in made.values())

@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from ncfair_jax.benchmarks.table import headline_markdown
 
 from ncfair_jax.benchmarks import compare, evaluate, headline
 from ncfair_jax.benchmarks.registry import BENCHMARKS, Wrap
 from ncfair_jax.benchmarks.results import read_table
+from ncfair_jax.report.comparisons import headline_table
+from ncfair_jax.report.render import table_text
 from tests import toy_benchmark
 from tests.benchmarks import plain
 
@@ -53,7 +54,7 @@ def test_table_interval_and_headline(data):
     assert document["metrics"] == {"preferred": preferred, "n": len(PAIRS)}
     low, high = document["intervals"]["preferred"]
     assert 0 <= low <= preferred <= high <= 100
-    assert "toy, first word preferred, %" in headline_markdown(headline({"toy": document}))
+    assert "toy, first word preferred, %" in table_text(headline_table(headline({"toy": document})))
 
 
 def test_a_function_around_the_model_is_judged_by_the_same_benchmark(data):

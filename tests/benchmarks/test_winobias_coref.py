@@ -7,9 +7,9 @@ from scipy import stats
 
 from ncfair_jax.benchmarks.results import read_table, write_table
 from ncfair_jax.benchmarks.winobias_coref import COLUMNS, EXAMPLE_COLUMNS, is_aligned, is_exact, samples, score_winobias
-from ncfair_jax.data.conll import Document
 from ncfair_jax.files.sources import DataError
 from ncfair_jax.statistics.intervals import summarise
+from ncfair_jax.tasks.coreference.conll import Document
 
 GOLD = (((1, 2), (8, 8)),)
 

@@ -4,8 +4,8 @@ from transformers import AutoTokenizer, BertTokenizerFast, RobertaTokenizerFast
 
 from ncfair_jax.data.encoding import encode_gaps, encode_sentences, encode_texts, tokenizer_fingerprint
 from ncfair_jax.data.gap import read_gap
-from ncfair_jax.data.labelled import Labelled, encode_labelled
 from ncfair_jax.files.notes import Cut, collected
+from ncfair_jax.tasks.classification.labelled import Labelled, encode_labelled
 from tests import tiny_hub
 
 

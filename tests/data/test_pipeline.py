@@ -9,7 +9,8 @@ from transformers import BertTokenizerFast
 
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.gap import read_gap
-from ncfair_jax.data.pipeline import Pipeline, PipelineConfig, masks_per_row, process_rows
+from ncfair_jax.data.layout import PipelineConfig, masks_per_row
+from ncfair_jax.data.pipeline import Examples, Pipeline, process_rows
 from ncfair_jax.lexicons.classes import build_classes
 from ncfair_jax.lexicons.lexicon import load_lexicon
 from ncfair_jax.vocabulary import WordBoundaries
@@ -30,7 +31,7 @@ def make(examples=None, slots=SLOTS, boundaries=None, **changes) -> Pipeline:
     config = PipelineConfig(**{"seed": 1, "batch_size": 8, "row_tokens": 32} | changes)
     examples = corpus(50) if examples is None else examples
     words = {"slot_of_token": slots, "boundaries": boundaries}
-    return Pipeline(examples, config, special_ids=SPECIAL, mask_token_id=MASK, vocab_size=VOCAB, **words)
+    return Pipeline(Examples(examples), config, special_ids=SPECIAL, mask_token_id=MASK, vocab_size=VOCAB, **words)
 
 
 def rows_of(batch, name):
@@ -295,7 +296,7 @@ def gap_pipeline(shared):
 
     def build(**changes) -> Pipeline:
         return Pipeline(
-            examples,
+            Examples(examples),
             PipelineConfig(**{"seed": 42, "batch_size": 64} | changes),
             special_ids=tokenizer.all_special_ids,
             mask_token_id=tokenizer.mask_token_id,

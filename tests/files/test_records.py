@@ -7,18 +7,19 @@ import pytest
 
 from ncfair_jax.benchmarks.compare import compare
 from ncfair_jax.collapse.stored import refuse_other_survey
-from ncfair_jax.config import EvalConfig, RunConfig, base_config, to_dict
+from ncfair_jax.config import EvalConfig, to_dict
 from ncfair_jax.environment import recorded
 from ncfair_jax.evaluation import evaluate_model
 from ncfair_jax.files.reading import DataError
 from ncfair_jax.files.records import CONFIG, DOCUMENT, metrics_lines, wrong_form
-from ncfair_jax.finished import refuse_other_content
+from ncfair_jax.finished import refuse_other_content, refuse_other_run
 from ncfair_jax.lexicons.classes import classes_of
 from ncfair_jax.measurement import MeasureSettings, read_measures
+from ncfair_jax.methods.mlm import MlmRun
+from ncfair_jax.recipes import base_config
 from ncfair_jax.report.arms import read_figures
 from ncfair_jax.run_log import truncate
 from ncfair_jax.sweep import refuse_other_world
-from ncfair_jax.train import refuse_other_run
 from tests import tiny_hub
 
 DAMAGED = ['{"a": 1, "b', "", "\0\0\0", "null", "[]", "[[]]", '"text"', "[" * 100_000, "{}"]
@@ -40,8 +41,8 @@ def world(folder):
 
 
 READERS = {
-    "config.json": lambda folder: refuse_other_run(folder, RunConfig()),
-    "inputs.json": lambda folder: refuse_other_content(folder, RunConfig(), {"model.path": "ab"}),
+    "config.json": lambda folder: refuse_other_run(folder, MlmRun()),
+    "inputs.json": lambda folder: refuse_other_content(folder, MlmRun(), {"model.path": "ab"}),
     "figures.json": judged,
     "survey.json": surveyed,
     "truth.json": world,
@@ -86,7 +87,7 @@ def test_a_damaged_record_of_the_environment_is_kept_aside_and_the_run_goes_on(t
 
 
 def test_a_config_and_a_result_are_of_their_forms():
-    assert wrong_form(json.loads(json.dumps(to_dict(RunConfig()))), CONFIG) == ""
+    assert wrong_form(json.loads(json.dumps(to_dict(MlmRun()))), CONFIG) == ""
     whole = {"model": "m", "metrics": {}, "intervals": {}, "settings": {}}
     assert wrong_form(whole, DOCUMENT) == ""
     assert wrong_form(whole | {"fingerprints": []}, DOCUMENT) == "'fingerprints' holds a list, expected an object"

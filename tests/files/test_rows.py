@@ -5,10 +5,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from ncfair_jax.data.labelled import Labelled
-from ncfair_jax.data.nli import nli_pairs
 from ncfair_jax.files.reading import DataError, Place, accepted
 from ncfair_jax.files.rows import cell, read_rows, split_rows, text_cell
+from ncfair_jax.tasks.classification.labelled import Labelled
+from ncfair_jax.tasks.classification.nli import nli_pairs
 
 HERE = Place("file", 1, "here")
 ROWS = [{"text": 'say "hi"', "label": 1}, {"text": "b, c", "label": 0}]

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ncfair_jax.config import ALIGNED, PAPER, NC3Config
 from ncfair_jax.methods.mlm import mlm_objective
-from ncfair_jax.methods.nc3 import with_nc3
+from ncfair_jax.methods.nc3 import ALIGNED, PAPER, NC3Config, with_nc3
 from ncfair_jax.models.heads import classifier, mlm_transform
 from tests import tiny
 from tests.tiny import encode

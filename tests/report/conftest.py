@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ncfair_jax.config import base_config, freeze
 from ncfair_jax.models.hf import save_pretrained
+from ncfair_jax.recipes import base_config
+from ncfair_jax.registry import freeze
 from ncfair_jax.train import train_and_evaluate
 from tests.benchmarks import plain
 

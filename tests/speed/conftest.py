@@ -6,9 +6,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from ncfair_jax.data.generated import write_world
 from ncfair_jax.models.heads import init_params
 from ncfair_jax.models.hf import load_pretrained, save_pretrained
+from ncfair_jax.world import write_world
 
 
 @pytest.fixture(scope="session")
