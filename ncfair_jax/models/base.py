@@ -99,6 +99,11 @@ class Rows(NamedTuple):
     positions: Int[Array, "R T"]
     token_types: Int[Array, "R T"] | None = None
 
+    @classmethod
+    def of(cls, batch: Mapping[str, Any]) -> "Rows":
+        """The rows of a batch, which has them by these names; token types if it has any."""
+        return cls(batch["tokens"], batch["segment_ids"], batch["positions"], batch.get("token_types"))
+
 
 class Ask(NamedTuple):
     """What is wanted of a forward pass. The flags are Python's, so they decide what is compiled.

@@ -177,6 +177,14 @@ def test_what_every_family_promises(any_model):
         assert any(re.search(pattern, path) for path in paths)
 
 
+def test_rows_of_a_batch():
+    batch = {
+        name: np.full((1, 2), number) for number, name in enumerate(["tokens", "segment_ids", "positions", "labels"])
+    }
+    assert [part if part is None else int(part[0, 0]) for part in Rows.of(batch)] == [0, 1, 2, None]
+    assert Rows.of(batch | {"token_types": np.ones((1, 2))}).token_types is not None
+
+
 def test_layers_in_names():
     tensors = [
         Tensor("m.h.{}.a", "h/layer_{}/a"),
