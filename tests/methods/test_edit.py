@@ -18,7 +18,7 @@ from ncfair_jax.models.edits import Edit, folded
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import Pretrained, load_pretrained
 from ncfair_jax.recipes import base_config
-from ncfair_jax.registry import METHODS, freeze, validate
+from ncfair_jax.registry import METHODS, freeze, of_another, validate
 from ncfair_jax.train import train_and_evaluate
 from tests import tiny, tiny_text
 
