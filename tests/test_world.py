@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ncfair_jax import world as world_module
 from ncfair_jax.benchmarks import bec_pro, crows_pairs, stereoset
 from ncfair_jax.data import generated, generated_benchmarks
 from ncfair_jax.data.generated import GENDERS, JOBS, PERSONS, PRONOUNS, female_probability

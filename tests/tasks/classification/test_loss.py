@@ -23,6 +23,7 @@ from ncfair_jax.finished import WorkdirError, training_content
 from ncfair_jax.methods.base import EXTRA, evaluate_objective
 from ncfair_jax.models.heads import class_outputs
 from ncfair_jax.models.hf import ModelFolderError, Pretrained, load_head, load_pooler, load_pretrained
+from ncfair_jax.registry import validate
 from ncfair_jax.sharding import make_mesh, put_batch, replicate
 from ncfair_jax.stopping import Interrupted
 from ncfair_jax.tasks.classification.bios import read_bios
