@@ -10,7 +10,6 @@ import difflib
 import hashlib
 import json
 import math
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -188,8 +187,6 @@ class RunConfig:
     model: ModelSource = section(ModelSource)
     data: DataConfig = section(DataConfig)
     objective: ObjectiveConfig = section(ObjectiveConfig)
-    optimizer: OptimizerConfig = section(OptimizerConfig)
-    train: TrainConfig = section(TrainConfig)
     mesh: MeshConfig = section(MeshConfig)
     evals: EvalConfig = section(EvalConfig)
     world: WorldConfig = section(WorldConfig)
@@ -281,26 +278,9 @@ def paths(kind: type) -> frozenset[str]:
 
 def core_rules(config: RunConfig) -> Iterator[Rule]:
     """What must hold of every run."""
-    train, data, freeze = config.train, config.data, config.optimizer.freeze
-    parts = f"does not divide into train.accumulation={train.accumulation} micro-batches"
-    yield Rule("train.batch_size", train.batch_size % train.accumulation == 0, parts)
-    yield Rule("train.epochs", train.steps > 0 or train.epochs > 0, "with train.steps=0 there is nothing to do")
+    data = config.data
     fits = f"does not fit a row of data.row_tokens={data.row_tokens}"
     yield Rule("data.max_tokens", data.max_tokens <= data.row_tokens, fits)
-    if train.dev_every or train.best:
-        yield Rule("data.dev_examples", data.dev_examples > 0, "a development loss needs sentences")
-    if train.best:
-        yield Rule("train.dev_every", train.dev_every > 0, "train.best needs a development loss")
-        whole = f"must be a multiple of train.dev_every={train.dev_every}, so that a checkpoint has its own figure"
-        yield Rule("train.save_every", train.save_every % train.dev_every == 0, whole)
-    ends = f"the run ends within the warm-up, train.steps={train.steps}; shorten it"
-    yield Rule("optimizer.warmup_steps", train.steps == 0 or config.optimizer.warmup_steps < train.steps, ends)
-    if freeze:
-        try:
-            everything = re.compile(freeze).search("") is not None
-        except re.error as error:
-            raise ConfigError(f"config.optimizer.freeze={freeze!r} is no regular expression: {error}") from None
-        yield Rule("optimizer.freeze", not everything, "matches every parameter: nothing is left to train")
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:

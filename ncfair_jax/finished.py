@@ -18,7 +18,7 @@ from ncfair_jax.files.reading import DataError
 from ncfair_jax.files.records import CONFIG, RESULT, read_record
 from ncfair_jax.lexicons.classes import split_control
 from ncfair_jax.lexicons.lexicon import lexicon_file
-from ncfair_jax.methods.nc3 import TrainedRun
+from ncfair_jax.methods.training import TrainedRun
 from ncfair_jax.models.folders import find_folder, model_files
 from ncfair_jax.registry import method_of
 from ncfair_jax.run_log import say

@@ -18,7 +18,8 @@ from ncfair_jax.files.notes import Note, collected
 from ncfair_jax.lexicons.classes import FairnessClasses, lexicon_or_control
 from ncfair_jax.methods.base import EXTRA, Objective
 from ncfair_jax.methods.mlm import MaskingConfig
-from ncfair_jax.methods.nc3 import TrainedRun, with_nc3
+from ncfair_jax.methods.nc3 import with_nc3
+from ncfair_jax.methods.training import TrainedRun
 from ncfair_jax.models.encoder import PREFIX, Params
 from ncfair_jax.models.families import family_of
 from ncfair_jax.models.fingerprint import params_fingerprint
@@ -159,7 +160,7 @@ def refuse_too_long(config: RunConfig, model: Pretrained) -> None:
         )
 
 
-def not_saved(config: RunConfig, params: Params) -> tuple[str, ...]:
+def not_saved(config: TrainedRun, params: Params) -> tuple[str, ...]:
     """Parts of the parameters that checkpoints leave out: frozen as a whole beside parameters that only the method has.
 
     A run that freezes parts of a model and has no parameters besides saves it whole, for `launch/convert.py`.

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from ncfair_jax.benchmarks import finetuned
 from ncfair_jax.config import ConfigError, Rule, RunConfig, build, check, core_rules, paths, to_dict
-from ncfair_jax.methods import nc3
+from ncfair_jax.methods import training
 from ncfair_jax.methods.adept.loss import ADEPT
 from ncfair_jax.methods.ase.loss import ASE
 from ncfair_jax.methods.base import Method
@@ -16,7 +16,7 @@ from ncfair_jax.methods.mabel.loss import MABEL
 from ncfair_jax.methods.mlm import MLM
 from ncfair_jax.tasks.classification.loss import CLASSIFICATION
 from ncfair_jax.tasks.coreference.loss import COREF
-from ncfair_jax.unread import CORE_SWITCHES, Switch, refuse_unread
+from ncfair_jax.unread import CORE_SWITCHES, refuse_unread
 
 METHODS: dict[str, Method] = {
     "mlm": MLM,
@@ -26,7 +26,6 @@ METHODS: dict[str, Method] = {
     "classification": CLASSIFICATION._replace(evaluate=finetuned.classifier, judged_on=finetuned.classifier_files),
     "coref": COREF._replace(evaluate=finetuned.coreference, judged_on=finetuned.coreference_files),
 }
-TRAINING = Switch(("optimizer", "train"), lambda config: method_of(config).objective is not None, "the method trains")
 SWEEP_FIELDS = ("arms", "run_arms", "seeds")  # that a ConfigDict has besides those of a run
 
 
@@ -97,26 +96,21 @@ def validate(config: RunConfig) -> None:
     Raises:
         ConfigError: naming the field, its value and what is allowed.
     """
-    method, name = method_of(config), config.objective.name
     check(config, _rules)
-    trains = (TRAINING, *nc3.SWITCHES) if isinstance(config, nc3.TrainedRun) else (TRAINING,)
-    refuse_unread(config, (*method.switches, *trains, *CORE_SWITCHES))
-    if config.train.accumulation > 1 and not method.accumulates:
-        raise ConfigError(
-            f"config.train.accumulation={config.train.accumulation}: {name} compares the examples of a batch with each other, "
-            "so splitting it would change the loss; set it to 1"
-        )
-    if method.evaluate is not None and config.evals.benchmarks:
-        raise ConfigError(
-            f"config.evals.benchmarks={config.evals.benchmarks!r}: {name} is judged on its own task; set it to ''"
-        )
+    trains = training.SWITCHES if isinstance(config, training.TrainedRun) else ()
+    refuse_unread(config, (*method_of(config).switches, *trains, *CORE_SWITCHES))
 
 
 def _rules(config: RunConfig) -> Iterator[Rule]:
-    yield from method_of(config).rules(config)
+    method, name = method_of(config), config.objective.name
+    yield from method.rules(config)
     yield from core_rules(config)
-    if isinstance(config, nc3.TrainedRun):
-        yield from nc3.rules(config)
+    if isinstance(config, training.TrainedRun):
+        yield from training.rules(config)
+        split = f"{name} compares the examples of a batch with each other, so splitting it would change the loss; set it to 1"
+        yield Rule("train.accumulation", config.train.accumulation == 1 or method.accumulates, split)
+    own = f"{name} is judged on its own task; set it to ''"
+    yield Rule("evals.benchmarks", method.evaluate is None or not config.evals.benchmarks, own)
 
 
 def training_text(tree: Mapping[str, Any]) -> str:

@@ -131,7 +131,7 @@ def _run_all(config: ConfigDict, runs: Runs, workdir: Path, jobs: int, cache: st
     if jax.process_index() == 0:
         write_json(workdir / FIGURES_FILE, figures)
         write_text(workdir / "table.md", table + "\n")
-        if config.train.collapse_every:
+        if "train" in config and config.train.collapse_every:
             first = seeds[0]
             draw_training({name: runs[name, first].workdir for name in names}, workdir / "figures")
     diverged = [f"{name}-seed{seed}: {text}" for (name, seed), x in results.items() for text in x["diverged"]]

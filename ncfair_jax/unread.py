@@ -25,16 +25,6 @@ class Switch(NamedTuple):
 
 
 CORE_SWITCHES = (
-    Switch(
-        ("data.dev_examples",),
-        lambda config: config.train.dev_every > 0 or config.train.collapse_every > 0,
-        "config.train.dev_every or config.train.collapse_every is above 0",
-    ),
-    Switch(
-        ("train.collapse_sentences",),
-        lambda config: config.train.collapse_every > 0,
-        "config.train.collapse_every is above 0",
-    ),
     Switch(("evals.lexicon",), lambda config: config.evals.collapse_text != "", "config.evals.collapse_text is named"),
     Switch(
         ("world.bias", "world.seed"), lambda config: config.world.sentences > 0, "config.world.sentences is above 0"

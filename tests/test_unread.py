@@ -3,7 +3,7 @@
 import pytest
 
 from ncfair_jax.config import ConfigError, get
-from ncfair_jax.methods import nc3
+from ncfair_jax.methods import training
 from ncfair_jax.recipes import base_config
 from ncfair_jax.registry import METHODS, freeze, validate
 from ncfair_jax.unread import CORE_SWITCHES
@@ -94,7 +94,7 @@ def test_methods_that_swap_or_read_words_otherwise_take_the_fields_of_a_swap():
 
 def test_every_switch_has_a_case_and_names_fields_that_exist():
     for name, method in METHODS.items():
-        for switch in (*method.switches, *nc3.SWITCHES, *CORE_SWITCHES):
+        for switch in (*method.switches, *training.SWITCHES, *CORE_SWITCHES):
             for field in switch.fields:
                 get(freeze(base_config(method=name)), field)
             assert any(any(path.startswith(switch.fields) for path in changes) for changes, *_ in CASES)

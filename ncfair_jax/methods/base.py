@@ -89,7 +89,7 @@ class Method(NamedTuple):
     """What a name in the config stands for.
 
     Attributes:
-        Config: the frozen dataclass of a run of this method: `RunConfig`, or `nc3.TrainedRun` for one that trains, with a
+        Config: the frozen dataclass of a run of this method: `RunConfig`, or `training.TrainedRun` for one that trains, with a
             section of the method's own. `config.objective.name` is the method's name.
         examples: (config, model) -> training and development examples; the latter None where the config sets none aside.
         reads: config -> by field of the config, the local files that `examples` and `objective` read.

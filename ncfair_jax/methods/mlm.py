@@ -14,7 +14,7 @@ from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.fields import fraction, section
 from ncfair_jax.methods.base import Batch, Method, Metrics, Objective, Partial, stateless
 from ncfair_jax.methods.corpus import CORPUS_SWITCHES, corpus_files, corpus_text, load_examples
-from ncfair_jax.methods.nc3 import TrainedRun
+from ncfair_jax.methods.training import TrainedRun
 from ncfair_jax.models.encoder import ModelConfig, Params, encode
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import Pretrained

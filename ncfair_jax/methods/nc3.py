@@ -1,7 +1,5 @@
 """The NC3 regulariser as a plug-in: any objective gains `+ weight · nc3_loss`."""
 
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,15 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from ncfair_jax.collapse import ClassStats, decay, merge, nc3_loss, update
-from ncfair_jax.config import ConfigError, Rule, RunConfig
-from ncfair_jax.fields import allowed, choice, not_negative, section
+from ncfair_jax.fields import allowed, choice, not_negative
 from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.methods.base import Batch, Metrics, Objective, Partial
 from ncfair_jax.models.encoder import ModelConfig, Params
 from ncfair_jax.models.heads import classifier, mlm_transform
-from ncfair_jax.unread import Switch
-
-WORD_EMBEDDING = "embeddings/word/embedding"
 
 
 @dataclass(frozen=True)
@@ -67,28 +61,6 @@ ALIGNED = {
     "gradient": "both",
 }
 PRESETS = {"paper": PAPER, "aligned": ALIGNED}
-
-
-@dataclass(frozen=True)
-class TrainedRun(RunConfig):
-    """The config of a method that trains: the regulariser goes with every loss."""
-
-    nc3: NC3Config = section(NC3Config)
-
-
-SWITCHES = (Switch(("nc3.ema_decay",), lambda config: config.nc3.window == "ema", "config.nc3.window='ema'"),)
-
-
-def rules(config: TrainedRun) -> Iterator[Rule]:
-    """The regulariser must reach a parameter that moves."""
-    weight, pattern = config.nc3.weight, config.optimizer.freeze
-    if weight > 0 and pattern and re.search(pattern, WORD_EMBEDDING) and config.nc3.gradient == "classifier":
-        remedy = (
-            f"on a frozen classifier: config.optimizer.freeze={pattern!r} holds {WORD_EMBEDDING} still, so the regulariser "
-            "moves nothing; set nc3.weight=0 or nc3.gradient='both'"
-        )
-        raise ConfigError(f"config.nc3.weight={weight:g} {remedy}")
-    yield from ()
 
 
 def with_nc3(

@@ -3,7 +3,7 @@
 import json
 
 from ncfair_jax.config import RunConfig, to_dict
-from ncfair_jax.methods.nc3 import TrainedRun
+from ncfair_jax.methods.training import TrainedRun
 from ncfair_jax.registry import method_of
 from ncfair_jax.report.markdown import markdown
 from ncfair_jax.report.render import escape

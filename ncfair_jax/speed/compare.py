@@ -142,7 +142,7 @@ def train_side_by_side(settings: Settings, batch_size: int, folder: Path) -> Res
             "mask_token_id": prepared.model.tokenizer.mask_token_id,
             "pad_token_id": prepared.model.config.pad_token_id,
             "weight": prepared.config.nc3.weight,
-            "learning_rate": config.optimizer.learning_rate,
+            "learning_rate": prepared.config.optimizer.learning_rate,
             "total_steps": total,
         }
         for name, style in ((RELEASE, "release"), (FAIR, "fair")):

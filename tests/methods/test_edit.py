@@ -18,7 +18,7 @@ from ncfair_jax.models.edits import Edit, folded
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import Pretrained, load_pretrained
 from ncfair_jax.recipes import base_config
-from ncfair_jax.registry import METHODS, freeze, validate
+from ncfair_jax.registry import METHODS, freeze, of_another, validate
 from ncfair_jax.train import train_and_evaluate
 from tests import tiny, tiny_text
 
@@ -94,12 +94,10 @@ def test_an_edit_that_changes_nothing_leaves_the_model_as_it_was():
     np.testing.assert_array_equal(same["mlm"]["transform"]["bias"], params["mlm"]["transform"]["bias"])
 
 
-def test_what_only_a_training_reads_is_refused(config):
-    config.train.steps = 5
-    with pytest.raises(
-        ConfigError, match=r"config\.train\.steps=5 has no effect: it is read only if the method trains"
-    ):
-        validate(freeze(config))
-    config.train.steps, config.flatten.divisor = 0, 0.0
+def test_it_has_no_fields_of_a_training(config):
+    assert "train" not in config and "optimizer" not in config and "nc3" not in config
+    told = of_another("train.steps", "flatten")
+    assert told.startswith("config.train.steps: flatten has no such field; it is one of mlm, mabel, ")
+    config.flatten.divisor = 0.0
     with pytest.raises(ConfigError, match=r"config\.flatten\.divisor=0\.0: must be above 0"):
         validate(freeze(config))

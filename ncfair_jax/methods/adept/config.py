@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ncfair_jax.config import ObjectiveConfig, Rule
 from ncfair_jax.fields import choice, not_negative, positive, section
 from ncfair_jax.methods.corpus import corpus_text
-from ncfair_jax.methods.nc3 import TrainedRun
+from ncfair_jax.methods.training import TrainedRun
 
 
 @dataclass(frozen=True)

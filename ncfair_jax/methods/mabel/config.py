@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ncfair_jax.config import Rule
 from ncfair_jax.fields import choice, fraction, not_negative, positive, section
 from ncfair_jax.methods.mlm import MaskingConfig, masking_rules
-from ncfair_jax.methods.nc3 import TrainedRun
+from ncfair_jax.methods.training import TrainedRun
 from ncfair_jax.unread import Switch
 
 TEMPLATES = "templates"

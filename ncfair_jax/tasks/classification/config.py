@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ncfair_jax.config import ObjectiveConfig
 from ncfair_jax.fields import choice, fraction, not_negative, section
-from ncfair_jax.methods.nc3 import TrainedRun
+from ncfair_jax.methods.training import TrainedRun
 from ncfair_jax.unread import Switch
 
 GLUE_TASKS = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
