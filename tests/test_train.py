@@ -161,7 +161,7 @@ def test_killed_at_any_moment_it_ends_bit_for_bit_the_same(setting, uninterrupte
     def saving(step: int):  # orbax writes into <step>.orbax-checkpoint-tmp… and renames when complete
         return lambda: any(step <= int(p.name.split(".")[0]) for p in folder.glob("[0-9]*.orbax-checkpoint-tmp*"))
 
-    moments = [lambda: (workdir / "config.json").exists(), logged(2), saving(6), logged(11), saving(15), logged(20)]
+    moments = [lambda: (workdir / "config.json").exists(), logged(2), saving(6), saving(15), logged(20)]
     for moment in moments:
         process = subprocess.Popen(command(setting, workdir), env=environment(1), stderr=subprocess.PIPE)
         kill_when(process, moment)
