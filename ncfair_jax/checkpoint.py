@@ -17,7 +17,7 @@ from orbax.checkpoint import checkpoint_managers
 from ncfair_jax.config import differences
 from ncfair_jax.files import digests
 from ncfair_jax.files.atomic import disk_full_told, is_disk_full, remove
-from ncfair_jax.models.encoder import Params
+from ncfair_jax.models.base import Params
 from ncfair_jax.run_log import say
 from ncfair_jax.sharding import agreed
 from ncfair_jax.state import TrainState

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Int, Key
 
 from ncfair_jax.methods.base import Batch, Carry, Metrics, Objective, evaluate_objective
-from ncfair_jax.models.encoder import Params
+from ncfair_jax.models.base import Params
 
 
 @jax.tree_util.register_dataclass

@@ -20,8 +20,8 @@ from ncfair_jax.lexicons.classes import (
     token_counts,
 )
 from ncfair_jax.lexicons.lexicon import load_lexicon
-from ncfair_jax.models.encoder import Params
-from ncfair_jax.models.heads import classifier
+from ncfair_jax.models.base import Params
+from ncfair_jax.models.families import family_of
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.sharding import to_host
 from ncfair_jax.vocabulary import whole_words
@@ -95,7 +95,7 @@ def track(tracker: Tracker, params: Params) -> dict[str, float]:
         groups=1,
     )
     (stats,) = surveyed["transform"]
-    rows = to_host(classifier(params)[0][tracker.classes.token_ids])
+    rows = to_host(family_of(config).classifier(params)[0][tracker.classes.token_ids])
     found: dict[str, float] = {}
     for words, slots in tracker.slots.items():
         figures = measure(take(stats, slots), rows[slots])

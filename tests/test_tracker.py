@@ -11,7 +11,7 @@ from ncfair_jax.collapse.survey import survey
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.lexicons.classes import build_classes, occurring, token_counts
 from ncfair_jax.lexicons.lexicon import load_lexicon
-from ncfair_jax.models.heads import classifier
+from ncfair_jax.models import bert
 from ncfair_jax.tracker import TRACKED, make_tracker, track
 from tests import tiny_text
 
@@ -30,7 +30,7 @@ def test_figures_are_those_of_its_sentences():
     (stats,) = survey(
         model.config, model.params, tracker.examples, words, features=("transform",), row_tokens=32, groups=1
     )["transform"]
-    expected = measure(stats, classifier(model.params)[0][words.token_ids])
+    expected = measure(stats, bert.classifier(model.params)[0][words.token_ids])
     found = track(tracker, model.params)
     assert {name.removeprefix("lexicon_").removeprefix("control_") for name in found} == set(TRACKED)
     for name in TRACKED:

@@ -10,8 +10,8 @@ from transformers import BertTokenizerFast, PreTrainedTokenizerBase, RobertaToke
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from ncfair_jax.files.digests import DIGESTS_FILE
+from ncfair_jax.models import bert
 from ncfair_jax.models.bert import BertConfig
-from ncfair_jax.models.heads import init_params
 from ncfair_jax.models.hf import Pretrained, save_pretrained
 from tests import tiny
 
@@ -42,7 +42,7 @@ def config(kind: str) -> BertConfig:
 
 def pretrained(kind: str, seed: int = 0) -> Pretrained:
     """Random parameters throughout: no bias is 0 and no LayerNorm scale 1."""
-    shapes = jax.eval_shape(lambda: init_params(config(kind), jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: bert.init(config(kind), jax.random.key(0)))
     rng = np.random.default_rng(seed)
     params = jax.tree.map(lambda leaf: rng.normal(0.5, 0.3, leaf.shape).astype(np.float32), shapes)
     return Pretrained(config(kind), params, tokenizer(kind))

@@ -15,7 +15,7 @@ from ncfair_jax.data.runs import parts
 from ncfair_jax.files.atomic import write_json, written
 from ncfair_jax.files.records import SURVEY, read_record
 from ncfair_jax.lexicons.classes import FairnessClasses
-from ncfair_jax.models.encoder import ModelConfig, Params
+from ncfair_jax.models.base import ModelConfig, Params
 from ncfair_jax.run_log import say
 
 IDENTITY_FILE = "survey.json"

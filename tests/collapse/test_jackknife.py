@@ -12,7 +12,7 @@ from ncfair_jax.collapse.class_stats import ClassStats, merge
 from ncfair_jax.collapse.jackknife import ENOUGH_GROUPS, Measured, gap, jackknife, measure_groups, ratio
 from ncfair_jax.collapse.measures import measure
 from ncfair_jax.collapse.survey import survey
-from ncfair_jax.models.heads import classifier
+from ncfair_jax.models import bert
 from tests import tiny
 from tests.rounding import rounding
 
@@ -20,7 +20,7 @@ from tests.rounding import rounding
 def test_intervals_are_the_delete_a_group_jackknife():
     params = tiny.params()
     groups = survey(tiny.MODEL, params, tiny.examples(60), tiny.classes(), row_tokens=32, groups=4)["hidden"]
-    rows = classifier(params)[0][tiny.classes().token_ids]
+    rows = bert.classifier(params)[0][tiny.classes().token_ids]
     measured = measure_groups(groups, rows)
     figures, intervals = measured.figures, measured.intervals()
     same = rounding(3 * 16 + 15)  # cosines of 16 numbers, 15 pairs
@@ -52,7 +52,7 @@ def test_jackknife_of_a_mean_is_the_textbook_interval():
 
 def test_nc4_leaves_out_held_out_parts_with_their_groups():
     groups = survey(tiny.MODEL, tiny.params(), tiny.examples(60), tiny.classes(), row_tokens=32, groups=3)["hidden"]
-    rows = classifier(tiny.params())[0][tiny.classes().token_ids]
+    rows = bert.classifier(tiny.params())[0][tiny.classes().token_ids]
     parts = [
         Agreement(*(np.full(6, number, np.int32) for number in (right, wrong, right + wrong, right + wrong)))
         for right, wrong in ((3, 1), (1, 1), (5, 0))

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ncfair_jax.models import bert
 from ncfair_jax.models.attention import attend, segment_mask
+from ncfair_jax.models.base import Ask, Rows
 from ncfair_jax.models.dropout import LEVELS, dropout, keep_mask
-from ncfair_jax.models.encoder import encode
 from tests import tiny
 from tests.rounding import rounding
 
@@ -115,7 +116,7 @@ def test_every_place_of_every_layer_draws_its_own_mask(monkeypatch):
     tokens = np.ones((1, 4), np.int32)
     positions = np.arange(4, dtype=np.int32)[None]
     for seed in (0, 1):
-        encode(config, params, tokens, tokens, positions, dropout_rng=jax.random.key(seed))
+        bert.hidden(config, params, Rows(tokens, tokens, positions), Ask(dropout_rng=jax.random.key(seed)))
     assert len(keys) == len(set(keys)) == 2 * (1 + 3 * config.num_layers)
 
 
@@ -126,4 +127,4 @@ def test_cudnn_with_dropout_is_refused_only_while_training(qkv):
     config = dataclasses.replace(tiny.MODEL, attention="cudnn", attention_dropout=0.1)
     tokens = np.ones((1, 4), np.int32)
     with pytest.raises(ValueError, match="attention='cudnn' has no dropout"):
-        encode(config, tiny.params(), tokens, tokens, tokens, dropout_rng=jax.random.key(0))
+        bert.hidden(config, tiny.params(), Rows(tokens, tokens, tokens), Ask(dropout_rng=jax.random.key(0)))

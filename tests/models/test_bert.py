@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from ncfair_jax.models import bert
 from ncfair_jax.models.attention import attend
 from ncfair_jax.models.bert import BertConfig
 from ncfair_jax.models.dropout import keep_mask
-from ncfair_jax.models.heads import mlm_logits, mlm_transform
 from ncfair_jax.models.hf import load_pretrained, save_pretrained
 from tests import tiny, tiny_hub
 from tests.rounding import encoder_operations, rounding
@@ -59,7 +59,7 @@ def test_stored_numbers_of_pytorch(kind, tmp_path):
     @jax.jit
     def loss(params):
         out = encode(model.config, params, ids, mask, positions, token_types=types, all_layers=True)
-        logits = mlm_logits(model.config, params, mlm_transform(model.config, params, out.hidden_states))
+        logits = bert.logits(model.config, params, bert.features(model.config, params, out.hidden_states))
         nats = -jnp.take_along_axis(jax.nn.log_softmax(logits), np.maximum(labels, 0)[..., None], axis=-1)[..., 0]
         return jnp.sum(nats * (labels >= 0)) / (labels >= 0).sum(), (out, logits)
 
@@ -85,7 +85,10 @@ def test_roberta_reproduces_the_golden_batch(shared):
     ids, mask = golden["input_ids"], golden["attention_mask"]
     positions = np.broadcast_to(np.arange(ids.shape[1], dtype=np.int32), ids.shape)
     out = encode(config, params, ids, mask, positions, all_layers=True)
-    logits = np.asarray(mlm_logits(config, params, mlm_transform(config, params, out.hidden_states)), np.float64)
+    logits = np.asarray(
+        bert.logits(config, params, bert.features(config, params, out.hidden_states)),
+        np.float64,
+    )
     real = mask == 1
     for ours, theirs in zip(out.all_layers, golden["hidden_states"], strict=True):
         np.testing.assert_allclose(np.asarray(ours)[real], theirs[real], atol=1e-4)
@@ -102,7 +105,7 @@ def test_minilm_gives_the_three_stated_probabilities(shared):
     assert ids == [101, 1996, 6821, 2056, 2008, 103, 2001, 5458, 1012, 102]
     tokens, segments, positions = rows(ids, tokens=10)
     states = encode(config, params, tokens, segments, positions).hidden_states[0, 5]
-    probs = jax.nn.softmax(mlm_logits(config, params, mlm_transform(config, params, states)))
+    probs = jax.nn.softmax(bert.logits(config, params, bert.features(config, params, states)))
     top = np.argsort(-np.asarray(probs))[:3]
     assert tokenizer.convert_ids_to_tokens(top) == ["trooper", "bert", "[CLS]"]
     np.testing.assert_allclose(np.asarray(probs)[top], [0.0029316, 0.0022574, 0.0020561], rtol=5e-5)

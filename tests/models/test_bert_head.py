@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from ncfair_jax.models.heads import classifier, init_params, mlm_logits, mlm_transform
+from ncfair_jax.models import bert
 from tests import tiny, tiny_hub
 
 D, V = tiny.MODEL.hidden_size, tiny.VOCAB
@@ -38,25 +38,25 @@ def test_head_equals_numpy_in_float64(params):
     normal = (inner - inner.mean(-1, keepdims=True)) / np.sqrt(inner.var(-1, keepdims=True) + 1e-12)
     features = normal * mlm["norm"]["scale"] + mlm["norm"]["bias"]
     table = params["embeddings"]["word"]["embedding"].astype(np.float64)
-    ours = mlm_transform(tiny.MODEL, params, hidden)
+    ours = bert.features(tiny.MODEL, params, hidden)
     np.testing.assert_allclose(ours, features, atol=5e-6)
-    np.testing.assert_allclose(mlm_logits(tiny.MODEL, params, ours), features @ table.T + mlm["bias"], atol=2e-5)
+    np.testing.assert_allclose(bert.logits(tiny.MODEL, params, ours), features @ table.T + mlm["bias"], atol=2e-5)
 
 
 def test_any_number_of_leading_axes(params):
     hidden = np.random.default_rng(1).normal(size=(2, 3, 4, D)).astype(np.float32)
-    features = mlm_transform(tiny.MODEL, params, hidden)
-    logits = mlm_logits(tiny.MODEL, params, features)
+    features = bert.features(tiny.MODEL, params, hidden)
+    logits = bert.logits(tiny.MODEL, params, features)
     assert (features.shape, logits.shape) == ((2, 3, 4, D), (2, 3, 4, V))
-    one = mlm_logits(tiny.MODEL, params, mlm_transform(tiny.MODEL, params, hidden[1, 2, 3]))
+    one = bert.logits(tiny.MODEL, params, bert.features(tiny.MODEL, params, hidden[1, 2, 3]))
     np.testing.assert_allclose(logits[1, 2, 3], one, atol=1e-5)
 
 
 def test_classifier_is_the_word_table_and_gets_the_gradient(params):
-    weight, bias = classifier(params)
+    weight, bias = bert.classifier(params)
     assert weight is params["embeddings"]["word"]["embedding"]
     assert bias is params["mlm"]["bias"]
-    grads = jax.grad(lambda p: mlm_logits(tiny.MODEL, p, jnp.ones(D))[7])(params)
+    grads = jax.grad(lambda p: bert.logits(tiny.MODEL, p, jnp.ones(D))[7])(params)
     expected = np.zeros((V, D))
     expected[7] = 1
     np.testing.assert_array_equal(grads["embeddings"]["word"]["embedding"], expected)
@@ -66,19 +66,19 @@ def test_classifier_is_the_word_table_and_gets_the_gradient(params):
 def test_bfloat16_head_returns_float32_near_the_float32_head(params):
     half = dataclasses.replace(tiny.MODEL, activation_dtype="bfloat16")
     hidden = np.random.default_rng(2).normal(size=(6, D)).astype(np.float32)
-    exact = mlm_transform(tiny.MODEL, params, hidden)
-    features = mlm_transform(half, params, hidden.astype(jnp.bfloat16))
-    logits = mlm_logits(half, params, features)
+    exact = bert.features(tiny.MODEL, params, hidden)
+    features = bert.features(half, params, hidden.astype(jnp.bfloat16))
+    logits = bert.logits(half, params, features)
     assert features.dtype == logits.dtype == jnp.float32
     # Inputs, kernel and the sum are rounded to 2^-8 relative; a logit adds 16 products of order 1.
     np.testing.assert_allclose(features, exact, atol=0.05)
-    np.testing.assert_allclose(logits, mlm_logits(tiny.MODEL, params, exact), atol=0.2)
-    assert float(jnp.abs(logits - mlm_logits(tiny.MODEL, params, exact)).max()) > 1e-4  # bfloat16 is really used
+    np.testing.assert_allclose(logits, bert.logits(tiny.MODEL, params, exact), atol=0.2)
+    assert float(jnp.abs(logits - bert.logits(tiny.MODEL, params, exact)).max()) > 1e-4  # bfloat16 is really used
 
 
 def test_fresh_parameters_are_as_documented():
     config = dataclasses.replace(tiny.MODEL, hidden_size=64, intermediate_size=128, initializer_range=0.05)
-    init = jax.jit(partial(init_params, config))
+    init = jax.jit(partial(bert.init, config))
     fresh = init(jax.random.key(4))
     for path, leaf in flatten_dict(fresh, sep="/").items():
         assert leaf.dtype == jnp.float32, path
@@ -95,7 +95,10 @@ def test_fresh_parameters_are_as_documented():
 
 def test_both_families_have_one_tree_of_the_same_paths():
     trees = [
-        flatten_dict(jax.eval_shape(lambda k=kind: init_params(tiny_hub.config(k), jax.random.key(0))), sep="/")
+        flatten_dict(
+            jax.eval_shape(lambda k=kind: bert.init(tiny_hub.config(k), jax.random.key(0))),
+            sep="/",
+        )
         for kind in tiny_hub.KINDS
     ]
     assert trees[0].keys() == trees[1].keys()

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForMaskedLM, BertConfig, BertTokenizerFast, RobertaConfig, RobertaTokenizerFast
 
-from ncfair_jax.models.heads import mlm_logits, mlm_transform
+from ncfair_jax.models import bert
 from ncfair_jax.models.hf import load_pretrained, save_pretrained
 from tests import tiny_hub
 from tests.rounding import encoder_operations, rounding
@@ -68,7 +68,7 @@ def test_logits_and_gradients(kind, sizes, tmp_path, shared):
 
     def loss(params):
         hidden = encode(config, params, ids, mask, positions, token_types=types).hidden_states
-        logits = mlm_logits(config, params, mlm_transform(config, params, hidden))
+        logits = bert.logits(config, params, bert.features(config, params, hidden))
         chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], axis=-1)[..., 0]
         return -jnp.sum(chosen * weights) / weights.sum(), logits
 
@@ -107,7 +107,7 @@ def test_saved_folder_loads_in_pytorch_bitwise(kind, tmp_path, shared):
         theirs = again(torch.tensor(ids, dtype=torch.long), attention_mask=torch.tensor(mask, dtype=torch.long)).logits
     positions = np.broadcast_to(np.arange(ids.shape[1], dtype=np.int32), ids.shape)
     hidden = encode(ours.config, ours.params, ids, mask, positions).hidden_states
-    logits = np.asarray(mlm_logits(ours.config, ours.params, mlm_transform(ours.config, ours.params, hidden)))
+    logits = np.asarray(bert.logits(ours.config, ours.params, bert.features(ours.config, ours.params, hidden)))
     tolerance = 2e-5 * max(1.0, float(theirs.abs().max()) / 10)
     np.testing.assert_allclose(logits[mask == 1], theirs.numpy()[mask == 1], atol=tolerance, rtol=0)
 
@@ -123,7 +123,7 @@ def test_exported_minilm_gives_pytorch_the_same_logits(tmp_path, shared):
         theirs = again(torch.tensor(ids, dtype=torch.long)).logits.numpy()
     ones, positions = np.ones_like(ids), np.arange(ids.shape[1], dtype=np.int32)[None]
     hidden = encode(model.config, model.params, ids, ones, positions).hidden_states
-    logits = np.asarray(mlm_logits(model.config, model.params, mlm_transform(model.config, model.params, hidden)))
+    logits = np.asarray(bert.logits(model.config, model.params, bert.features(model.config, model.params, hidden)))
     np.testing.assert_allclose(logits, theirs, atol=2e-5 * max(1.0, np.abs(theirs).max() / 10), rtol=0)
 
 
@@ -164,6 +164,6 @@ def test_folders_stored_otherwise_give_the_same_logits(kind, tmp_path):
             theirs = reference(torch.tensor(ids, dtype=torch.long)).logits.numpy()
         model = load_pretrained(folder)
         hidden = encode(model.config, model.params, ids, ones, positions).hidden_states
-        logits = np.asarray(mlm_logits(model.config, model.params, mlm_transform(model.config, model.params, hidden)))
+        logits = np.asarray(bert.logits(model.config, model.params, bert.features(model.config, model.params, hidden)))
         tolerance = 2e-5 * max(1.0, np.abs(theirs).max() / 10)
         np.testing.assert_allclose(logits, theirs, atol=tolerance, rtol=0, err_msg=name)

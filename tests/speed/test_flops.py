@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ncfair_jax.models.encoder import encode
+from ncfair_jax.models import bert
+from ncfair_jax.models.base import Ask, Rows
 from ncfair_jax.speed import flops
 from tests import tiny
 
@@ -44,6 +45,6 @@ def test_xla_counts_nearly_the_same(read):
     model = tiny.MODEL.__class__(**{**tiny.MODEL.__dict__, "hidden_size": 128, "intermediate_size": 512})
     ids = jnp.ones((2, 32), jnp.int32)
     columns = None if read is None else ids[:, :read]
-    forward = jax.jit(lambda p: encode(model, p, ids, ids, ids, read=columns).hidden_states)
+    forward = jax.jit(lambda p: bert.hidden(model, p, Rows(ids, ids, ids), Ask(read=columns)).hidden_states)
     counted = forward.lower(tiny.params(model=model)).compile().cost_analysis()["flops"]
     assert counted == pytest.approx(flops.encoder_flops(model, 2, 32, read), rel=0.05)
