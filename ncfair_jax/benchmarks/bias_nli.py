@@ -32,7 +32,7 @@ CHUNK = 4096  # pairs in memory at a time
 
 
 def read(config: RunConfig, part: str) -> list[Labelled]:
-    """SNLI's or MNLI's training and development part; of the pairs that judge, which are made one by one, only the check."""
+    """SNLI's or MNLI's training and development part; of the pairs that evaluate, which are made one by one, only the check."""
     if part == "test":
         settings = config.classification
         chosen_pairs(load_lists(settings.templates), settings.subset, settings.pairs)
@@ -60,7 +60,7 @@ def pair_sums(logits: np.ndarray) -> np.ndarray:
 
 
 def evaluate(config: RunConfig, model: Pretrained, head: dict[str, Any], mesh: Mesh) -> Result:
-    """Judges a classifier on the pairs, a chunk at a time; the table has a line an occupation and gendered word, with sums."""
+    """Evaluates a classifier on the pairs, a chunk at a time; a line of the table sums up an occupation and gendered word."""
     settings, data = config.classification, config.data
     lists = load_lists(settings.templates)
     numbers = chosen_pairs(lists, settings.subset, settings.pairs)

@@ -1,4 +1,4 @@
-"""A benchmark is one file and one line: it is registered, evaluated, shown, compared, and judged through a wrapped model."""
+"""A benchmark is one file and one line: it is registered, evaluated, shown, compared, and asked through a wrapped model."""
 
 import json
 
@@ -56,7 +56,7 @@ def test_table_interval_and_headline(data):
     assert "toy, first word preferred, %" in headline_markdown(headline({"toy": document}))
 
 
-def test_a_function_around_the_model_is_judged_by_the_same_benchmark(data):
+def test_a_function_around_the_model_is_evaluated_by_the_same_benchmark(data):
     plainly = run(data)
     asked = []
 
