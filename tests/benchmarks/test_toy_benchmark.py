@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from ncfair_jax.benchmarks import compare, evaluate, headline
-from ncfair_jax.benchmarks.registry import BENCHMARKS, Wrap
+from ncfair_jax.benchmarks import Wrap, compare, evaluate, headline
+from ncfair_jax.benchmarks.registry import BENCHMARKS
 from ncfair_jax.benchmarks.results import read_table
 from ncfair_jax.benchmarks.table import headline_markdown
 from tests import toy_benchmark
