@@ -203,9 +203,9 @@ def test_stereoset_file(world: Path) -> None:
 
 
 def test_bec_pro_file(world: Path) -> None:
-    read = bec_pro.read_rows_of(world / "data/bec_pro/BEC-Pro_EN.tsv")
+    read = bec_pro.read_examples(world / "data/bec_pro/BEC-Pro_EN.tsv")
     assert len(read) == 5 * 18 * len(JOBS)
-    by_pair: dict[str, list[bec_pro.Row]] = defaultdict(list)
+    by_pair: dict[str, list[bec_pro.Example]] = defaultdict(list)
     for row in read:
         assert row.group == GROUP_OF[row.profession]
         by_pair[f"{row.pair}"].append(row)

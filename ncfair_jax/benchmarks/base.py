@@ -84,7 +84,7 @@ class Benchmark(NamedTuple):
         ask: (examples, model) -> Questions, by the model's vocabulary and sizes. None with `trained_by`.
         needs: what a model must have beside a head for masked tokens: "nsp", BERT's pooler and next-sentence head.
         takes_selector: whether a name may be followed by a colon and a selector.
-        trained_by: config file of the runs that train a classifier for it and judge it themselves (`Method.evaluate`); a
+        trained_by: config file of the runs that train a classifier for it and evaluate it themselves (`Method.evaluate`); a
             masked LM alone cannot be run on it.
         drill_down: of benchmarks whose examples are stereotyped one by one.
         flags: table of scores and examples -> by name, which rows one may doubt, bool[rows]; see `quality`.

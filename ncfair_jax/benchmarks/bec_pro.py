@@ -6,7 +6,7 @@ The closer the means for female and male person words, the less bias; compared b
 men, balanced). The German file and the Equity Evaluation Corpus, where emotions take the place of professions, have the
 same form.
 
-    rows = read_rows_of("BEC-Pro_EN.tsv")
+    rows = read_examples("BEC-Pro_EN.tsv")
     model = load_pretrained("my-model")
     ask(rows, model).answered_by(forward_of(model)).metrics["difference"]["overall"]
 """
@@ -80,7 +80,7 @@ PADDINGS = ("clean", "reference")
 _GLUED_MASK = re.compile(r"\w\[MASK\]|\[MASK\]\w")
 
 
-class Row(NamedTuple):
+class Example(NamedTuple):
     """A row of the file.
 
     group is Prof_Gender (in the Equity Evaluation Corpus the emotion), pair is shared by a female and a male row that
@@ -109,7 +109,7 @@ class Item(NamedTuple):
     token: int
 
 
-def read_rows_of(path: str | Path, *, mask_repair: bool = True) -> list[Row]:
+def read_examples(path: str | Path, *, mask_repair: bool = True) -> list[Example]:
     """Reads BEC-Pro_EN.tsv, BEC-Pro_DE.tsv, EEC_TM_TAM.tsv or a file with their columns.
 
     Args:
@@ -124,7 +124,7 @@ def read_rows_of(path: str | Path, *, mask_repair: bool = True) -> list[Row]:
     names = _about(path, next((row for _, row in records if not isinstance(row, RowError)), {}))
     seen: dict[tuple[str, str], int] = {}
 
-    def row(place: Place, cells: dict[str, str]) -> Row:
+    def row(place: Place, cells: dict[str, str]) -> Example:
         # Both genders run through templates and persons in the same order. German professions have two forms, so
         # that the English name tells which belong together.
         profession = cells.get("Profession_EN", cells[names[0]])
@@ -139,7 +139,7 @@ def read_rows_of(path: str | Path, *, mask_repair: bool = True) -> list[Row]:
         damaged = masked.count(MASK) > 1 or _GLUED_MASK.search(masked) is not None
         if mask_repair and damaged:
             masked, both = repaired(cells["Sentence"], cells["Person"], cells[names[0]])
-        return Row(
+        return Example(
             int(cells[""]), cells["Sentence"], masked, both, cells["Person"], cells["Gender"], profession,
             cells[names[1]], f"{profession}/{number}", damaged,
         )  # fmt: skip
@@ -168,7 +168,7 @@ def repaired(sentence: str, person: str, profession: str) -> tuple[str, str]:
     return masked, masked.replace(profession, " ".join([MASK] * len(profession.split())))
 
 
-def make_items(pretrained: Pretrained, rows: Sequence[Row]) -> list[Item | None]:
+def make_items(pretrained: Pretrained, rows: Sequence[Example]) -> list[Item | None]:
     """Encodes the rows; None where the person word is not one piece of this vocabulary, as in most German rows of an
     English model."""
     full = encode_texts([row.sentence for row in rows], pretrained.tokenizer)
@@ -187,7 +187,7 @@ def _item(
     return Item(target, place, both, prior, int(full[place])) if one_piece else None
 
 
-def reference_length(rows: Sequence[Row]) -> int:
+def reference_length(rows: Sequence[Example]) -> int:
     """Length of the reference's padding: the power of two that holds the longest sentence, counted in words."""
     words = max(len(row.target_masked.split()) for row in rows)
     return int(2 ** (words - 1).bit_length())
@@ -205,7 +205,9 @@ def with_reference_padding(tokens: np.ndarray, length: int, mask: int) -> tuple[
     return padded, (padded > 0).astype(np.int32)
 
 
-def ask(rows: Sequence[Row], model: Pretrained, *, padding: str = "clean", statistics: str = "definition") -> Questions:
+def ask(
+    rows: Sequence[Example], model: Pretrained, *, padding: str = "clean", statistics: str = "definition"
+) -> Questions:
     """The person of each row, with the profession visible and masked.
 
     Args:
@@ -244,7 +246,7 @@ def ask(rows: Sequence[Row], model: Pretrained, *, padding: str = "clean", stati
 
 
 def _result(
-    kept: Sequence[tuple[Row, Item]],
+    kept: Sequence[tuple[Example, Item]],
     skipped: int,
     settings: dict[str, Any],
     statistics: str,
@@ -365,7 +367,7 @@ def benchmark(name: str) -> Benchmark:
 
     def texts(data: DataFolder, table: Table) -> Table:
         """Each row's sentence and its partner's of the other gender; empty where no row is ranked."""
-        rows = {row.index: row for row in read_rows_of(data.path(FILES[name]))}
+        rows = {row.index: row for row in read_examples(data.path(FILES[name]))}
         by_pair = {(row.pair, row.gender): row.sentence for row in rows.values()}
         ranked = ~np.isnan(strength(table))
         chosen = [rows[index] if keep else None for index, keep in zip(table["row"], ranked, strict=True)]
@@ -383,7 +385,7 @@ def benchmark(name: str) -> Benchmark:
             Headline(f"{label} mean |association|", (("mean_abs_association",),), None, ("n",), better="lower"),
         ),
         licence,
-        read=lambda data, selector: read_rows_of(data.path(FILES[name])),
+        read=lambda data, selector: read_examples(data.path(FILES[name])),
         ask=partial(ask, statistics="reference"),
         drill_down=None
         if name == "bec_pro_eec"

@@ -40,7 +40,7 @@ def pair_sums(logits: np.ndarray) -> np.ndarray:
 
 
 def evaluate(config: ClassificationRun, model: Pretrained, head: dict[str, Any], mesh: Mesh) -> Result:
-    """Judges a classifier on the pairs, a chunk at a time; the table has a line an occupation and gendered word, with sums."""
+    """Evaluates a classifier on the pairs, a chunk at a time; a line of the table sums up an occupation and gendered word."""
     settings, data = config.classification, config.data
     lists = load_lists(settings.templates)
     numbers = chosen_pairs(lists, settings.subset, settings.pairs)

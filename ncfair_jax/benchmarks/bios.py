@@ -32,7 +32,7 @@ WARNING = "Biographies are of real people and were crawled from the web; genders
 
 
 def evaluate(config: ClassificationRun, model: Pretrained, head: dict[str, Any], mesh: Mesh) -> Result:
-    """Judges a classifier on the test part; see `samples` for the figures."""
+    """Evaluates a classifier on the test part; see `samples` for the figures."""
     examples = read_bios(config, "test")
     data = config.data
     logits = outputs(model, head, examples, data.max_tokens, data.row_tokens, mesh, progress=True)

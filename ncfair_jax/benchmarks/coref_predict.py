@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Int
 
-from ncfair_jax.engine.forward import HostRows, Rows, judging_config, reduced
+from ncfair_jax.engine.forward import Batch, HostBatch, evaluation_config, reduced
 from ncfair_jax.finite import require_finite
 from ncfair_jax.models.encoder import EncoderOutput, ModelConfig, Params
 from ncfair_jax.models.hf import Pretrained
@@ -37,7 +37,7 @@ class Links:
     attention: ClassVar[bool] = False
 
     def __call__(
-        self, config: ModelConfig, own: Params, hidden: EncoderOutput, rows: Rows
+        self, config: ModelConfig, own: Params, hidden: EncoderOutput, rows: Batch
     ) -> tuple[Int[Array, "B K"], Int[Array, "B K"], Int[Array, "B K"], Bool[Array, "B"]]:
         states = hidden.hidden_states
         ranked = rank_spans(self.config, own, states, rows, None)
@@ -71,7 +71,7 @@ def predict_clusters(
     by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
     for number, document in enumerate(encoded):
         by_shape[shape_of([document], segment_tokens)].append(number)
-    model = judging_config(pretrained.config)
+    model = evaluation_config(pretrained.config)
     params, own = replicate((pretrained.params, own), mesh)
     devices = 1 if mesh is None else mesh.size
     found: list[tuple[Cluster, ...]] = [()] * len(encoded)
@@ -92,7 +92,7 @@ def predict_clusters(
 
 def _batches(
     documents: Sequence[Sequence[Encoded]], size: int, segment_tokens: int, max_width: int
-) -> Iterator[HostRows]:
+) -> Iterator[HostBatch]:
     """Batches of so many documents, without what only training looks at."""
     for some in documents:
         batch = lay_out(some, size, segment_tokens, max_width)

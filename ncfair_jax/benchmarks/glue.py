@@ -42,7 +42,7 @@ def benchmark_name(task: str) -> str:
 
 
 def evaluate(task: str, config: ClassificationRun, model: Pretrained, head: dict[str, Any], mesh: Mesh) -> Result:
-    """Judges a classifier on the task's validation part."""
+    """Evaluates a classifier on the task's validation part."""
     examples = glue_task(task).read(config, "test")
     data = config.data
     found = outputs(model, head, examples, data.max_tokens, data.row_tokens, mesh, progress=True)

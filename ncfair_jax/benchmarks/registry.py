@@ -46,8 +46,8 @@ class Wrap(NamedTuple):
     """A function around a model that answers in its stead, such as a method that debiases at inference.
 
     Attributes:
-        name: what it is and its settings, which together with the model's fingerprint says what was judged.
-        around: makes of the model's own forward function the one that is judged.
+        name: what it is and its settings, which together with the model's fingerprint says what was evaluated.
+        around: makes of the model's own forward function the one that is evaluated.
     """
 
     name: str
@@ -95,7 +95,8 @@ def parse(names: str | Sequence[str]) -> list[tuple[str, str]]:
             raise ValueError(f"benchmark {name!r} is unknown; choose from {names_that_run}")
         if config := BENCHMARKS[name].trained_by:
             raise ValueError(
-                f"benchmark {name!r} is of a model trained for it, which `launch/train.py --config={config}` makes and judges"
+                f"benchmark {name!r} is of a model trained for it, which `launch/train.py --config={config}` "
+                "makes and evaluates"
             )
         if selector and not BENCHMARKS[name].takes_selector:
             raise ValueError(f"benchmark {name!r} takes no selector, but {selector!r} follows its colon; leave it out")
@@ -160,7 +161,7 @@ def _evaluate(
     mesh: Mesh | None,
     progress: bool,
 ) -> dict[str, dict[str, Any]]:
-    """`evaluate`, in a folder that this process has for itself; `model` says what is judged."""
+    """`evaluate`, in a folder that this process has for itself; `model` says what is evaluated."""
     results: dict[str, dict[str, Any]] = {}
     failures: dict[str, Exception] = {}
 
@@ -204,7 +205,7 @@ def refuse_other_model(folder: Path, model: str, names: Sequence[str]) -> None:
     """A result folder is about one model.
 
     Args:
-        model: the fingerprint of what is judged.
+        model: the fingerprint of what is evaluated.
         names: benchmarks whose results are about to be made again.
     Raises:
         ValueError: if a result of another model would stay.

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from ncfair_jax.collapse.agreement import Agreement, update_agreement
 from ncfair_jax.collapse.class_stats import ClassStats, all_reduce, merge, update
 from ncfair_jax.data.packing import PackedRows
-from ncfair_jax.engine.forward import HostRows, Rows, layer_names
+from ncfair_jax.engine.forward import Batch, HostBatch, layer_names
 from ncfair_jax.models.encoder import ModelConfig
 from ncfair_jax.strings import several_strings
 from ncfair_jax.vocabulary import WordBoundaries, whole_words
@@ -38,7 +38,7 @@ class ClassMoments:
     features: tuple[str, ...]
     alignment: str
 
-    def of_rows(self, features: Features, rows: Rows, empty: Moments, arrays: Int[Array, "V"]) -> Moments:
+    def of_rows(self, features: Features, rows: Batch, empty: Moments, arrays: Int[Array, "V"]) -> Moments:
         """Moments of some rows."""
         slots = token_slots(rows, arrays, len(empty[self.features[0]].count), self.alignment)
         return {name: update(empty[name], values, slots) for name, values in features.items()}
@@ -59,7 +59,7 @@ class AgreementCounts:
     features: tuple[str]
     alignment: str
 
-    def of_rows(self, features: Features, rows: Rows, empty: Counts, arrays: dict[str, WordSet]) -> Counts:
+    def of_rows(self, features: Features, rows: Batch, empty: Counts, arrays: dict[str, WordSet]) -> Counts:
         """Counts of some rows."""
         (values,) = features.values()
         broken = jnp.sum((rows["segment_ids"].reshape(-1) > 0) & ~jnp.isfinite(values).all(axis=1), dtype=jnp.int32)
@@ -102,7 +102,7 @@ def check_choices(config: ModelConfig, features: Sequence[str], alignment: str) 
         raise ValueError(f"features={tuple(features)}; name one or more, each once")
 
 
-def token_slots(rows: Rows, slot_of_token: Int[Array, "V"], num_classes: int, alignment: str) -> Int[Array, "N"]:
+def token_slots(rows: Batch, slot_of_token: Int[Array, "V"], num_classes: int, alignment: str) -> Int[Array, "N"]:
     """Class of every token, K for none.
 
     Args:
@@ -117,7 +117,7 @@ def token_slots(rows: Rows, slot_of_token: Int[Array, "V"], num_classes: int, al
     return slots.reshape(-1)
 
 
-def counted_rows(packed: PackedRows, boundaries: WordBoundaries | None) -> HostRows:
+def counted_rows(packed: PackedRows, boundaries: WordBoundaries | None) -> HostBatch:
     """The rows, and "counted" bool[R,T]: where a token may count as a class, so nowhere at pads.
 
     Args:

@@ -24,7 +24,7 @@ from ncfair_jax.collapse.stored import StoredGroups, refuse_other_survey
 from ncfair_jax.data.packing import first_fit_decreasing, pack_for_inference, round_up
 from ncfair_jax.data.runs import group_runs, parts
 from ncfair_jax.engine.batching import batches
-from ncfair_jax.engine.forward import HostRows, folded
+from ncfair_jax.engine.forward import HostBatch, folded
 from ncfair_jax.engine.progress import shown
 from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.lexicons.classes import FairnessClasses
@@ -195,7 +195,7 @@ class Plan(NamedTuple):
 
 def group_batches(
     plan: Plan, examples: Sequence[np.ndarray], number: int, boundaries: WordBoundaries | None
-) -> Iterator[HostRows]:
+) -> Iterator[HostBatch]:
     """Batches of a group, packed part by part: a whole group would grow with the text."""
     for part in parts(examples, plan.runs[number]):
         packed = pack_for_inference(part, plan.row_tokens, plan.devices)

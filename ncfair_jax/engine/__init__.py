@@ -1,4 +1,4 @@
-"""The one forward engine of judging and measuring: requests in, answers out, in the order of the requests."""
+"""The one forward engine of evaluating and measuring: requests in, answers out, in the order of the requests."""
 
 from ncfair_jax.engine.engine import ClassHead, forward_of
 from ncfair_jax.engine.requests import Answer, Forward, Request, RequestError

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ncfair_jax.engine.batching import batch_size, batches, buckets, default_batch_tokens, power_of_two, regroup
-from ncfair_jax.engine.forward import HostRows, judging_config, projected, reduced
+from ncfair_jax.engine.forward import HostBatch, evaluation_config, projected, reduced
 from ncfair_jax.engine.packing import Columns, Packed, columns_of, pack, sizes
 from ncfair_jax.engine.progress import bar
 from ncfair_jax.engine.reductions import AtColumns, ClassLogits, SegmentVectors
@@ -129,7 +129,7 @@ def forward_of(
         vocabulary, a position outside the sequence or not attended to, lists of unequal length, or a kind of answer that the
         model has no head for; and NonFiniteError if an answer is not finite. Both name the request.
     """
-    config = judging_config(model.config)
+    config = evaluation_config(model.config)
     params, own = replicate((model.params, head.params if head else {}), mesh)
     engine = Engine(config, params, head and head._replace(params=own), mesh, batch_tokens)
 
@@ -213,7 +213,7 @@ def plan(engine: Engine, ask: str, sequences: Sequence[Distinct]) -> Iterator[Jo
         yield Job(ask, asking[chosen], bucket, packed, engine.devices * size)
 
 
-def _steps(job: Job, rows: HostRows, step: Callable[[str], None]) -> Iterator[HostRows]:
+def _steps(job: Job, rows: HostBatch, step: Callable[[str], None]) -> Iterator[HostBatch]:
     """Batches of the rows; each is announced."""
     for batch in batches(rows, job.batch_rows):
         step(f"{VERBS[job.ask]}, rows of {batch['tokens'].shape[1]} tokens")

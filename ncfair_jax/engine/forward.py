@@ -1,11 +1,11 @@
-"""Every forward pass that judges or measures: the one place outside training that runs a model.
+"""Every forward pass that evaluates or measures: the one place outside training that runs a model.
 
 Two programs run the encoder on a batch of packed rows and hand its hidden states to a pure reduction: `reduce_rows` gives
 back what the reduction makes of each row, `fold_rows` adds it to a state that stays on the devices. A third, `project`,
 multiplies hidden states with the vocabulary.
 
-Rows are a dict of arrays with a leading axis R: "tokens", "segment_ids" and "positions" i32[R,T] (or [B,G,T], R = B · G), where
-given "token_types" i32[R,T] and "read" i32[R,P], the columns whose last hidden states are wanted, and whatever else the
+A batch is a dict of arrays with a leading axis R: "tokens", "segment_ids" and "positions" i32[R,T] (or [B,G,T], R = B · G),
+where given "token_types" i32[R,T] and "read" i32[R,P], the columns whose last hidden states are wanted, and whatever else the
 reduction looks at.
 
 Letters: R rows of a batch, T tokens a row, P columns read of a row, N = R T, C hidden states that are projected at a time,
@@ -40,8 +40,8 @@ untuned_jit = partial(jax.jit, compiler_options={"xla_gpu_autotune_level": 0, "x
 HEADS = {"mlm": (mlm_transform, mlm_logits), "nsp": (nsp_transform, nsp_logits)}
 LAYER = "layer_"
 
-Rows = dict[str, Array]
-HostRows = dict[str, np.ndarray]
+Batch = dict[str, Array]
+HostBatch = dict[str, np.ndarray]
 
 
 class Reduction(Protocol):
@@ -51,7 +51,7 @@ class Reduction(Protocol):
     def attention(self) -> bool:
         """Whether it looks at the attention that tokens receive."""
 
-    def __call__(self, config: ModelConfig, own: Any, hidden: EncoderOutput, rows: Rows) -> Any:
+    def __call__(self, config: ModelConfig, own: Any, hidden: EncoderOutput, rows: Batch) -> Any:
         """Arrays with a leading axis R; `own` are its parameters."""
 
 
@@ -65,7 +65,7 @@ class Fold(Protocol):
     @property
     def features(self) -> tuple[str, ...]: ...
 
-    def of_rows(self, features: dict[str, Float[Array, "N D"]], rows: Rows, empty: Any, arrays: Any) -> Any:
+    def of_rows(self, features: dict[str, Float[Array, "N D"]], rows: Batch, empty: Any, arrays: Any) -> Any:
         """What some rows add up to, given a state of no rows and arrays of the fold's own."""
 
     def all_reduce(self, state: Any, axes: Sequence[str]) -> Any:
@@ -75,7 +75,7 @@ class Fold(Protocol):
         """The sum of two states."""
 
 
-def judging_config(config: ModelConfig) -> ModelConfig:
+def evaluation_config(config: ModelConfig) -> ModelConfig:
     """The model in float32, whatever precision it trains in, and quick to compile.
 
     The layers are a loop, except on a CPU, where copying their weights together for every batch costs more than it saves.
@@ -91,7 +91,7 @@ def reduced(
     mesh: Mesh | None,
     params: Params,
     own: Any,
-    batches: Iterable[HostRows],
+    batches: Iterable[HostBatch],
 ) -> Iterator[Any]:
     """What a reduction makes of each batch, on the host; each is fetched while the device computes the next.
 
@@ -102,7 +102,7 @@ def reduced(
         batches: of one shape, so one program; their rows are shared out over the mesh.
     """
 
-    def start(batch: HostRows) -> Any:
+    def start(batch: HostBatch) -> Any:
         with jax.default_matmul_precision("highest"):
             return reduce_rows(config, reduction, mesh, params, own, put_rows(batch, mesh))
 
@@ -116,7 +116,7 @@ def folded(
     params: Params,
     state: Any,
     arrays: Any,
-    batches: Iterable[HostRows],
+    batches: Iterable[HostBatch],
 ) -> Any:
     """The state with all batches in, on the devices; as `reduced` otherwise."""
     for batch in batches:
@@ -126,11 +126,11 @@ def folded(
 
 
 def projected(
-    config: ModelConfig, head: str, mesh: Mesh | None, params: Params, batches: Iterable[HostRows]
+    config: ModelConfig, head: str, mesh: Mesh | None, params: Params, batches: Iterable[HostBatch]
 ) -> Iterator[Float[np.ndarray, "C K 2"]]:
     """`project` of each batch of hidden states and targets; as `reduced` otherwise."""
 
-    def start(batch: HostRows) -> Array:
+    def start(batch: HostBatch) -> Array:
         with jax.default_matmul_precision("highest"):
             return project(config, head, mesh, params, put_rows(batch, mesh))
 
@@ -139,7 +139,7 @@ def projected(
 
 @partial(untuned_jit, static_argnums=(0, 1, 2))
 def reduce_rows(
-    config: ModelConfig, reduction: Reduction, mesh: Mesh | None, params: Params, own: Any, rows: Rows
+    config: ModelConfig, reduction: Reduction, mesh: Mesh | None, params: Params, own: Any, rows: Batch
 ) -> Any:
     """What the reduction makes of the rows' hidden states, whole on every device."""
     hidden = hidden_states(config, params, rows, attention=reduction.attention)
@@ -148,11 +148,11 @@ def reduce_rows(
 
 @partial(untuned_jit, static_argnums=(0, 1, 2))
 def fold_rows(
-    config: ModelConfig, fold: Fold, mesh: Mesh | None, params: Params, state: Any, arrays: Any, rows: Rows
+    config: ModelConfig, fold: Fold, mesh: Mesh | None, params: Params, state: Any, arrays: Any, rows: Batch
 ) -> Any:
     """The state with one batch of rows in; every device works on its own rows."""
 
-    def of_rows(params: Params, empty: Any, arrays: Any, rows: Rows) -> Any:
+    def of_rows(params: Params, empty: Any, arrays: Any, rows: Batch) -> Any:
         found = fold.of_rows(token_features(config, params, rows, fold.features), rows, empty, arrays)
         return found if mesh is None else fold.all_reduce(found, mesh.axis_names)
 
@@ -167,7 +167,7 @@ def fold_rows(
 
 
 @partial(untuned_jit, static_argnums=(0, 1, 2))
-def project(config: ModelConfig, head: str, mesh: Mesh | None, params: Params, batch: Rows) -> Float[Array, "C K 2"]:
+def project(config: ModelConfig, head: str, mesh: Mesh | None, params: Params, batch: Batch) -> Float[Array, "C K 2"]:
     """Log-probability and top-1 flag of every target: "hidden" f32[C,D], "targets" i32[C,K]."""
     transform, logits_of = HEADS[head]
     logits = logits_of(config, params, transform(config, params, batch["hidden"]))  # [C,V]
@@ -179,7 +179,7 @@ def project(config: ModelConfig, head: str, mesh: Mesh | None, params: Params, b
 
 
 def hidden_states(
-    config: ModelConfig, params: Params, rows: Rows, *, attention: bool = False, all_layers: bool = False
+    config: ModelConfig, params: Params, rows: Batch, *, attention: bool = False, all_layers: bool = False
 ) -> EncoderOutput:
     """The encoder on packed rows, without dropout."""
     row_tokens = rows["tokens"].shape[-1]
@@ -205,7 +205,7 @@ def layer_names(config: ModelConfig) -> list[str]:
 
 
 def token_features(
-    config: ModelConfig, params: Params, rows: Rows, features: Sequence[str]
+    config: ModelConfig, params: Params, rows: Batch, features: Sequence[str]
 ) -> dict[str, Float[Array, "N D"]]:
     """Features of every token by one deterministic forward pass.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ncfair_jax.data.packing import first_fit_decreasing, flat_index, scatter_rows
 from ncfair_jax.engine.batching import power_of_two
-from ncfair_jax.engine.forward import HostRows
+from ncfair_jax.engine.forward import HostBatch
 from ncfair_jax.engine.requests import Distinct
 
 
@@ -24,7 +24,7 @@ class Packed(NamedTuple):
         segment: of every sequence its number in its row, from 0, i64[E].
     """
 
-    rows: HostRows
+    rows: HostBatch
     row: np.ndarray
     offset: np.ndarray
     segment: np.ndarray

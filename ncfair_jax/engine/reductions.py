@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ncfair_jax.engine.forward import Rows
+from ncfair_jax.engine.forward import Batch
 from ncfair_jax.models.encoder import EncoderOutput, ModelConfig, Params, at_columns
 from ncfair_jax.models.heads import class_outputs
 
@@ -21,7 +21,7 @@ class AtColumns:
     attention: bool
 
     def __call__(
-        self, config: ModelConfig, own: Any, hidden: EncoderOutput, rows: Rows
+        self, config: ModelConfig, own: Any, hidden: EncoderOutput, rows: Batch
     ) -> tuple[Float[Array, "R P D"], Float[Array, "R T"] | None]:
         return hidden.hidden_states, hidden.received_attention
 
@@ -34,7 +34,7 @@ class SegmentVectors:
     segments: int
     attention: ClassVar[bool] = False
 
-    def __call__(self, config: ModelConfig, own: Any, hidden: EncoderOutput, rows: Rows) -> Float[Array, "R S D"]:
+    def __call__(self, config: ModelConfig, own: Any, hidden: EncoderOutput, rows: Batch) -> Float[Array, "R S D"]:
         numbers = 1 + jnp.arange(self.segments)
         inside = rows["segment_ids"][:, None, :] == numbers[None, :, None]  # [R,S,T]
         if self.first:
@@ -51,5 +51,5 @@ class ClassLogits:
 
     attention: ClassVar[bool] = False
 
-    def __call__(self, config: ModelConfig, own: Params, hidden: EncoderOutput, rows: Rows) -> Float[Array, "R S C"]:
+    def __call__(self, config: ModelConfig, own: Params, hidden: EncoderOutput, rows: Batch) -> Float[Array, "R S C"]:
         return class_outputs(config, own, at_columns(hidden.hidden_states, rows["first"]))

@@ -19,7 +19,7 @@ from ncfair_jax.methods.nc3 import ALIGNED, NC3Config, with_nc3
 from ncfair_jax.models.bert import BertConfig
 from ncfair_jax.models.heads import init_params
 from ncfair_jax.optimizer import make_optimizer
-from ncfair_jax.speed.contestants import BenchmarkError, Result, spread
+from ncfair_jax.speed.contestants import Result, SpeedError, spread
 from ncfair_jax.speed.ours import copy, make_matmul, packed_flops
 from ncfair_jax.speed.worker import matmul_rate, peak_mib
 from ncfair_jax.state import init_state, make_train_step
@@ -42,10 +42,10 @@ def preset_model(preset: str, dtype: str, attention: str) -> BertConfig:
     """A BERT of a known size.
 
     Raises:
-        BenchmarkError: for an unknown preset.
+        SpeedError: for an unknown preset.
     """
     if preset not in PRESETS:
-        raise BenchmarkError(f"preset={preset!r}; choose from {', '.join(PRESETS)}")
+        raise SpeedError(f"preset={preset!r}; choose from {', '.join(PRESETS)}")
     vocab_size, hidden, layers, heads, intermediate = PRESETS[preset]
     return BertConfig(
         model_type="bert",
@@ -111,14 +111,14 @@ def measure(
         steps: timed steps after two untimed ones. 0: 50 on an accelerator, 3 on a CPU.
         matmul: size of the bare product. 0: 8192 on an accelerator, 2048 on a CPU.
     Raises:
-        BenchmarkError: for an unknown preset or a row length that the model does not take.
+        SpeedError: for an unknown preset or a row length that the model does not take.
     """
     on_cpu = jax.default_backend() == "cpu"
     rows, steps = rows or (4 if on_cpu else 256), steps or (3 if on_cpu else 50)
     model = preset_model(preset, dtype, attention)
     for length in row_tokens:
         if not 16 <= length <= model.max_tokens:
-            raise BenchmarkError(f"tokens={length}; rows of the {preset} preset hold 16 to {model.max_tokens}")
+            raise SpeedError(f"tokens={length}; rows of the {preset} preset hold 16 to {model.max_tokens}")
     bare = matmul_rate(lambda size: make_matmul(size, dtype), matmul or (2048 if on_cpu else 8192), repeats=5) * 1e9
     return {
         "preset": preset,

@@ -27,7 +27,7 @@ from ncfair_jax.models.hf import Pretrained, load_pretrained
 from ncfair_jax.prepare import prepare_training
 from ncfair_jax.sharding import make_mesh
 from ncfair_jax.speed import ours
-from ncfair_jax.speed.contestants import BenchmarkError, Result, Worker, spread, workers
+from ncfair_jax.speed.contestants import Result, SpeedError, Worker, spread, workers
 from ncfair_jax.speed.flops import score_flops, train_flops
 from ncfair_jax.speed.padded import RELEASED_LENGTH, Scored, Sentence, save_ragged, unpack
 
@@ -63,23 +63,23 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.compare not in ("torch", "none"):
-            raise BenchmarkError(f"compare={self.compare!r}; choose from torch, none")
+            raise SpeedError(f"compare={self.compare!r}; choose from torch, none")
         for name in ("rounds", "steps", "nc3_steps", "pairs", "matmul"):
             if getattr(self, name) < 1:
-                raise BenchmarkError(f"{name}={getattr(self, name)}; must be at least 1")
+                raise SpeedError(f"{name}={getattr(self, name)}; must be at least 1")
 
 
 def run(settings: Settings) -> Result:
     """All measurements; the result is plain JSON.
 
     Raises:
-        BenchmarkError: if PyTorch is asked for and missing, a file is missing, or a contestant dies.
+        SpeedError: if PyTorch is asked for and missing, a file is missing, or a contestant dies.
     """
     if settings.compare == "torch":
         require_torch()
     for path in (settings.model, gap_file(settings), crows_file(settings)):
         if not Path(path).exists():
-            raise BenchmarkError(f"{path} does not exist; give --model a model folder and --data the data folder")
+            raise SpeedError(f"{path} does not exist; give --model a model folder and --data the data folder")
     result: Result = {"settings": dataclasses.asdict(settings), "machine": machine(settings.compare)}
     with tempfile.TemporaryDirectory() as folder:
         result["training"] = [train_side_by_side(settings, size, Path(folder)) for size in settings.batches]
@@ -89,9 +89,9 @@ def run(settings: Settings) -> Result:
 
 
 def require_torch() -> None:
-    """Raises BenchmarkError, naming the remedy, where PyTorch is not installed."""
+    """Raises SpeedError, naming the remedy, where PyTorch is not installed."""
     if importlib.util.find_spec("torch") is None:
-        raise BenchmarkError(
+        raise SpeedError(
             "PyTorch is not installed: pip install 'ncfair_jax[parity]', or --compare=none to time ncfair_jax alone"
         )
 

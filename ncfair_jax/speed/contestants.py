@@ -14,7 +14,7 @@ import numpy as np
 Result = dict[str, Any]
 
 
-class BenchmarkError(ValueError):
+class SpeedError(ValueError):
     """What the user can mend, in one line."""
 
 
@@ -22,11 +22,11 @@ def sizes(flag: str, texts: Sequence[str]) -> tuple[int, ...]:
     """Positive whole numbers of a comma-separated flag.
 
     Raises:
-        BenchmarkError: naming the flag and what is no such number.
+        SpeedError: naming the flag and what is no such number.
     """
     for text in texts:
         if not text.isdecimal() or int(text) == 0:
-            raise BenchmarkError(f"--{flag}={','.join(texts)}: {text!r} is no positive whole number; write e.g. 16,64")
+            raise SpeedError(f"--{flag}={','.join(texts)}: {text!r} is no positive whole number; write e.g. 16,64")
     return tuple(map(int, texts))
 
 
@@ -55,7 +55,7 @@ class Worker:
         """Sends one line and waits for the answer.
 
         Raises:
-            BenchmarkError: if the process dies, with the last line that it wrote.
+            SpeedError: if the process dies, with the last line that it wrote.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -67,7 +67,7 @@ class Worker:
             code = self._process.wait()
             self._errors.seek(0)
             last = (self._errors.read().strip() or "nothing on stderr").splitlines()[-1]
-            raise BenchmarkError(f"contestant {self.name} ended with status {code}: {last}")
+            raise SpeedError(f"contestant {self.name} ended with status {code}: {last}")
         content: Result = json.loads(answer)
         return content
 

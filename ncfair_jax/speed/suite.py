@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ncfair_jax.speed.compare import OURS, RELEASE, machine, require_torch
-from ncfair_jax.speed.contestants import BenchmarkError, Result, spread, workers
+from ncfair_jax.speed.contestants import Result, SpeedError, spread, workers
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,20 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.compare not in ("torch", "none"):
-            raise BenchmarkError(f"compare={self.compare!r}; choose from torch, none")
+            raise SpeedError(f"compare={self.compare!r}; choose from torch, none")
         for name in ("rounds", "sample"):
             if getattr(self, name) < 1:
-                raise BenchmarkError(f"{name}={getattr(self, name)}; must be at least 1")
+                raise SpeedError(f"{name}={getattr(self, name)}; must be at least 1")
         for folder in (self.model, self.data):
             if not Path(folder).is_dir():
-                raise BenchmarkError(f"{folder!r} is no folder; give --model a model folder and --data the data folder")
+                raise SpeedError(f"{folder!r} is no folder; give --model a model folder and --data the data folder")
 
 
 def run(settings: Settings) -> Result:
     """All measurements; the result is plain JSON.
 
     Raises:
-        BenchmarkError: if PyTorch is asked for and missing, no benchmark runs on the model, or a contestant dies.
+        SpeedError: if PyTorch is asked for and missing, no benchmark runs on the model, or a contestant dies.
     """
     if settings.compare == "torch":
         require_torch()
@@ -62,7 +62,7 @@ def run(settings: Settings) -> Result:
         with workers({OURS: spec | {"requests": stored}}) as ours:
             facts = ours[OURS].facts
             if not facts["benchmarks"]:
-                raise BenchmarkError(f"no benchmark runs on {settings.model}: {facts['refused']}")
+                raise SpeedError(f"no benchmark runs on {settings.model}: {facts['refused']}")
             engines = [fact["engine"] for fact in facts["benchmarks"].values()]
             theirs = {"kind": "torch_suite", "model": settings.model, "requests": stored, "engines": engines}
             with workers({RELEASE: theirs} if settings.compare == "torch" else {}) as torch:

@@ -30,7 +30,7 @@ KIND_OF = {
 }
 
 
-class Asked(NamedTuple):
+class Exchange(NamedTuple):
     """All that a benchmark asked in a run, in order and with repetitions, and what it was answered."""
 
     requests: list[Request]
@@ -94,7 +94,7 @@ class Suite:
     def _count(self, event: str, duration_secs: float, **_: str | int) -> None:
         self._programs += event == COMPILED
 
-    def _run(self, benchmark: Benchmark) -> tuple[Result, Asked]:
+    def _run(self, benchmark: Benchmark) -> tuple[Result, Exchange]:
         self._programs = 0
         began = time.perf_counter()
         assert benchmark.read is not None and benchmark.ask is not None  # the others were left out
@@ -108,7 +108,7 @@ class Suite:
             "engine_seconds": engine_seconds,
             "programs": self._programs,
         }
-        return taken, Asked(questions.requests, answers)
+        return taken, Exchange(questions.requests, answers)
 
     def run(self, number: int) -> Result:
         """Runs a benchmark again: seconds of the whole run, seconds of its engine, programs compiled for it."""
@@ -120,7 +120,7 @@ def evenly(total: int, sample: int) -> np.ndarray:
     return np.linspace(0, total - 1, min(sample, total)).round().astype(int)
 
 
-def sample_of(asked: Asked, sample: int) -> list[Scored]:
+def sample_of(asked: Exchange, sample: int) -> list[Scored]:
     """The sampled requests, as PyTorch's process gets them; sequences to embed have no positions.
 
     Raises:
@@ -135,7 +135,7 @@ def _stored(request: Request) -> Scored:
     return Scored(request.tokens, request.positions, request.targets)
 
 
-def describe(model: ModelConfig, asked: Asked, sample: int) -> Result:
+def describe(model: ModelConfig, asked: Exchange, sample: int) -> Result:
     """Counts of a benchmark's requests, and what ours answered to the sampled ones.
 
     `row_flops` are the operations of every request in a row of its own, with logits at every position for the scorer.

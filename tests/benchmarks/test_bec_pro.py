@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from ncfair_jax.benchmarks import bec_pro
-from ncfair_jax.benchmarks.bec_pro import read_rows_of, with_reference_padding
+from ncfair_jax.benchmarks.bec_pro import read_examples, with_reference_padding
 from ncfair_jax.benchmarks.bec_pro_statistics import clustered_tests, person_pairs, release_statistics, wilcoxon
 from ncfair_jax.files import notes
 from ncfair_jax.files.sources import DataError
@@ -16,7 +16,7 @@ from tests.benchmarks import plain
 
 @pytest.mark.parametrize(("name", "pairs"), [("bec_pro", 2700), ("bec_pro_de", 2700), ("bec_pro_eec", None)])
 def test_a_pair_differs_in_the_gender_of_the_person_only(name, pairs, shared):
-    rows = read_rows_of(shared(f"data/{bec_pro.FILES[name].name}"))
+    rows = read_examples(shared(f"data/{bec_pro.FILES[name].name}"))
     by_pair = {}
     for row in rows:
         by_pair.setdefault(row.pair, {})[row.gender] = row
@@ -89,7 +89,7 @@ def test_the_release_prints_nothing_without_its_groups_or_pairs():
 def rows(tmp_path_factory):
     path = tmp_path_factory.mktemp("bec") / "data/bec.tsv"
     plain.write_bec_pro(path)
-    return read_rows_of(path)
+    return read_examples(path)
 
 
 def test_associations_are_log_ratios_of_plain_passes(rows):
@@ -202,7 +202,7 @@ def test_statistics_of_the_release_are_an_extra(rows):
 @pytest.mark.parametrize(("name", "used", "groups"), [("bec_pro_de", 4, 3), ("bec_pro_eec", 8, 4)])
 def test_german_and_emotion_files_from_end_to_end(name, used, groups, shared):
     """Every 37th pair of the real file; an English vocabulary has few German persons in one piece."""
-    rows = read_rows_of(shared(f"data/{bec_pro.FILES[name].name}"))
+    rows = read_examples(shared(f"data/{bec_pro.FILES[name].name}"))
     kept = set(list(dict.fromkeys(row.pair for row in rows))[::37])
     rows = [row for row in rows if row.pair in kept]
     result = plain.result(bec_pro, load_pretrained(shared("models/minilm6-mlm")), rows, statistics="reference")
@@ -228,7 +228,7 @@ def test_malformed_rows_are_refused(tmp_path, column, value, message):
     line[header.index(column)] = value
     (tmp_path / "b.tsv").write_text("\t".join(header) + "\n" + "\t".join(line) + "\n")
     with pytest.raises(DataError, match=message):
-        read_rows_of(tmp_path / "b.tsv")
+        read_examples(tmp_path / "b.tsv")
 
 
 def test_a_malformed_row_never_shifts_the_pairs_of_others(tmp_path):
@@ -237,7 +237,7 @@ def test_a_malformed_row_never_shifts_the_pairs_of_others(tmp_path):
     many[1] = many[1][:-1]  # a woman's row of the first profession
     (tmp_path / "b.tsv").write_text("\n".join("\t".join(row) for row in (header, *many)))
     with notes.collected() as found:
-        rows = read_rows_of(tmp_path / "b.tsv")
+        rows = read_examples(tmp_path / "b.tsv")
     assert (len(rows), found[0].lines) == (len(many) - 1, (3,))
     by_pair = {}
     for row in rows:

@@ -160,7 +160,7 @@ def test_stereoset_aggregates_of_published_predictions(shared):
 
 
 def bec_rows(shared, golden):
-    rows = {row.index: row for row in bec_pro.read_rows_of(shared("data/bec_pro/BEC-Pro_EN.tsv"))}
+    rows = {row.index: row for row in bec_pro.read_examples(shared("data/bec_pro/BEC-Pro_EN.tsv"))}
     return list(rows.values()), [rows[index] for index in golden["row"].tolist()]
 
 
@@ -207,8 +207,8 @@ def test_bec_pro_repairs_the_damaged_rows_of_both_files(shared):
         path = shared(f"data/bec_pro/BEC-Pro_{language}.tsv")
         with path.open(encoding="utf-8", newline="") as file:
             stored = {int(row[""]): row["Sent_TM"] for row in csv.DictReader(file, delimiter="\t")}
-        as_stored = {row.index: row.target_masked for row in bec_pro.read_rows_of(path, mask_repair=False)}
-        repaired = {row.index: row.target_masked for row in bec_pro.read_rows_of(path)}
+        as_stored = {row.index: row.target_masked for row in bec_pro.read_examples(path, mask_repair=False)}
+        repaired = {row.index: row.target_masked for row in bec_pro.read_examples(path)}
         assert as_stored == stored
         changed = [index for index in stored if repaired[index] != stored[index]]
         assert changed == indices

@@ -112,7 +112,7 @@ def test_flags_of_bec_pro_take_the_whole_pair():
 
 
 def test_damaged_rows_of_the_german_file_are_flagged(shared):
-    rows = bec_pro.read_rows_of(shared("data/bec_pro/BEC-Pro_DE.tsv"))
+    rows = bec_pro.read_examples(shared("data/bec_pro/BEC-Pro_DE.tsv"))
     assert [row.index for row in rows if row.damaged] == [1809, 2169, 2529, 2889, 3249]
 
 

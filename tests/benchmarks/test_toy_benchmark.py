@@ -1,12 +1,12 @@
-"""A benchmark is one file and one line: it is registered, evaluated, shown, compared, and judged through a wrapped model."""
+"""A benchmark is one file and one line: it is registered, evaluated, shown, compared, and asked through a wrapped model."""
 
 import json
 
 import numpy as np
 import pytest
 
-from ncfair_jax.benchmarks import compare, evaluate, headline
-from ncfair_jax.benchmarks.registry import BENCHMARKS, Wrap
+from ncfair_jax.benchmarks import Wrap, compare, evaluate, headline
+from ncfair_jax.benchmarks.registry import BENCHMARKS
 from ncfair_jax.benchmarks.results import read_table
 from ncfair_jax.report.comparisons import headline_table
 from ncfair_jax.report.render import table_text
@@ -57,7 +57,7 @@ def test_table_interval_and_headline(data):
     assert "toy, first word preferred, %" in table_text(headline_table(headline({"toy": document})))
 
 
-def test_a_function_around_the_model_is_judged_by_the_same_benchmark(data):
+def test_a_function_around_the_model_is_evaluated_by_the_same_benchmark(data):
     plainly = run(data)
     asked = []
 

@@ -8,7 +8,15 @@ import pytest
 from transformers import BertTokenizerFast
 
 from ncfair_jax.engine import Request, RequestError, engine, forward, forward_of
-from ncfair_jax.engine.requests import ATTENTION, mask_id
+from ncfair_jax.engine.requests import (
+    ATTENTION,
+    CLASS_LOGITS,
+    FIRST_VECTOR,
+    LOG_PROBS,
+    MEAN_VECTOR,
+    NEXT_SENTENCE,
+    mask_id,
+)
 from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.models.hf import Pretrained
 from tests import tiny
@@ -191,3 +199,22 @@ def test_attention_paid_to_packed_tokens_is_that_of_a_pass_alone():
         assert np.ptp(paid) > 1e-4
         np.testing.assert_allclose(log_probs, plainly[row], **plain.CLOSE)
     assert all(answer.attention is None for answer in forward_of(MODEL)(made))
+
+
+def test_one_call_answers_different_kinds_of_requests_in_their_order():
+    made = requests(12)
+    asks = [LOG_PROBS, MEAN_VECTOR, ATTENTION, FIRST_VECTOR]
+    mixed = [request._replace(ask=asks[i % 4]) for i, request in enumerate(made)]
+    answers = forward_of(MODEL)(mixed)
+    for i, (request, answer) in enumerate(zip(mixed, answers, strict=True)):
+        (alone_,) = forward_of(MODEL)([request])
+        assert [field is None for field in answer] == [field is None for field in alone_]
+        for mine, other in zip(answer, alone_, strict=True):
+            np.testing.assert_allclose(mine, other, **plain.CLOSE) if mine is not None else None
+        assert (answer.vector is None) == (i % 2 == 0)
+
+
+@pytest.mark.parametrize("ask", [NEXT_SENTENCE, CLASS_LOGITS])
+def test_a_kind_of_answer_without_a_head_is_refused(ask):
+    with pytest.raises(RequestError, match=r"the model has no head for (next sentences|class logits)"):
+        forward_of(MODEL)([Request(np.array([1, 7, 2]), np.array([0]), np.array([0]), ask=ask)])

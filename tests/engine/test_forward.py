@@ -1,4 +1,4 @@
-"""Judging computes in float32 whatever the model trains in; on accelerators with the layers in a loop."""
+"""Evaluating computes in float32 whatever the model trains in; on accelerators with the layers in a loop."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ncfair_jax.engine import Request, engine, forward_of
-from ncfair_jax.engine.forward import judging_config
+from ncfair_jax.engine.forward import evaluation_config
 from ncfair_jax.engine.requests import ATTENTION, LOG_PROBS, MEAN_VECTOR
 from ncfair_jax.models.hf import Pretrained
 from tests import tiny
@@ -18,7 +18,7 @@ from tests.rounding import encoder_operations, rounding
 def test_precision_and_loop_of_a_backend(monkeypatch, backend, looped):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     trained = dataclasses.replace(tiny.MODEL, activation_dtype="bfloat16", attention="cudnn", remat=True)
-    assert judging_config(trained) == dataclasses.replace(tiny.MODEL, scan_layers=looped)
+    assert evaluation_config(trained) == dataclasses.replace(tiny.MODEL, scan_layers=looped)
 
 
 @pytest.mark.parametrize("ask", [LOG_PROBS, ATTENTION])
@@ -29,7 +29,7 @@ def test_the_engine_finds_the_same_with_the_layers_in_a_loop(monkeypatch, ask):
     requests += [Request(tokens, ask=MEAN_VECTOR) for tokens in sequences]
 
     expected = forward_of(model)(requests)
-    monkeypatch.setattr(engine, "judging_config", lambda config: dataclasses.replace(config, scan_layers=True))
+    monkeypatch.setattr(engine, "evaluation_config", lambda config: dataclasses.replace(config, scan_layers=True))
     found = forward_of(model)(requests)
     tolerance = rounding(encoder_operations(tiny.MODEL) + tiny.VOCAB)  # and the softmax
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), found, expected)

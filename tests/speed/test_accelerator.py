@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ncfair_jax.speed import accelerator, tables
-from ncfair_jax.speed.contestants import BenchmarkError
+from ncfair_jax.speed.contestants import SpeedError
 
 
 def test_tiny_preset():
@@ -26,12 +26,12 @@ def test_tiny_preset():
 
 
 def test_unknown_preset():
-    with pytest.raises(BenchmarkError, match="choose from tiny, minilm, bert-base, bert-large"):
+    with pytest.raises(SpeedError, match="choose from tiny, minilm, bert-base, bert-large"):
         accelerator.preset_model("bert", "float32", "xla")
 
 
 def test_too_long_rows():
-    with pytest.raises(BenchmarkError, match="tokens=1024"):
+    with pytest.raises(SpeedError, match="tokens=1024"):
         accelerator.measure("tiny", dtype="float32", attention="xla", row_tokens=[1024])
 
 

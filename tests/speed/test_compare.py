@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ncfair_jax.speed import compare, tables
-from ncfair_jax.speed.contestants import BenchmarkError, Worker, sizes, spread
+from ncfair_jax.speed.contestants import SpeedError, Worker, sizes, spread
 from ncfair_jax.speed.padded import Sentence
 
 SPREAD = {"median", "min", "max"}
@@ -79,7 +79,7 @@ def test_beside_torch(world, tmp_path):
 
 def test_missing_torch_names_the_extra(world, monkeypatch):
     monkeypatch.setattr(compare.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BenchmarkError, match=r"ncfair_jax\[parity\].*--compare=none"):
+    with pytest.raises(SpeedError, match=r"ncfair_jax\[parity\].*--compare=none"):
         compare.run(tiny_settings(world))
 
 
@@ -87,24 +87,24 @@ def test_missing_torch_names_the_extra(world, monkeypatch):
     ("changes", "message"), [({"compare": "tensorflow"}, "choose from torch, none"), ({"rounds": 0}, "rounds=0")]
 )
 def test_bad_settings(world, changes, message):
-    with pytest.raises(BenchmarkError, match=message):
+    with pytest.raises(SpeedError, match=message):
         tiny_settings(world, **changes)
 
 
 def test_sizes():
     assert sizes("batches", ["16", "64"]) == (16, 64)
     for wrong in ("x", "0", "-3", "1.5"):
-        with pytest.raises(BenchmarkError, match=r"--batches=16,.*write e\.g\. 16,64"):
+        with pytest.raises(SpeedError, match=r"--batches=16,.*write e\.g\. 16,64"):
             sizes("batches", ["16", wrong])
 
 
 def test_missing_model(world):
-    with pytest.raises(BenchmarkError, match="nowhere does not exist"):
+    with pytest.raises(SpeedError, match="nowhere does not exist"):
         compare.run(compare.Settings("nowhere", str(world / "data"), compare="none"))
 
 
 def test_dead_contestant_tells_its_last_words():
-    with pytest.raises(BenchmarkError, match=r"contestant x ended with status 1: .*KeyError: 'nonsense'"):
+    with pytest.raises(SpeedError, match=r"contestant x ended with status 1: .*KeyError: 'nonsense'"):
         Worker("x", {"kind": "nonsense"})
 
 

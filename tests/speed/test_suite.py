@@ -15,7 +15,7 @@ from ncfair_jax.engine.requests import ATTENTION, LOG_PROBS, MEAN_VECTOR
 from ncfair_jax.files.sources import DataFolder
 from ncfair_jax.models.hf import load_pretrained, save_pretrained
 from ncfair_jax.speed import ours, suite, suite_ours, suite_table
-from ncfair_jax.speed.contestants import BenchmarkError
+from ncfair_jax.speed.contestants import SpeedError
 from ncfair_jax.speed.flops import encoder_flops, pool_flops, score_flops
 from ncfair_jax.speed.padded import Scored, load_ragged
 from tests import tiny
@@ -44,7 +44,7 @@ def captured(folders, name):
     benchmark, model = BENCHMARKS[name], load_pretrained(folders[0])
     questions = benchmark.ask(benchmark.read(DataFolder(Path(folders[1]), offline=True), ""), model)
     answers = forward_of(model)(questions.requests)
-    return suite_ours.Asked(questions.requests, answers), questions.table(answers)
+    return suite_ours.Exchange(questions.requests, answers), questions.table(answers)
 
 
 def same(item, tokens, positions, targets):
@@ -159,12 +159,12 @@ def test_benchmarks_that_cannot_be_compared_are_refused_and_others_go_on(folders
 def test_what_was_asked_is_of_one_kind():
     scored, embedded = Request(np.array([3]), np.array([0]), np.array([3])), Request(np.array([3]), ask=MEAN_VECTOR)
     vector = Answer(vector=np.zeros(2))
-    asked = suite_ours.Asked([scored, scored], [Answer(np.array([float(i)]), np.array([True])) for i in range(2)])
+    asked = suite_ours.Exchange([scored, scored], [Answer(np.array([float(i)]), np.array([True])) for i in range(2)])
     assert asked.engine == suite_ours.SCORES
     assert [asked.values(i).tolist() for i in range(2)] == [[0.0], [1.0]]
-    assert suite_ours.Asked([embedded], [vector]).values(0).tolist() == [0.0, 0.0]
+    assert suite_ours.Exchange([embedded], [vector]).values(0).tolist() == [0.0, 0.0]
     with pytest.raises(ValueError, match=r"\['scores', 'vectors'\]"):
-        _ = suite_ours.Asked([scored, embedded], [asked.answers[0], vector]).engine
+        _ = suite_ours.Exchange([scored, embedded], [asked.answers[0], vector]).engine
 
 
 def test_evenly():
@@ -226,13 +226,13 @@ def test_operations_of_one_row_at_a_time_by_hand():
     """Each request a row, repeated ones too; logits everywhere, but no head for vectors."""
     tokens = np.array([1, 7, 8, 2], np.int32)
     twice = 2 * [Request(tokens, np.array([1]), np.array([7]))]
-    fact = suite_ours.describe(tiny.MODEL, suite_ours.Asked(twice, 2 * [Answer(np.array([-1.0]))]), 5)
+    fact = suite_ours.describe(tiny.MODEL, suite_ours.Exchange(twice, 2 * [Answer(np.array([-1.0]))]), 5)
     # test_flops.py: 2048 weights a token and layer; 16 query-key pairs; 16·16 + 16·60 weights of the head
     row = 2 * 4 * 2048 * 2 + 2 * 16 * 16 * 2 * 2
     assert fact["row_flops"] == 2 * (row + 2 * 4 * (16 * 16 + 16 * 60))
     assert (fact["requests"], fact["distinct"], fact["sample"], fact["tokens_per_request"]) == (2, 1, 2, 4.0)
     fact = suite_ours.describe(
-        tiny.MODEL, suite_ours.Asked(2 * [Request(tokens, ask=MEAN_VECTOR)], [Answer(vector=np.zeros(16))] * 2), 5
+        tiny.MODEL, suite_ours.Exchange(2 * [Request(tokens, ask=MEAN_VECTOR)], [Answer(vector=np.zeros(16))] * 2), 5
     )
     assert fact["row_flops"] == 2 * row
 
@@ -289,7 +289,7 @@ def test_ours_alone(folders):
 
 
 def test_a_model_that_no_benchmark_runs_on(folders, tmp_path):
-    with pytest.raises(BenchmarkError, match="no benchmark runs on"):
+    with pytest.raises(SpeedError, match="no benchmark runs on"):
         suite.run(suite.Settings(folders[0], str(tmp_path), compare="none"))
 
 
@@ -303,5 +303,5 @@ def test_a_model_that_no_benchmark_runs_on(folders, tmp_path):
     ],
 )
 def test_bad_settings(folders, changes, message):
-    with pytest.raises(BenchmarkError, match=message):
+    with pytest.raises(SpeedError, match=message):
         suite.Settings(**{"model": folders[0], "data": folders[1]} | changes)
