@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from ncfair_jax.models.attention import IMPLEMENTATIONS, Mask, attend, received, segment_mask
 from ncfair_jax.models.dropout import dropout
@@ -250,7 +250,9 @@ def at_columns(x: Float[Array, "R T D"], columns: Int[Array, "R Q"]) -> Float[Ar
     return jnp.take_along_axis(x, columns[..., None], axis=1)
 
 
-def queries(seen: Float[Array, "R T D"], mask: Mask, read: Int[Array, "R Q"] | None) -> tuple[Array, Mask]:
+def queries(
+    seen: Float[Array, "R T D"], mask: Mask, read: Int[Array, "R Q"] | None
+) -> tuple[Float[Array, "R A D"], Bool[Array, "R 1 A S"]]:
     """What the last layer computes: of `seen`, and of the mask, the columns `read` (None: all)."""
     if read is None:
         return seen, mask
