@@ -23,7 +23,13 @@ os.environ["NCFAIR_CACHE"] = os.path.join(tempfile.gettempdir(), f"ncfair_jax_te
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network, whoever runs it
 
 import jax
+import jaxtyping
 import pytest
+
+from tests import shapes
+
+# Before any of it is imported: wherever a test calls the package, the shapes of arguments and results are checked.
+shapes.check()
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
@@ -50,6 +56,14 @@ def _one_device() -> Iterator[pytest.MonkeyPatch]:
 def eight_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run inside this test finds eight devices."""
     monkeypatch.setattr(jax, "device_count", lambda: 8)
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """For tests of what the package itself says of wrong shapes."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ncfair_jax.collapse.regularizer import ROUNDING, TINY
 
@@ -230,7 +230,7 @@ def _column_sums(values: Float[Array, "S S"], valid: Array, shift: Float[Array, 
     return count, jnp.sum(kept, axis=0), jnp.sum(jnp.square(kept), axis=0)
 
 
-def _bin(values: Float[Array, "S S"]) -> Array:
+def _bin(values: Float[Array, "A B"]) -> Int[Array, "A B"]:
     """A bin of equal relative width (2^-10 of a power of two) for values >= 0: the leading bits of the float32."""
     return jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.int32) >> DROPPED_BITS
 

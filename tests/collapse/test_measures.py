@@ -387,7 +387,7 @@ def test_held_out_rows_of_unseen_classes_are_left_out():
     assert sum(agreement.matches) + sum(agreement.misses) == sum(agreement.linear) == sum(agreement.nearest) == 1
 
 
-def test_wrong_calls_name_both_sides():
+def test_wrong_calls_name_both_sides(unchecked_shapes):
     stats = ClassStats.zeros(3, 4)
     with pytest.raises(ValueError, match=r"classifier \(9, 4\), statistics \(3, 4\)"):
         measure(stats, jnp.ones((9, 4)))

@@ -30,7 +30,7 @@ from ncfair_jax.models.encoder import PREFIX, ModelConfig, Params, encode
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.sharding import BATCH_AXES, put_tree
 
-Layers = Sequence[Float[Array, "R T D"]]
+Layers = Sequence[Float[Array, "R T D"]] | Float[Array, "S R T D"]
 LAYERS = {"all": slice(None), "first": slice(0, 1), "last": slice(-1, None)}
 BACKBONE = ("embeddings", "encoder", PREFIX)
 FREEZE = "^(embeddings|encoder|mlm)/"
