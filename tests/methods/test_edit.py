@@ -54,7 +54,7 @@ def flatten(config: FlattenRun, model: Pretrained, examples: Examples) -> Edit:
     return Edit(jnp.asarray(matrix, jnp.float32), jnp.arange(size, dtype=jnp.float32) / size)
 
 
-FLATTEN = Method(FlattenRun, examples_of, reads, None, lambda config: corpus_text(config.data), edit=flatten)
+FLATTEN = Method(FlattenRun, examples_of, reads, lambda config: corpus_text(config.data), edit=flatten)
 
 
 @pytest.fixture
