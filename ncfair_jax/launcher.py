@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,6 @@ from pathlib import Path
 
 import jax
 from absl import flags, logging
-from ml_collections import config_flags
 
 from ncfair_jax import exits
 from ncfair_jax.config import ConfigError
@@ -60,16 +60,17 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def foreign_flag(argv: list[str]) -> str:
     """One line on the first `--config.x=…` whose field another method has than that of the config file; "" if there is none."""
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
+    text = "\n".join(argv)
+    named = re.search(r"^--?config[=\n](.+?)(?::(.*))?$", text, re.MULTILINE)
+    if named is None:
+        return ""
     try:
-        values([argv[0], *(arg for arg in argv if re.match(r"--?config=", arg))])
-    except Exception:  # of the config file: it speaks for itself
+        made = runpy.run_path(named[1])["get_config"](*([] if named[2] is None else [named[2]]))
+        method = made.objective.name
+    except Exception:  # of the config file: it is told in its own words
         return ""
-    if values.config is None:
-        return ""
-    fields = (match[1] for arg in argv if (match := re.match(r"--?config\.([\w.]+)", arg)))
-    return next((text for field in fields if (text := of_another(field, values.config.objective.name))), "")
+    fields = re.findall(r"^--?config\.([\w.]+)", text, re.MULTILINE)
+    return next((line for field in fields if (line := of_another(field, method))), "")
 
 
 def without_traceback(text: str) -> str:

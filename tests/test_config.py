@@ -3,19 +3,12 @@
 import dataclasses
 
 import pytest
-from ml_collections import ConfigDict
 
 from ncfair_jax.config import ConfigError, differences, short_hash, to_dict
-from ncfair_jax.fields import section
-from ncfair_jax.methods.mabel.config import MabelConfig, MabelRun
 from ncfair_jax.methods.mlm import MlmRun
 from ncfair_jax.methods.nc3 import PRESETS, NC3Config
-from ncfair_jax.recipes import base_config, one_of, parse_arg, with_method
-from ncfair_jax.registry import METHODS, freeze, validate
-
-
-def test_base_config_freezes_to_the_defaults():
-    assert freeze(base_config()) == MlmRun()
+from ncfair_jax.recipes import base_config
+from ncfair_jax.registry import freeze, validate
 
 
 def test_unknown_field_suggests_the_right_one():
@@ -102,75 +95,10 @@ def test_presets_name_existing_fields_and_say_what_the_design_says():
     assert (aligned.labels, aligned.window, aligned.ema_decay, aligned.gradient) == ("original", "ema", 0.99, "both")
 
 
-def test_arguments_after_the_colon():
-    assert parse_arg("paper,smoke", ("paper", "aligned", "smoke")) == ("paper", "smoke")
-    assert parse_arg(None, ("paper",)) == ()
-    with pytest.raises(ConfigError, match="'papre'; choose from paper, aligned"):
-        parse_arg("papre", ("paper", "aligned"))
-
-
-def test_one_argument_of_several():
-    assert one_of("", ("aligned", "paper")) == one_of(None, ("aligned", "paper")) == "aligned"
-    assert one_of("paper,", ("aligned", "paper")) == "paper"
-    with pytest.raises(ConfigError, match=r"'paper,aligned'; name one of aligned, paper"):
-        one_of("paper,aligned", ("aligned", "paper"))
-
-
 def test_hash_and_differences_follow_every_field():
     a, b = MlmRun(), dataclasses.replace(MlmRun(), seed=7)
     assert short_hash(a) != short_hash(b)
     assert differences(to_dict(a), to_dict(b)) == ["config.seed: 42 here, 7 there"]
-
-
-def test_a_config_has_the_fields_of_its_method_alone(monkeypatch):
-    """A field more of one method changes no run of another."""
-
-    @dataclasses.dataclass(frozen=True)
-    class More(MabelConfig):
-        more: float = 1.0
-
-    @dataclasses.dataclass(frozen=True)
-    class MoreRun(MabelRun):
-        mabel: More = section(More)
-
-    before = {name: short_hash(freeze(base_config(method=name))) for name in METHODS}
-    monkeypatch.setitem(METHODS, "mabel", METHODS["mabel"]._replace(Config=MoreRun))
-    after = {name: short_hash(freeze(base_config(method=name))) for name in METHODS}
-    assert [name for name in METHODS if before[name] != after[name]] == ["mabel"]
-    assert set(to_dict(freeze(base_config()))["objective"]) == {"name", "mask_prob", "mask_frac", "random_frac"}
-    assert not {"mabel", "adept", "ase", "coref", "classification"} & set(to_dict(freeze(base_config())))
-
-
-def test_every_method_is_the_one_that_its_config_names():
-    for name, method in METHODS.items():
-        assert method.Config().objective.name == name
-        validate(freeze(base_config(method=name)))
-
-
-def test_a_field_of_another_method_is_told_by_its_name():
-    config = base_config()
-    config.mabel = ConfigDict({"pairs": "x"})
-    with pytest.raises(ConfigError, match=r"^config\.mabel\.pairs: mlm has no such field; it is one of mabel$"):
-        freeze(config)
-    with pytest.raises(ConfigError, match=r"^config\.objective\.name='mln': choose from adept, ase, "):
-        base_config(method="mln")
-
-
-@pytest.mark.parametrize(("made", "named"), [("mlm", "mabel"), ("mabel", "mlm"), ("adept", "ase"), ("coref", "mlm")])
-def test_a_flag_that_changes_the_method_is_told_what_to_do(made, named):
-    config = base_config(method=made)
-    config.objective.name = named
-    with pytest.raises(ConfigError, match=rf"this config is one of '{made}' .* base_config\(method='{named}'\)$"):
-        freeze(config)
-
-
-def test_another_method_keeps_what_both_have():
-    config = base_config("paper", method="adept")
-    config.train.batch_size, config.adept.mode, config.seeds, config.arms.x = 5, "raw", "0,1", ConfigDict({"seed": 1})
-    other = with_method(config, "mabel")
-    assert (other.objective.name, other.train.batch_size, other.nc3.window, other.seeds) == ("mabel", 5, "run", "0,1")
-    assert "adept" not in other and other.mabel == base_config(method="mabel").mabel and other.arms.x.seed == 1
-    assert with_method(config, "adept") == config
 
 
 def test_a_negative_seed_is_refused():

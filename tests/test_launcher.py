@@ -60,11 +60,13 @@ def test_a_failing_config_file_is_told_in_one_line(content, told, tmp_path, caps
         ("--config.mabel.piars=x", "config.mabel.piars: mlm has no such field; it is one of mabel"),
     ],
 )
-def test_a_flag_of_another_method_is_told_in_one_line(flag, told, tmp_path, capsys, config_flag):
+def test_a_flag_of_another_method_is_told_in_one_line(flag, told, tmp_path, capsys, config_flag, monkeypatch):
     file = tmp_path / "mine.py"
     file.write_text("from ncfair_jax.recipes import base_config as get_config\n", encoding="utf-8")
+    argv = ["train.py", f"--config={file}", "--config.train.steps=3", flag]
+    monkeypatch.setattr(sys, "argv", argv)
     with pytest.raises(SystemExit):
-        launcher.parse_flags(["train.py", f"--config={file}", "--config.train.steps=3", flag])
+        launcher.parse_flags(argv)
     assert capsys.readouterr().err == f"error: {told}; --helpshort lists the flags\n"
 
 

@@ -127,7 +127,7 @@ def correlations(columns: dict[str, np.ndarray], names: tuple[str, ...]) -> tupl
 
 
 def benchmark(task: str) -> Benchmark:
-    """A task by its name in `data.glue.SOURCES`."""
+    """A task by its name in `tasks.classification.glue.SOURCES`."""
     parts = (MATCHED, MISMATCHED) if task == "mnli" else ("validation",)
     return Benchmark(
         samples_of(task),

@@ -1,4 +1,4 @@
-"""What an objective is, and how it goes over the micro-batches of one update.
+"""What a method and its objective are, and how an objective goes over the micro-batches of one update.
 
 An update sees one batch of E examples, split into A micro-batches of rows. What a micro-batch contributes is a `Partial`,
 which can be added up; the loss is a function of the sum. So gradient accumulation changes memory, not the loss: means are
@@ -93,8 +93,8 @@ class Method(NamedTuple):
             section of the method's own. `config.objective.name` is the method's name.
         examples: (config, model) -> training and development examples; the latter None where the config sets none aside.
         reads: config -> by field of the config, the local files that `examples` and `objective` read.
-        objective: (config, model, training examples) -> the loss; None: nothing is trained.
         describe: config -> what it trains on, as a phrase for reports and model cards.
+        objective: (config, model, training examples) -> the loss; None: nothing is trained.
         rules: config -> which of its fields must go together, and whether they do.
         switches: fields that are read only where another one says so.
         edit: (config, model, training examples) -> a change of the model after the training, or of the start model where
@@ -113,8 +113,8 @@ class Method(NamedTuple):
     Config: type[RunConfig]
     examples: Callable[[Any, Pretrained], tuple[Examples, Examples | None]]
     reads: Callable[[Any], dict[str, list[Path]]]
-    objective: Callable[[Any, Pretrained, Examples], Objective] | None
     describe: Callable[[Any], str]
+    objective: Callable[[Any, Pretrained, Examples], Objective] | None = None
     rules: Callable[[Any], Iterable[Rule]] = lambda config: ()
     switches: tuple[Switch, ...] = ()
     edit: Callable[[Any, Pretrained, Examples], Edit] | None = None

@@ -91,7 +91,7 @@ def _describe(config: MlmRun) -> str:
     return corpus_text(config.data)
 
 
-MLM = Method(MlmRun, _examples, _reads, _objective, _describe, masking_rules, CORPUS_SWITCHES)
+MLM = Method(MlmRun, _examples, _reads, _describe, _objective, masking_rules, CORPUS_SWITCHES)
 
 
 def head_sums(

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ncfair_jax.models.attention import Mask, segment_mask
 from ncfair_jax.models.base import ModelConfig, Params
@@ -74,7 +74,9 @@ def at_columns(x: Float[Array, "R T D"], columns: Int[Array, "R Q"]) -> Float[Ar
     return jnp.take_along_axis(x, columns[..., None], axis=1)
 
 
-def queries(seen: Float[Array, "R T D"], mask: Mask, read: Int[Array, "R Q"] | None) -> tuple[Array, Mask]:
+def queries(
+    seen: Float[Array, "R T D"], mask: Mask, read: Int[Array, "R Q"] | None
+) -> tuple[Float[Array, "R A D"], Bool[Array, "R 1 A S"]]:
     """What the last layer computes: of `seen`, and of the mask, the columns `read` (None: all)."""
     if read is None:
         return seen, mask

@@ -183,4 +183,4 @@ def _reads(config: AseRun) -> dict[str, list[Path]]:
     return pair_files(config) | words | {"ase.stereotypes": [stereotypes_file(config.ase.stereotypes)]}
 
 
-ASE = Method(AseRun, _examples, _reads, _objective, describe, switches=SWITCHES)
+ASE = Method(AseRun, _examples, _reads, describe, _objective, switches=SWITCHES)
