@@ -22,7 +22,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Key
 from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.models import fields
+import ncfair_jax.models.fields as fields
 from ncfair_jax.models.attention import Mask, attend, received
 from ncfair_jax.models.base import (
     NSP,

@@ -1,11 +1,11 @@
 """The families of models: a new one is its file and one line here."""
 
-from ncfair_jax.models import bert
 from ncfair_jax.models.base import Family, ModelConfig
+from ncfair_jax.models.bert import BERT, ROBERTA
 
 FAMILIES: list[Family] = [
-    bert.BERT,
-    bert.ROBERTA,
+    BERT,
+    ROBERTA,
 ]
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ncfair_jax.models import bert
+import ncfair_jax.models.bert as bert
 from ncfair_jax.models.base import NSP, ModelConfig, Params
 from ncfair_jax.models.dropout import dropout
 from ncfair_jax.models.families import family_of
