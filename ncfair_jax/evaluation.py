@@ -17,6 +17,7 @@ from ncfair_jax.collapse.survey import survey
 from ncfair_jax.config import EvalConfig
 from ncfair_jax.data.texts import measured_files, text_sentences
 from ncfair_jax.data.token_store import temporary_store
+from ncfair_jax.engine import Wrap
 from ncfair_jax.files.atomic import write_json
 from ncfair_jax.files.digests import drop_damaged, record
 from ncfair_jax.files.fingerprint import present_fingerprint, why_again
@@ -47,12 +48,14 @@ def evaluate_model(
     mesh: Mesh,
     own: Callable[[Pretrained, Path, Mesh], Mapping[str, Mapping[str, Any]]] | None = None,
     judged_on: Sequence[Path] = (),
+    wrap: Wrap | None = None,
 ) -> Figures:
     """Runs what the config asks for, or reads it back if it was done before with the same model, data and definitions.
 
     Args:
         own: what runs instead of the config's benchmarks, where the method brings its own (`Method.evaluate`).
         judged_on: the files that `own` reads.
+        wrap: what answers the benchmarks instead of the model itself.
     Returns:
         {"benchmarks": [[name, value, [low, high], n], …], "collapse": {features: {figure: [value, low, high]}}, "content":
         what they were made of, and "left_out", what of the collapse text and lexicon was left out, if anything}, also in
@@ -60,6 +63,8 @@ def evaluate_model(
     """
     path = folder / FIGURES_FILE
     content = {"model": model_fingerprint(model)} | evaluation_content(config, judged_on)
+    if wrap is not None:
+        content["wrap"] = wrap.name
     if problems := drop_damaged(folder) if jax.process_index() == 0 else []:
         say(f"{'; '.join(problems)}; what is missing or damaged is made again")
         path.unlink(missing_ok=True)
@@ -74,7 +79,7 @@ def evaluate_model(
         results = own(model, folder, mesh)
     elif config.benchmarks:
         results = evaluate(
-            model, config.benchmarks, config.data, folder, model_name=model_name, mesh=mesh, progress=True
+            model, config.benchmarks, config.data, folder, model_name=model_name, wrap=wrap, mesh=mesh, progress=True
         )
     with collected() as left_out:
         collapse = collapse_figures(model, config, mesh, folder) if config.collapse_text else {}

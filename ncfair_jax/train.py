@@ -97,9 +97,9 @@ def finish(run: Run | Untrained, workdir: Path, shared: Path | None, judged: dic
         before = evaluate_model(run.model, config.evals, config.model.path, before_folder, run.mesh)
     debiased = exported(run, workdir) or debias(run, workdir)
     with stage("judging the trained model"):
-        after = evaluate_model(
-            debiased, config.evals, config.name, after_folder, run.mesh, own, method.judged_on(config)
-        )
+        wrap = None if method.wrap is None else method.wrap(config, debiased)
+        judged_on = method.judged_on(config)
+        after = evaluate_model(debiased, config.evals, config.name, after_folder, run.mesh, own, judged_on, wrap)
     table = before_and_after(before_folder, after_folder, before, after)
     logged = read_metrics(workdir) if (workdir / METRICS_FILE).is_file() else []
     grown = diverged(logged, run.total_steps, before, after)

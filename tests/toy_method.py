@@ -1,4 +1,4 @@
-"""Two methods that the package does not know, as someone would add them: one edits the model, one trains it.
+"""Three methods that the package does not know, as someone would add them: one edits, one trains, one wraps the model.
 
 A line in `registry.METHODS` is all that they need besides.
 """
@@ -12,6 +12,7 @@ import numpy as np
 
 from ncfair_jax.config import ObjectiveConfig, RunConfig
 from ncfair_jax.data.pipeline import Examples
+from ncfair_jax.engine import Wrap
 from ncfair_jax.fields import not_negative, positive, section
 from ncfair_jax.methods.base import Method, Objective, Partial, stateless
 from ncfair_jax.methods.corpus import CORPUS_SWITCHES, corpus_files, corpus_text, load_examples
@@ -104,3 +105,35 @@ def shrink(config: ShrinkRun, model: Pretrained, examples: Examples) -> Objectiv
 
 
 SHRINK = Method(ShrinkRun, examples_of, reads, describe, shrink, masking_rules, CORPUS_SWITCHES)
+
+
+# --- a method that acts when the model is asked
+
+
+@dataclass(frozen=True)
+class OppositeConfig:
+    """What the log-probabilities are multiplied by."""
+
+    factor: float = -1.0
+
+
+@dataclass(frozen=True)
+class OppositeRun(RunConfig):
+    """The config of a run of "opposite"."""
+
+    objective: ObjectiveConfig = section(ObjectiveConfig, name="opposite")
+    opposite: OppositeConfig = section(OppositeConfig)
+
+
+def opposite(config: OppositeRun, model: Pretrained) -> Wrap:
+    """What is likely becomes unlikely."""
+    del model
+    factor = config.opposite.factor
+
+    def around(forward):
+        return lambda requests: [answer._replace(log_probs=factor * answer.log_probs) for answer in forward(requests)]
+
+    return Wrap(f"opposite, factor {factor:g}", around)
+
+
+OPPOSITE = Method(OppositeRun, examples_of, reads, describe, switches=CORPUS_SWITCHES, wrap=opposite)

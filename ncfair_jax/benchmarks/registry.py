@@ -2,10 +2,10 @@
 
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from huggingface_hub.constants import HF_HUB_OFFLINE
@@ -28,7 +28,7 @@ import ncfair_jax.benchmarks.winogender as winogender
 from ncfair_jax.benchmarks.base import Benchmark, Headline, defined_path, lookup, n_of
 from ncfair_jax.benchmarks.quality import quality_report
 from ncfair_jax.benchmarks.results import Result, write_result, write_table
-from ncfair_jax.engine import Forward, forward_of
+from ncfair_jax.engine import Forward, Wrap, forward_of
 from ncfair_jax.files import digests
 from ncfair_jax.files.locking import held_by_all
 from ncfair_jax.files.notes import collected, tell
@@ -40,18 +40,6 @@ from ncfair_jax.models.fingerprint import model_fingerprint, params_fingerprint
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.run_log import say
 from ncfair_jax.stopping import stage
-
-
-class Wrap(NamedTuple):
-    """A function around a model that answers in its stead, such as a method that debiases at inference.
-
-    Attributes:
-        name: what it is and its settings, which together with the model's fingerprint says what was evaluated.
-        around: makes of the model's own forward function the one that is evaluated.
-    """
-
-    name: str
-    around: Callable[[Forward], Forward]
 
 
 class EvaluationError(ValueError):

@@ -84,6 +84,18 @@ def first_log_probs(answers: Sequence[Answer]) -> np.ndarray:
 Forward = Callable[[Sequence[Request]], list[Answer]]
 
 
+class Wrap(NamedTuple):
+    """A function around a model that answers in its stead, such as a method that debiases at inference.
+
+    Attributes:
+        name: what it is and its settings, which together with the model's fingerprint says what was evaluated.
+        around: makes of the model's own forward function the one that is evaluated.
+    """
+
+    name: str
+    around: Callable[[Forward], Forward]
+
+
 def named(what: str, text: str) -> str:
     """The name of a request: what of the user's it comes from, and the beginning of its text."""
     return f"{what} ({text[:60]!r}{' …' * (len(text) > 60)})"

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 from ncfair_jax.collapse import ClassStats, merge
 from ncfair_jax.config import Rule, RunConfig
 from ncfair_jax.data.pipeline import Examples
+from ncfair_jax.engine import Wrap
 from ncfair_jax.models.edits import Edit
 from ncfair_jax.models.encoder import ModelConfig, Params
 from ncfair_jax.models.hf import Pretrained
@@ -99,6 +100,8 @@ class Method(NamedTuple):
         switches: fields that are read only where another one says so.
         edit: (config, model, training examples) -> a change of the model after the training, or of the start model where
             nothing is trained; the model is judged and exported with it.
+        wrap: (config, trained or edited model) -> what answers instead of that model when it is judged. The model itself is
+            exported, and NC figures are its own.
         extra_params: (config, model config, key) -> parameters that only the method has, kept under params["method"]: they
             train and are saved, and are not exported, but for a "prefix" and what `evaluate` needs. None or {}: there are none.
         accumulates: whether a batch may be split into micro-batches without changing the loss.
@@ -118,6 +121,7 @@ class Method(NamedTuple):
     rules: Callable[[Any], Iterable[Rule]] = lambda config: ()
     switches: tuple[Switch, ...] = ()
     edit: Callable[[Any, Pretrained, Examples], Edit] | None = None
+    wrap: Callable[[Any, Pretrained], Wrap] | None = None
     extra_params: Callable[[Any, ModelConfig, Key[Array, ""]], Params] | None = None
     accumulates: bool = True
     dev_metric: str = "mlm_loss"

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from ncfair_jax.benchmarks import Wrap, compare, evaluate, headline
+from ncfair_jax.benchmarks import compare, evaluate, headline
 from ncfair_jax.benchmarks.registry import BENCHMARKS
 from ncfair_jax.benchmarks.results import read_table
+from ncfair_jax.engine import Wrap
 from ncfair_jax.report.comparisons import headline_table
 from ncfair_jax.report.render import table_text
 from tests import toy_benchmark

@@ -2,10 +2,12 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ncfair_jax.benchmarks.registry import BENCHMARKS
 from ncfair_jax.config import ConfigError, to_dict
 from ncfair_jax.models.edits import Edit, folded
 from ncfair_jax.models.heads import mlm_logits, mlm_transform
@@ -13,13 +15,14 @@ from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.recipes import base_config
 from ncfair_jax.registry import METHODS, freeze, of_another, validate
 from ncfair_jax.train import train_and_evaluate
-from tests import tiny, tiny_text, toy_method
+from tests import tiny, tiny_text, toy_benchmark, toy_method
 
 
 @pytest.fixture
 def config_of(tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, "flatten", toy_method.FLATTEN)
     monkeypatch.setitem(METHODS, "shrink", toy_method.SHRINK)
+    monkeypatch.setitem(METHODS, "opposite", toy_method.OPPOSITE)
     model, text = tiny_text.write(tmp_path, count=20)
 
     def config(method):
@@ -62,6 +65,25 @@ def test_a_trained_model_learns_what_its_method_says(config_of, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["size"] < 0.9 * lines[0]["size"] and np.isfinite(lines[-1]["nc3_loss"])
     assert "fine-tuned with ncfair" in (tmp_path / "run" / "export" / "README.md").read_text()
+
+
+def test_a_model_is_judged_through_the_method_that_wraps_it_and_exported_as_it_is(config_of, tmp_path, monkeypatch):
+    monkeypatch.setitem(BENCHMARKS, "toy", toy_benchmark.BENCHMARK)
+    pairs = [[f"the {noun} sees the [MASK]", "man", "woman"] for noun in ("man", "woman", "nurse", "doctor", "dog")]
+    (tmp_path / "data" / "toy").mkdir(parents=True)
+    (tmp_path / "data" / "toy" / "pairs.json").write_text(json.dumps(pairs))
+    config = config_of("opposite")
+    config.evals.update(benchmarks="toy", data=str(tmp_path / "data"))
+    run = freeze(config)
+    result = train_and_evaluate(run, tmp_path / "run")
+    before, after = (dict(line[:2] for line in result[side]["benchmarks"]) for side in ("before", "after"))
+    assert before.keys() == after.keys() and len(before) == 1
+    for name, value in before.items():
+        assert after[name] == 100 - value and value in (0, 20, 40, 60, 80, 100)
+    start, exported = (load_pretrained(str(path)).params for path in (config.model.path, tmp_path / "run" / "export"))
+    jax.tree.map(np.testing.assert_array_equal, start, exported)
+    assert "the weights here are without it" in (tmp_path / "run" / "export" / "README.md").read_text()
+    assert train_and_evaluate(run, tmp_path / "run") == result
 
 
 def test_a_new_method_is_told_of_like_any_other(config_of):
