@@ -26,8 +26,8 @@ from ncfair_jax.files.records import FIGURES, JUDGE_AGAIN, read_record
 from ncfair_jax.files.sources import DataFolder
 from ncfair_jax.lexicons.classes import build_classes, refuse_missing_groups, token_counts
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
+from ncfair_jax.models.families import family_of
 from ncfair_jax.models.fingerprint import model_fingerprint
-from ncfair_jax.models.heads import classifier
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.run_log import finite, say
 from ncfair_jax.sharding import agreed
@@ -140,7 +140,7 @@ def collapse_figures(
         surveyed = survey(
             model.config, model.params, examples, classes, features=FEATURES, row_tokens=row_tokens, mesh=mesh
         )
-    weight, bias = (np.asarray(x)[classes.token_ids] for x in classifier(model.params))
+    weight, bias = (np.asarray(x)[classes.token_ids] for x in family_of(model.config).classifier(model.params))
     found: dict[str, dict[str, list[float | None]]] = {}
     for features, groups in surveyed.items():
         measured = measure_groups(groups, weight, bias)

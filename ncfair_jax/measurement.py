@@ -44,8 +44,8 @@ from ncfair_jax.files.notes import as_json, collected, tell
 from ncfair_jax.files.records import MEASURE_AGAIN, MEASURES, read_record, taken_apart
 from ncfair_jax.lexicons.classes import FairnessClasses, build_classes, matched_lists, token_counts
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
+from ncfair_jax.models.families import family_of
 from ncfair_jax.models.folders import find_folder, model_files
-from ncfair_jax.models.heads import classifier
 from ncfair_jax.models.hf import Pretrained, load_pretrained
 from ncfair_jax.report import collapse_figures
 from ncfair_jax.report.collapse_table import measured_text
@@ -168,8 +168,13 @@ def measure_model(
         surveyed = survey_text(model, text, words, settings, folder / SURVEY_FOLDER, mesh)
     found = figures(path, model, text, words, surveyed)
     if jax.process_index() == 0:
-        weight, bias = (np.asarray(x)[words.union.token_ids] for x in classifier(model.params))
-        write_words(folder / WORDS_FILE, words, surveyed.moments, np.asarray(classifier(model.params)[0]))
+        weight, bias = (np.asarray(x)[words.union.token_ids] for x in family_of(model.config).classifier(model.params))
+        write_words(
+            folder / WORDS_FILE,
+            words,
+            surveyed.moments,
+            np.asarray(family_of(model.config).classifier(model.params)[0]),
+        )
         save_stats(folder / STATS_FILE, surveyed.total, words.union, weight, bias)
         document = to_json(found, recorded_settings(path, settings)) | {
             "left_out": as_json(left_out),
@@ -209,7 +214,7 @@ def survey_text(
 
 def figures(path: str, model: Pretrained, text: Text, words: Words, surveyed: Surveyed) -> ModelMeasures:
     """All figures of a survey."""
-    weight, bias = (np.asarray(x) for x in classifier(model.params))
+    weight, bias = (np.asarray(x) for x in family_of(model.config).classifier(model.params))
     sets = {
         name: measure_groups(
             select(surveyed.moments, words.union, x),
@@ -316,7 +321,7 @@ def nc4_of_sets(
     """NC4's counts of each set on the held-out examples; nothing where there are none."""
     if not text.held_out:
         return {}
-    weight, bias = (np.asarray(x) for x in classifier(model.params))
+    weight, bias = (np.asarray(x) for x in family_of(model.config).classifier(model.params))
     held = {
         name: HeldOut(x, take(total, words.union.slot_of_token[x.token_ids]), weight[x.token_ids], bias[x.token_ids])
         for name, x in words.sets.items()

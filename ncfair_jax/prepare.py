@@ -20,7 +20,7 @@ from ncfair_jax.methods.base import EXTRA, Objective
 from ncfair_jax.methods.mlm import MaskingConfig
 from ncfair_jax.methods.nc3 import with_nc3
 from ncfair_jax.methods.training import TrainedRun
-from ncfair_jax.models.encoder import PREFIX, Params
+from ncfair_jax.models.base import PREFIX, Params
 from ncfair_jax.models.families import family_of
 from ncfair_jax.models.fingerprint import params_fingerprint
 from ncfair_jax.models.hf import Pretrained, load_pretrained

@@ -31,6 +31,7 @@ from ncfair_jax.finished import (
 from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.methods.base import EXTRA
 from ncfair_jax.models.edits import folded
+from ncfair_jax.models.families import family_of
 from ncfair_jax.models.hf import Pretrained, load_head, load_pretrained, save_pretrained
 from ncfair_jax.prepare import Run, Untrained, model_params, not_saved, prepare, start_state
 from ncfair_jax.registry import method_of, validate
@@ -140,7 +141,9 @@ def debias(run: Run | Untrained, workdir: Path) -> Pretrained:
     if (edit := method_of(run.config).edit) is None:
         return model
     with stage("editing the model"):
-        return model._replace(params=folded(model.params, edit(run.config, model, run.examples)))
+        return model._replace(
+            params=folded(model.params, edit(run.config, model, run.examples), family_of(model.config).fold)
+        )
 
 
 def train(run: Run, workdir: Path) -> Pretrained:

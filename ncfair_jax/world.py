@@ -14,7 +14,7 @@ from ncfair_jax.data.generated import draw_new, truth, vocabulary
 from ncfair_jax.data.generated_benchmarks import utility_lines, write_benchmarks, write_json, write_lines
 from ncfair_jax.files.atomic import written
 from ncfair_jax.models.bert import BertConfig
-from ncfair_jax.models.heads import init_params
+from ncfair_jax.models.families import family_of
 from ncfair_jax.models.hf import Pretrained, save_pretrained
 
 HELDOUT_SENTENCES = 1000
@@ -75,5 +75,7 @@ def _write_model(folder: Path, seed: int) -> None:
     tokenizer = BertTokenizer(vocab={token: i for i, token in enumerate(tokens)}, do_lower_case=True)
     tokenizer.model_max_length = config.max_tokens
     card = "Untrained model of a generated world; its vocabulary is the words of that world."
-    save_pretrained(folder, Pretrained(config, init_params(config, jax.random.key(seed)), tokenizer), card=card)
+    save_pretrained(
+        folder, Pretrained(config, family_of(config).init(config, jax.random.key(seed)), tokenizer), card=card
+    )
     write_lines(folder / "vocab.txt", tokens)

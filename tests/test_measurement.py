@@ -29,7 +29,7 @@ from ncfair_jax.launcher import USER_ERRORS
 from ncfair_jax.lexicons.classes import build_classes
 from ncfair_jax.lexicons.lexicon import load_lexicon
 from ncfair_jax.measurement import MeasureError, MeasureSettings, measure_models, split
-from ncfair_jax.models.heads import classifier
+from ncfair_jax.models.families import family_of
 from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.report.measured import folder_names
 from tests import tiny_text
@@ -185,7 +185,7 @@ def test_figures_are_those_of_a_text_in_memory(small, monkeypatch):
     groups = np.array_split(np.arange(90), 4)  # of 23, 23, 22 and 22; 5 of each are held out
     kept, aside = ([examples[i] for run in groups for i in run[part]] for part in (slice(-5), slice(-5, None)))
     words = build_classes(load_lexicon("lexicon.json"), model.tokenizer)
-    weight, bias = (np.asarray(x)[words.token_ids] for x in classifier(model.params))
+    weight, bias = (np.asarray(x)[words.token_ids] for x in family_of(model.config).classifier(model.params))
     mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
     options = {"row_tokens": 40, "groups": 4, "mesh": mesh}
     (moments,) = survey(model.config, model.params, kept, words, features=("transform",), **options).values()

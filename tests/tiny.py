@@ -9,9 +9,9 @@ from ncfair_jax.data.layout import PipelineConfig
 from ncfair_jax.data.pipeline import Examples, Pipeline
 from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.methods.base import evaluate_objective
-from ncfair_jax.models import encoder
+from ncfair_jax.models import bert
+from ncfair_jax.models.base import Ask, Rows
 from ncfair_jax.models.bert import BertConfig
-from ncfair_jax.models.heads import init_params
 
 VOCAB, PAD, CLS, SEP, MASK, FIRST_WORD = 60, 0, 1, 2, 3, 5
 MODEL = BertConfig(
@@ -32,12 +32,17 @@ MODEL = BertConfig(
 
 
 evaluate = jax.jit(evaluate_objective, static_argnums=0)
+
+
 # One program instead of one for each operation.
-encode = jax.jit(encoder.encode, static_argnums=0, static_argnames=("all_layers", "received_attention"))
+@partial(jax.jit, static_argnums=0, static_argnames=("all_layers", "received_attention"))
+def encode(config, params, tokens, segment_ids, positions, *, token_types=None, **asked):
+    """`bert.hidden` of rows that are given one by one."""
+    return bert.hidden(config, params, Rows(tokens, segment_ids, positions, token_types), Ask(**asked))
 
 
 def params(seed: int = 0, model: BertConfig = MODEL):
-    """Parameters distributed as `init_params` draws them, by numpy: nothing is compiled for them."""
+    """Parameters distributed as `bert.init` draws them, by numpy: nothing is compiled for them."""
     shapes, rng = _shapes(model), np.random.default_rng(seed)
 
     def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -50,7 +55,7 @@ def params(seed: int = 0, model: BertConfig = MODEL):
 
 @cache
 def _shapes(model: BertConfig):
-    return jax.eval_shape(partial(init_params, model), jax.random.key(0))
+    return jax.eval_shape(partial(bert.init, model), jax.random.key(0))
 
 
 def examples(count: int = 40, seed: int = 0) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from ncfair_jax.engine import ClassHead, Request, forward_of
 from ncfair_jax.engine.naming import quoted
 from ncfair_jax.engine.requests import CLASS_LOGITS
-from ncfair_jax.models.encoder import Params
+from ncfair_jax.models.base import Params
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.tasks.classification.labelled import Labelled, encode_labelled
 

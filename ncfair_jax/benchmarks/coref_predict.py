@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Int
 
 from ncfair_jax.engine.forward import Batch, HostBatch, evaluation_config, reduced
 from ncfair_jax.finite import require_finite
-from ncfair_jax.models.encoder import EncoderOutput, ModelConfig, Params
+from ncfair_jax.models.base import Hidden, ModelConfig, Params
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.sharding import replicate
 from ncfair_jax.tasks.coreference.antecedents import best_antecedents
@@ -37,7 +37,7 @@ class Links:
     attention: ClassVar[bool] = False
 
     def __call__(
-        self, config: ModelConfig, own: Params, hidden: EncoderOutput, rows: Batch
+        self, config: ModelConfig, own: Params, hidden: Hidden, rows: Batch
     ) -> tuple[Int[Array, "B K"], Int[Array, "B K"], Int[Array, "B K"], Bool[Array, "B"]]:
         states = hidden.hidden_states
         ranked = rank_spans(self.config, own, states, rows, None)

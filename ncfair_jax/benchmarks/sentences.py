@@ -67,7 +67,7 @@ def gap_token(pretrained: Pretrained, sentence: str, word: str) -> int | None:
 def _pieces(pretrained: Pretrained, sentence: str, word: str) -> list[str]:
     # A byte-level BPE has two tokens for most words: with the blank before it, and without, as at a sentence's start.
     after_blank = sentence.partition(MASK)[0][-1:].isspace()
-    blank = " " if pretrained.config.model_type == "roberta" and after_blank else ""
+    blank = " " if after_blank else ""  # which changes nothing for WordPiece
     return list(pretrained.tokenizer.tokenize(blank + word, split_special_tokens=True))
 
 

@@ -22,6 +22,7 @@ from ncfair_jax.benchmarks.stereoset_examples import INTERSENTENCE, OFFICIAL_FIL
 from ncfair_jax.data.encoding import tokenized
 from ncfair_jax.engine.requests import NEXT_SENTENCE, Answer, Request, RequestError, first_log_probs, named
 from ncfair_jax.files.sources import DataError, DataFolder
+from ncfair_jax.models.families import family_of
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise
 
@@ -51,7 +52,7 @@ def check_next_sentence_head(model: Pretrained) -> None:
     Raises:
         RequestError: saying what it lacks.
     """
-    if model.config.model_type != "bert":
+    if "nsp" not in family_of(model.config).extras:
         raise RequestError(
             f"intersentence needs BERT's next-sentence head, and a {model.config.model_type} model has none"
         )

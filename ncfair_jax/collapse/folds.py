@@ -17,7 +17,7 @@ from ncfair_jax.collapse.agreement import Agreement, update_agreement
 from ncfair_jax.collapse.class_stats import ClassStats, all_reduce, merge, update
 from ncfair_jax.data.packing import PackedRows
 from ncfair_jax.engine.forward import Batch, HostBatch, layer_names
-from ncfair_jax.models.encoder import ModelConfig
+from ncfair_jax.models.base import ModelConfig
 from ncfair_jax.strings import several_strings
 from ncfair_jax.vocabulary import WordBoundaries, whole_words
 

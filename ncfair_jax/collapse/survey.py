@@ -28,7 +28,7 @@ from ncfair_jax.engine.forward import HostBatch, folded
 from ncfair_jax.engine.progress import shown
 from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.lexicons.classes import FairnessClasses
-from ncfair_jax.models.encoder import ModelConfig, Params
+from ncfair_jax.models.base import ModelConfig, Params
 from ncfair_jax.sharding import replicate
 from ncfair_jax.vocabulary import WordBoundaries
 

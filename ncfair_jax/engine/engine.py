@@ -38,7 +38,7 @@ from ncfair_jax.engine.requests import (
     name_of,
 )
 from ncfair_jax.finite import require_finite
-from ncfair_jax.models.encoder import ModelConfig, Params
+from ncfair_jax.models.base import ModelConfig, Params
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.sharding import replicate
 

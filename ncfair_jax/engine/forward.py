@@ -25,8 +25,9 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from ncfair_jax.engine.batching import fetched
-from ncfair_jax.models.encoder import EncoderOutput, ModelConfig, Params, encode
-from ncfair_jax.models.heads import mlm_logits, mlm_transform, nsp_logits, nsp_transform
+from ncfair_jax.models.base import NSP, Ask, Hidden, ModelConfig, Params, Rows
+from ncfair_jax.models.families import family_of
+from ncfair_jax.models.heads import nsp_logits, nsp_transform
 from ncfair_jax.sharding import gathered, put_rows
 
 # XLA times many ways to multiply and to fuse when it compiles for a GPU. That pays over thousands of training steps; here a
@@ -36,8 +37,6 @@ from ncfair_jax.sharding import gathered, put_rows
 # Other backends take these options and ignore them.
 untuned_jit = partial(jax.jit, compiler_options={"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False})
 
-# What is made of a hidden state: features, then logits.
-HEADS = {"mlm": (mlm_transform, mlm_logits), "nsp": (nsp_transform, nsp_logits)}
 LAYER = "layer_"
 
 Batch = dict[str, Array]
@@ -51,7 +50,7 @@ class Reduction(Protocol):
     def attention(self) -> bool:
         """Whether it looks at the attention that tokens receive."""
 
-    def __call__(self, config: ModelConfig, own: Any, hidden: EncoderOutput, rows: Batch) -> Any:
+    def __call__(self, config: ModelConfig, own: Any, hidden: Hidden, rows: Batch) -> Any:
         """Arrays with a leading axis R; `own` are its parameters."""
 
 
@@ -169,8 +168,7 @@ def fold_rows(
 @partial(untuned_jit, static_argnums=(0, 1, 2))
 def project(config: ModelConfig, head: str, mesh: Mesh | None, params: Params, batch: Batch) -> Float[Array, "C K 2"]:
     """Log-probability and top-1 flag of every target: "hidden" f32[C,D], "targets" i32[C,K]."""
-    transform, logits_of = HEADS[head]
-    logits = logits_of(config, params, transform(config, params, batch["hidden"]))  # [C,V]
+    logits = head_logits(config, head, params, batch["hidden"])
     chosen = jnp.take_along_axis(logits, batch["targets"], axis=1)
     log_probs = chosen - jax.nn.logsumexp(logits, axis=1, keepdims=True)
     is_top = chosen >= logits.max(1, keepdims=True)
@@ -178,25 +176,24 @@ def project(config: ModelConfig, head: str, mesh: Mesh | None, params: Params, b
     return gathered(values, mesh)
 
 
+def head_logits(config: ModelConfig, head: str, params: Params, hidden: Float[Array, "C D"]) -> Float[Array, "C V"]:
+    """Logits of the language model's head "mlm", or of the next-sentence head "nsp" (V = 2)."""
+    if head == NSP:
+        return nsp_logits(config, params, nsp_transform(config, params, hidden))
+    family = family_of(config)
+    return family.logits(config, params, family.features(config, params, hidden))
+
+
 def hidden_states(
     config: ModelConfig, params: Params, rows: Batch, *, attention: bool = False, all_layers: bool = False
-) -> EncoderOutput:
+) -> Hidden:
     """The encoder on packed rows, without dropout."""
     row_tokens = rows["tokens"].shape[-1]
     tokens, segment_ids, positions = (
         rows[name].reshape(-1, row_tokens) for name in ("tokens", "segment_ids", "positions")
     )
-    return encode(
-        config,
-        params,
-        tokens,
-        segment_ids,
-        positions,
-        token_types=rows.get("token_types"),
-        received_attention=attention,
-        all_layers=all_layers,
-        read=rows.get("read"),
-    )
+    packed = Rows(tokens, segment_ids, positions, rows.get("token_types"))
+    return family_of(config).hidden(config, params, packed, Ask(rows.get("read"), all_layers, attention))
 
 
 def layer_names(config: ModelConfig) -> list[str]:
@@ -218,7 +215,7 @@ def token_features(
     found = {}
     for name in features:
         if name == "transform":
-            values = mlm_transform(config, params, output.hidden_states)
+            values = family_of(config).features(config, params, output.hidden_states)
         elif name == "hidden":
             values = output.hidden_states
         else:

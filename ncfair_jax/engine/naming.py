@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from ncfair_jax.vocabulary import vocabulary_of
+
 MOST_CHARACTERS = 100
 
 
@@ -16,9 +18,5 @@ def quoted(text: str) -> str:
 
 def text_of(tokens: Sequence[int] | np.ndarray, tokenizer: PreTrainedTokenizerBase) -> str:
     """The text of a token sequence in quotes, without the special tokens at its ends; masks inside are shown."""
-    ids = [int(token) for token in tokens if 0 <= token < len(tokenizer)]
-    while ids and ids[0] in (tokenizer.cls_token_id, tokenizer.bos_token_id):
-        ids = ids[1:]
-    while ids and ids[-1] in (tokenizer.sep_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
-        ids = ids[:-1]
+    ids = vocabulary_of(tokenizer).bare(token for token in tokens if 0 <= token < len(tokenizer))
     return quoted(str(tokenizer.decode(ids)).strip())

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ncfair_jax.engine.forward import Batch
-from ncfair_jax.models.encoder import EncoderOutput, ModelConfig, Params, at_columns
+from ncfair_jax.models.base import Hidden, ModelConfig, Params
 from ncfair_jax.models.heads import class_outputs
+from ncfair_jax.models.layers import at_columns
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class AtColumns:
     attention: bool
 
     def __call__(
-        self, config: ModelConfig, own: Any, hidden: EncoderOutput, rows: Batch
+        self, config: ModelConfig, own: Any, hidden: Hidden, rows: Batch
     ) -> tuple[Float[Array, "R P D"], Float[Array, "R T"] | None]:
         return hidden.hidden_states, hidden.received_attention
 
@@ -34,7 +35,7 @@ class SegmentVectors:
     segments: int
     attention: ClassVar[bool] = False
 
-    def __call__(self, config: ModelConfig, own: Any, hidden: EncoderOutput, rows: Batch) -> Float[Array, "R S D"]:
+    def __call__(self, config: ModelConfig, own: Any, hidden: Hidden, rows: Batch) -> Float[Array, "R S D"]:
         numbers = 1 + jnp.arange(self.segments)
         inside = rows["segment_ids"][:, None, :] == numbers[None, :, None]  # [R,S,T]
         if self.first:
@@ -51,5 +52,5 @@ class ClassLogits:
 
     attention: ClassVar[bool] = False
 
-    def __call__(self, config: ModelConfig, own: Params, hidden: EncoderOutput, rows: Batch) -> Float[Array, "R S C"]:
+    def __call__(self, config: ModelConfig, own: Params, hidden: Hidden, rows: Batch) -> Float[Array, "R S C"]:
         return class_outputs(config, own, at_columns(hidden.hidden_states, rows["first"]))

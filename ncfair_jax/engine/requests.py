@@ -10,7 +10,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.engine.naming import text_of
-from ncfair_jax.models.encoder import ModelConfig
+from ncfair_jax.models.base import ModelConfig
 from ncfair_jax.models.hf import Pretrained
 
 LOG_PROBS, ATTENTION, NEXT_SENTENCE = "log_probs", "log_probs_and_attention", "next_sentence"

@@ -18,8 +18,8 @@ from ncfair_jax.collapse import ClassStats, merge
 from ncfair_jax.config import Rule, RunConfig
 from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.engine import Wrap
+from ncfair_jax.models.base import ModelConfig, Params
 from ncfair_jax.models.edits import Edit
-from ncfair_jax.models.encoder import ModelConfig, Params
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.unread import Switch
 

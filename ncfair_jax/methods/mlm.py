@@ -15,8 +15,8 @@ from ncfair_jax.fields import fraction, section
 from ncfair_jax.methods.base import Batch, Method, Metrics, Objective, Partial, stateless
 from ncfair_jax.methods.corpus import CORPUS_SWITCHES, corpus_files, corpus_text, load_examples
 from ncfair_jax.methods.training import TrainedRun
-from ncfair_jax.models.encoder import ModelConfig, Params, encode
-from ncfair_jax.models.heads import mlm_logits, mlm_transform
+from ncfair_jax.models.base import Ask, ModelConfig, Params, Rows
+from ncfair_jax.models.families import family_of
 from ncfair_jax.models.hf import Pretrained
 
 
@@ -58,9 +58,7 @@ def mlm_objective(model: ModelConfig) -> Objective:
     """
 
     def partial(params: Params, batch: Batch, rng: Key[Array, ""] | None) -> tuple[Partial, Float[Array, "R T D"]]:
-        hidden = encode(
-            model, params, batch["tokens"], batch["segment_ids"], batch["positions"], dropout_rng=rng
-        ).hidden_states
+        hidden = family_of(model).hidden(model, params, Rows.of(batch), Ask(dropout_rng=rng)).hidden_states
         return Partial(head_sums(model, params, hidden, batch)), hidden
 
     def loss(sums: dict[str, Float[Array, ""]]) -> tuple[Float[Array, ""], Metrics]:
@@ -99,7 +97,7 @@ def head_sums(
 ) -> dict[str, Float[Array, ""]]:
     """`masked_sums` of the head at the batch's masked positions, the only ones projected onto the vocabulary."""
     at_masks = jnp.take_along_axis(hidden, batch["masked_positions"][..., None], axis=1)  # [R, P, D]
-    logits = mlm_logits(model, params, mlm_transform(model, params, at_masks))  # [R, P, V]
+    logits = family_of(model).logits(model, params, family_of(model).features(model, params, at_masks))  # [R, P, V]
     return masked_sums(logits, batch["masked_labels"], batch["masked_weights"])
 
 

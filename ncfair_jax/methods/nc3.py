@@ -11,8 +11,8 @@ from ncfair_jax.collapse import ClassStats, decay, merge, nc3_loss, update
 from ncfair_jax.fields import allowed, choice, not_negative
 from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.methods.base import Batch, Metrics, Objective, Partial
-from ncfair_jax.models.encoder import ModelConfig, Params
-from ncfair_jax.models.heads import classifier, mlm_transform
+from ncfair_jax.models.base import ModelConfig, Params
+from ncfair_jax.models.families import family_of
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def with_nc3(
         params: Params, carry: dict[str, Any], batch: Batch, rng: Key[Array, ""] | None
     ) -> tuple[Partial, Float[Array, "R T D"]]:
         part, hidden = objective.partial(params, carry["task"], batch, rng)
-        features = hidden if config.features == "hidden" else mlm_transform(model, params, hidden)
+        features = hidden if config.features == "hidden" else family_of(model).features(model, params, hidden)
         if config.gradient == "classifier":
             features = jax.lax.stop_gradient(features)
         stats = update(
@@ -106,7 +106,7 @@ def with_nc3(
     ) -> tuple[Float[Array, ""], tuple[Metrics, dict[str, Any]]]:
         task_loss, (metrics, task) = objective.loss(params, carry["task"], total._replace(stats=total.stats[:-1]), step)
         stats = remembered(config, carry["nc3"], total.stats[-1], step % steps_per_epoch == 0)
-        rows = classifier(params)[0][token_ids]  # [K, D]
+        rows = family_of(model).classifier(params)[0][token_ids]  # [K, D]
         value, aux = nc3_loss(stats, rows)
         one = jnp.ones(())
         own = {"nc3_loss": value, "nc3": aux["nc3"], "nc3_classes": aux["classes_seen"]}

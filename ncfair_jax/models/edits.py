@@ -2,9 +2,10 @@
 
 from typing import NamedTuple
 
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
-from ncfair_jax.models.encoder import Params
+from ncfair_jax.models.base import Fold, Params
 
 
 class Edit(NamedTuple):
@@ -14,12 +15,17 @@ class Edit(NamedTuple):
     bias: Float[Array, " D"]
 
 
-def folded(params: Params, edit: Edit) -> Params:
+def folded(params: Params, edit: Edit, fold: Fold | None) -> Params:
     """The parameters of a model that does by itself what the edit does to the masked-LM head: exact but for rounding.
 
-    The hidden states stay as they are; the first linear layer of the head reads them edited.
+    The hidden states stay as they are; the family's linear layer that reads them reads them edited.
+
+    Raises:
+        ValueError: if there is no such layer.
     """
-    transform = params["mlm"]["transform"]
-    kernel = edit.matrix @ transform["kernel"]
-    bias = edit.bias @ transform["kernel"] + transform["bias"]
-    return params | {"mlm": params["mlm"] | {"transform": transform | {"kernel": kernel, "bias": bias}}}
+    if fold is None or fold.bias is None:
+        raise ValueError("this family of models has no linear layer with a bias that an edit could be folded into")
+    flat = flatten_dict(params, sep="/")
+    kernel = flat[fold.kernel]
+    found = {fold.kernel: edit.matrix @ kernel, fold.bias: edit.bias @ kernel + flat[fold.bias]}
+    return unflatten_dict(flat | found, sep="/")

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from ncfair_jax.files.fingerprint import fingerprint_of
-from ncfair_jax.models.encoder import Params
+from ncfair_jax.models.base import Params
 from ncfair_jax.models.hf import Pretrained
 
 # Fields of a model's config that act in training only, or that change memory and not results.

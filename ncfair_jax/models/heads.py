@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-import ncfair_jax.models.bert as bert
 from ncfair_jax.models.base import NSP, ModelConfig, Params
 from ncfair_jax.models.dropout import dropout
 from ncfair_jax.models.families import family_of
@@ -38,26 +37,3 @@ def class_outputs(
             x = dropout(x, config.hidden_dropout, keys[0])
         x = jnp.tanh(linear(head["pooler"], x))
     return linear(head["classifier"], dropout(x, config.hidden_dropout, keys[1]))
-
-
-# --- Until every caller asks the family
-
-
-def mlm_transform(config: ModelConfig, params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... E"]:
-    """`Family.features`."""
-    return family_of(config).features(config, params, hidden)
-
-
-def mlm_logits(config: ModelConfig, params: Params, transformed: Float[Array, "... E"]) -> Float[Array, "... V"]:
-    """`Family.logits`."""
-    return family_of(config).logits(config, params, transformed)
-
-
-def classifier(params: Params) -> tuple[Float[Array, "V D"], Float[Array, " V"]]:
-    """BERT's and RoBERTa's `Family.classifier`."""
-    return bert.classifier(params)
-
-
-def init_params(config: ModelConfig, rng: Key[Array, ""]) -> Params:
-    """`Family.init`."""
-    return family_of(config).init(config, rng)

@@ -17,7 +17,7 @@ from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.methods.mlm import mlm_objective
 from ncfair_jax.methods.nc3 import ALIGNED, NC3Config, with_nc3
 from ncfair_jax.models.bert import BertConfig
-from ncfair_jax.models.heads import init_params
+from ncfair_jax.models.families import family_of
 from ncfair_jax.optimizer import make_optimizer
 from ncfair_jax.speed.contestants import Result, SpeedError, spread
 from ncfair_jax.speed.ours import copy, make_matmul, packed_flops
@@ -138,7 +138,7 @@ def measure_length(model: BertConfig, row_tokens: int, rows: int, steps: int, ba
     tx, _ = make_optimizer(OptimizerConfig(), 1000)
     batch = pipeline.batch(0)
     put = jax.device_put(batch)
-    params = init_params(model, jax.random.key(0))
+    params = family_of(model).init(model, jax.random.key(0))
     state = init_state(params, objective, tx, jax.random.key(1))
     compiled = jax.jit(make_train_step(objective, tx), donate_argnums=0).lower(state, put).compile()
     seconds: list[float] = []

@@ -22,7 +22,7 @@ from ncfair_jax.config import to_dict
 from ncfair_jax.data.encoding import encode_texts
 from ncfair_jax.engine.requests import Request, mask_id
 from ncfair_jax.files.sources import GAP
-from ncfair_jax.models.encoder import ModelConfig
+from ncfair_jax.models.base import ModelConfig
 from ncfair_jax.models.hf import Pretrained, load_pretrained
 from ncfair_jax.prepare import prepare_training
 from ncfair_jax.sharding import make_mesh

@@ -16,7 +16,7 @@ from ncfair_jax.engine.batching import batch_size, buckets, default_batch_tokens
 from ncfair_jax.engine.packing import columns_of, pack, sizes
 from ncfair_jax.engine.requests import ATTENTION, merge, scored_log_probs
 from ncfair_jax.methods.base import Batch
-from ncfair_jax.models.encoder import ModelConfig
+from ncfair_jax.models.base import ModelConfig
 from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.prepare import prepare_training, start_state
 from ncfair_jax.recipes import base_config

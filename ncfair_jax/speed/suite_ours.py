@@ -12,7 +12,7 @@ from ncfair_jax.benchmarks.registry import BENCHMARKS
 from ncfair_jax.engine import Answer, Request, forward_of
 from ncfair_jax.engine.requests import ATTENTION, FIRST_VECTOR, LOG_PROBS, MEAN_VECTOR, NEXT_SENTENCE, scored_log_probs
 from ncfair_jax.files.sources import DataFolder
-from ncfair_jax.models.encoder import ModelConfig
+from ncfair_jax.models.base import ModelConfig
 from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.speed.contestants import Result
 from ncfair_jax.speed.flops import encoder_flops, score_flops

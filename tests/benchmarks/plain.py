@@ -13,8 +13,8 @@ import numpy as np
 
 from ncfair_jax.benchmarks.results import Result
 from ncfair_jax.engine import Request, forward_of
-from ncfair_jax.models.encoder import ModelConfig, Params, encode
-from ncfair_jax.models.heads import mlm_logits, mlm_transform
+from ncfair_jax.models.base import Ask, ModelConfig, Params, Rows
+from ncfair_jax.models.families import family_of
 from ncfair_jax.models.hf import Pretrained
 from tests import tiny, tiny_hub
 from tests.rounding import encoder_operations, rounding
@@ -52,8 +52,14 @@ def log_probs(pretrained: Pretrained, tokens: np.ndarray, attention_mask: np.nda
 
 @partial(jax.jit, static_argnums=0)
 def _log_probs(config: ModelConfig, params: Params, row: jax.Array, attended: jax.Array) -> jax.Array:
-    hidden = encode(config, params, row, attended, jax.numpy.arange(LENGTH)[None]).hidden_states[0]
-    return jax.nn.log_softmax(mlm_logits(config, params, mlm_transform(config, params, hidden)))
+    hidden = (
+        family_of(config)
+        .hidden(config, params, Rows(row, attended, jax.numpy.arange(LENGTH)[None]), Ask())
+        .hidden_states[0]
+    )
+    return jax.nn.log_softmax(
+        family_of(config).logits(config, params, family_of(config).features(config, params, hidden))
+    )
 
 
 def hidden_states(pretrained: Pretrained, tokens: np.ndarray) -> np.ndarray:
@@ -67,7 +73,11 @@ def hidden_states(pretrained: Pretrained, tokens: np.ndarray) -> np.ndarray:
 
 @partial(jax.jit, static_argnums=0)
 def _hidden_states(config: ModelConfig, params: Params, row: jax.Array, attended: jax.Array) -> jax.Array:
-    return encode(config, params, row, attended, jax.numpy.arange(LENGTH)[None]).hidden_states[0]
+    return (
+        family_of(config)
+        .hidden(config, params, Rows(row, attended, jax.numpy.arange(LENGTH)[None]), Ask())
+        .hidden_states[0]
+    )
 
 
 def result(benchmark: Any, model: Pretrained, examples: Any, **options: Any) -> Result:

@@ -18,9 +18,11 @@ def test_batches_after_the_first_trace_nothing(monkeypatch):
     words = ("old", "tall", "man", "king", "he", "she", "likes", "sleeps", "the", ".")
     examples = [Labelled(f"the {a} man likes the {b} king .", f"{a} sleeps {b}", 0) for a in words for b in words]
     traced, batches = [], []
-    encode, put = forward.encode, forward.put_rows
+    original, put = forward.hidden_states, forward.put_rows
     monkeypatch.setattr(
-        forward, "encode", lambda *args, **kwargs: traced.append(args[2].shape) or encode(*args, **kwargs)
+        forward,
+        "hidden_states",
+        lambda *args, **kwargs: traced.append(args[2]["tokens"].shape) or original(*args, **kwargs),
     )
     monkeypatch.setattr(
         forward, "put_rows", lambda batch, mesh: batches.append(batch["tokens"].shape) or put(batch, mesh)

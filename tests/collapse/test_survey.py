@@ -20,7 +20,8 @@ from ncfair_jax.collapse.stored import StoredGroups, SurveyError
 from ncfair_jax.collapse.survey import HeldOut, Plan, group_batches, survey, survey_nc4
 from ncfair_jax.data import runs
 from ncfair_jax.finite import NonFiniteError
-from ncfair_jax.models.heads import classifier, mlm_transform
+from ncfair_jax.models import bert
+from ncfair_jax.models.families import family_of
 from ncfair_jax.vocabulary import WordBoundaries
 from tests import tiny
 from tests.rounding import encoder_operations, rounding
@@ -49,7 +50,9 @@ def moments_one_by_one(examples, params, features, alignment, classes) -> ClassS
     positions = np.broadcast_to(np.arange(width, dtype=np.int32), tokens.shape)
     forward = jax.jit(lambda *rows: encode(tiny.MODEL, params, *rows).hidden_states)
     hidden = forward(tokens, segments, positions)
-    hidden = np.asarray(hidden if features == "hidden" else mlm_transform(tiny.MODEL, params, hidden), np.float64)
+    hidden = np.asarray(
+        hidden if features == "hidden" else family_of(tiny.MODEL).features(tiny.MODEL, params, hidden), np.float64
+    )
     for row, example in enumerate(examples):
         for place, token in enumerate(example):
             source = place if alignment == "same" else place - 1
@@ -97,7 +100,7 @@ def test_one_device_equals_eight():
             np.testing.assert_array_equal(one.count, eight.count)
             np.testing.assert_allclose(one.mean, eight.mean, rtol=1e-5, atol=ROUNDING)
             np.testing.assert_allclose(one.m2, eight.m2, rtol=1e-5)
-    rows, bias = classifier(params)
+    rows, bias = bert.classifier(params)
     listed = tiny.classes().token_ids
     words = {"words": HeldOut(tiny.classes(), reduce(merge, alone["transform"]), rows[listed], bias[listed])}
     found = [
@@ -124,7 +127,7 @@ def test_layers_in_one_pass_equal_passes_of_their_own():
 @pytest.mark.parametrize("classes", [tiny.classes(), whole_word_classes()], ids=["listed_token", "whole_word"])
 def test_nc4_counts_the_rows_of_single_sentences(classes):
     params = tiny.params()
-    rows, bias = (np.asarray(x)[classes.token_ids] for x in classifier(params))
+    rows, bias = (np.asarray(x)[classes.token_ids] for x in bert.classifier(params))
     stats = reduce(merge, survey(tiny.MODEL, params, tiny.examples(40), classes, row_tokens=32)["hidden"])
     held_out = tiny.examples(12, seed=5)
     words = {"words": HeldOut(classes, stats, rows, bias)}
@@ -237,7 +240,7 @@ def test_groups_in_parts_are_whole_groups(monkeypatch, tmp_path):
 
     def surveyed(folder):
         groups = survey(tiny.MODEL, params, examples, classes, folder=tmp_path / folder, **options)["hidden"]
-        weight, bias = (np.asarray(x)[classes.token_ids] for x in classifier(params))
+        weight, bias = (np.asarray(x)[classes.token_ids] for x in bert.classifier(params))
         words = {"words": HeldOut(classes, reduce(merge, groups), weight, bias)}
         found = survey_nc4(tiny.MODEL, params, held_out, words, features="hidden", **options)["words"]
         return (
@@ -278,7 +281,7 @@ def test_representations_that_are_not_finite_are_refused():
     examples, classes = tiny.examples(8), tiny.classes()
     params = jax.tree.map(np.array, tiny.params())
     (groups,) = survey(tiny.MODEL, params, examples, classes, row_tokens=32, groups=1)["hidden"]
-    weight, bias = (np.asarray(x)[classes.token_ids] for x in classifier(params))
+    weight, bias = (np.asarray(x)[classes.token_ids] for x in bert.classifier(params))
     held = {"lexicon": HeldOut(classes, groups, weight, bias)}
     survey_nc4(tiny.MODEL, params, examples, held, features="hidden", row_tokens=32, groups=1)
     params["embeddings"]["position"]["embedding"][2] = np.nan

@@ -85,18 +85,18 @@ def test_batches_after_the_first_of_a_bucket_trace_nothing(monkeypatch):
     model = dataclasses.replace(tiny.MODEL, max_positions=128)
     long = [r._replace(tokens=np.resize(r.tokens, 70 + len(r.tokens))) for r in requests(40)]
     traced, batches = [], []
-    original, put = forward.encode, forward.put_rows
+    original, put = forward.hidden_states, forward.put_rows
 
-    def counting(config, params, tokens, *args, **kwargs):
-        traced.append(tokens.shape)
-        return original(config, params, tokens, *args, **kwargs)
+    def counting(config, params, rows, **kwargs):
+        traced.append(rows["tokens"].shape)
+        return original(config, params, rows, **kwargs)
 
     def putting(batch, mesh):
         if "tokens" in batch:  # else of the head
             batches.append(batch["tokens"].shape)
         return put(batch, mesh)
 
-    monkeypatch.setattr(forward, "encode", counting)
+    monkeypatch.setattr(forward, "hidden_states", counting)
     monkeypatch.setattr(forward, "put_rows", putting)
     jax.clear_caches()
     for _ in range(2):
@@ -108,19 +108,18 @@ def test_batches_after_the_first_of_a_bucket_trace_nothing(monkeypatch):
 def test_large_sets_share_their_programs(monkeypatch):
     """Sets of other sizes and other lengths: the same two programs, of the encoder and of the head."""
     traced = []
-    for name in ("encode", "mlm_logits"):
+    for name in ("hidden_states", "head_logits"):
         original = getattr(forward, name)
         monkeypatch.setattr(
             forward,
             name,
             lambda *args, original=original, name=name, **kw: traced.append(name) or original(*args, **kw),
         )
-    monkeypatch.setitem(forward.HEADS, "mlm", (forward.mlm_transform, forward.mlm_logits))
     monkeypatch.setattr(engine, "CPU_LOGITS", 16 * tiny.VOCAB)
     jax.clear_caches()
     for made in (requests(200), requests(333), [r for r in requests(300) if len(r.tokens) < 20]):
         forward_of(MODEL, batch_tokens=512)(made)
-    assert sorted(traced) == ["encode", "mlm_logits"]
+    assert sorted(traced) == ["head_logits", "hidden_states"]
 
 
 def test_a_column_is_projected_once_whatever_the_number_of_its_targets(monkeypatch):

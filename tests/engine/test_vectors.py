@@ -53,9 +53,11 @@ def test_batches_after_the_first_of_a_bucket_trace_nothing(monkeypatch):
     short = sequences(model, 60)
     long = [np.resize(tokens, 70 + len(tokens)) for tokens in short[:20]]
     traced, batches = [], []
-    encode, put = forward.encode, forward.put_rows
+    original, put = forward.hidden_states, forward.put_rows
     monkeypatch.setattr(
-        forward, "encode", lambda *args, **kwargs: traced.append(args[2].shape) or encode(*args, **kwargs)
+        forward,
+        "hidden_states",
+        lambda *args, **kwargs: traced.append(args[2]["tokens"].shape) or original(*args, **kwargs),
     )
     monkeypatch.setattr(
         forward, "put_rows", lambda batch, mesh: batches.append(batch["tokens"].shape) or put(batch, mesh)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ncfair_jax.methods.mlm import masked_sums, mlm_objective
-from ncfair_jax.models.heads import mlm_logits, mlm_transform
+from ncfair_jax.models.families import family_of
 from tests import tiny
 from tests.rounding import encoder_operations, rounding
 from tests.tiny import encode
@@ -25,7 +25,10 @@ def test_loss_equals_dense_cross_entropy_over_every_token():
     loss, (metrics, carry) = tiny.evaluate(mlm_objective(tiny.MODEL), params, (), batch, None)
     rows = {name: value[0] for name, value in batch.items() if value.ndim}
     hidden = encode(tiny.MODEL, params, rows["tokens"], rows["segment_ids"], rows["positions"]).hidden_states
-    logits = np.asarray(mlm_logits(tiny.MODEL, params, mlm_transform(tiny.MODEL, params, hidden)), np.float64)
+    logits = np.asarray(
+        family_of(tiny.MODEL).logits(tiny.MODEL, params, family_of(tiny.MODEL).features(tiny.MODEL, params, hidden)),
+        np.float64,
+    )
     logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     expected = [
         -logprobs[r, rows["masked_positions"][r, p], rows["masked_labels"][r, p]]

@@ -9,7 +9,8 @@ import pytest
 
 from ncfair_jax.methods.mlm import mlm_objective
 from ncfair_jax.methods.nc3 import ALIGNED, PAPER, NC3Config, with_nc3
-from ncfair_jax.models.heads import classifier, mlm_transform
+from ncfair_jax.models import bert
+from ncfair_jax.models.families import family_of
 from tests import tiny
 from tests.tiny import encode
 
@@ -24,7 +25,7 @@ def regularised(**changes):
 def features_of(params, batch, kind):
     rows = {name: value[0] for name, value in batch.items() if value.ndim}
     hidden = encode(tiny.MODEL, params, rows["tokens"], rows["segment_ids"], rows["positions"]).hidden_states
-    features = hidden if kind == "hidden" else mlm_transform(tiny.MODEL, params, hidden)
+    features = hidden if kind == "hidden" else family_of(tiny.MODEL).features(tiny.MODEL, params, hidden)
     return np.asarray(features, np.float64).reshape(-1, 16), rows["slots"].reshape(-1)
 
 
@@ -44,7 +45,7 @@ def test_value_over_a_run_window_against_numpy(kind):
     objective = regularised(features=kind, window="run")
     carry = objective.init(params)
     history = [[] for _ in range(6)]
-    weights = classifier(params)[0][tiny.classes().token_ids]
+    weights = bert.classifier(params)[0][tiny.classes().token_ids]
     for step in range(3):
         batch = pipeline.batch(step)
         features, slots = features_of(params, batch, kind)

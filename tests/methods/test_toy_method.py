@@ -10,7 +10,7 @@ import pytest
 from ncfair_jax.benchmarks.registry import BENCHMARKS
 from ncfair_jax.config import ConfigError, to_dict
 from ncfair_jax.models.edits import Edit, folded
-from ncfair_jax.models.heads import mlm_logits, mlm_transform
+from ncfair_jax.models.families import family_of
 from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.recipes import base_config
 from ncfair_jax.registry import METHODS, freeze, of_another, validate
@@ -43,13 +43,16 @@ def test_an_edited_model_is_judged_exported_and_found_again(config_of, tmp_path)
     start, edited = (load_pretrained(str(path)) for path in (config.model.path, tmp_path / "run" / "export"))
     edit = toy_method.flatten(run, start, toy_method.examples_of(run, start)[0])
     hidden = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5, 16)), jnp.float32)
-    expected, found = (
-        mlm_logits(model.config, model.params, mlm_transform(model.config, model.params, states))
-        for model, states in ((start, hidden @ edit.matrix + edit.bias[None, None]), (edited, hidden))
-    )
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    unedited = mlm_logits(start.config, start.params, mlm_transform(start.config, start.params, hidden))
-    assert np.abs(np.asarray(expected) - unedited).max() > 0.1
+
+    def predicted(model, states):
+        family = family_of(model.config)
+        return np.asarray(
+            family.logits(model.config, model.params, family.features(model.config, model.params, states))
+        )
+
+    expected = predicted(start, hidden @ edit.matrix + edit.bias[None, None])
+    np.testing.assert_allclose(predicted(edited, hidden), expected, atol=1e-5)
+    assert np.abs(expected - predicted(start, hidden)).max() > 0.1
     card = (tmp_path / "run" / "export" / "README.md").read_text()
     assert "edited with ncfair" in card and "objective flatten, text: text (" in card
     assert (tmp_path / "run" / "report.html").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from ncfair_jax.models.heads import init_params
+from ncfair_jax.models.families import family_of
 from ncfair_jax.models.hf import load_pretrained, save_pretrained
 from ncfair_jax.world import write_world
 
@@ -18,7 +18,9 @@ def world(tmp_path_factory) -> Path:
     write_world(folder, sentences=60, bias=0.8, seed=0)
     model = load_pretrained(folder / "model", offline=True)
     config = dataclasses.replace(model.config, num_layers=1, max_positions=256)
-    save_pretrained(folder / "small", model._replace(config=config, params=init_params(config, jax.random.key(0))))
+    save_pretrained(
+        folder / "small", model._replace(config=config, params=family_of(config).init(config, jax.random.key(0)))
+    )
     rows = ["ID\tText"]
     rows += [f"id\t{line}" for line in (folder / "corpus.txt").read_text(encoding="utf-8").splitlines()]
     (folder / "data" / "gap").mkdir()

@@ -39,8 +39,8 @@ def test_bert_base_is_bert_base():
     """110 million parameters with the pooler, which a masked LM lacks."""
     import jax
 
-    from ncfair_jax.models.heads import init_params
+    from ncfair_jax.models.families import family_of
 
     model = accelerator.preset_model("bert-base", "bfloat16", "xla")
-    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: family_of(model).init(model, jax.random.key(0)))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 109_514_298

@@ -26,7 +26,8 @@ from ncfair_jax.methods.adept.config import AdeptRun, describe, rules
 from ncfair_jax.methods.adept.words import NEUTRAL, NEUTRAL_FILE, adept_examples, epoch_steps
 from ncfair_jax.methods.base import EXTRA, Batch, Method, Metrics, Objective, Partial
 from ncfair_jax.methods.corpus import CORPUS_SWITCHES, corpus_files
-from ncfair_jax.models.encoder import PREFIX, ModelConfig, Params, encode
+from ncfair_jax.models.base import PREFIX, Ask, ModelConfig, Params, Rows
+from ncfair_jax.models.families import family_of
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.sharding import BATCH_AXES, put_tree
 
@@ -135,8 +136,10 @@ def adept_objective(config: AdeptRun, model: ModelConfig, examples: Examples) ->
     ) -> tuple[Partial, Float[Array, "R T D"]]:
         rows = (batch["tokens"], batch["segment_ids"], batch["positions"])
         frozen = jax.lax.stop_gradient(backbone(params)) if adept.prefix_tokens else carry["original"]
-        layers = encode(model, tuned(params), *rows, dropout_rng=rng, all_layers=True).all_layers
-        original = encode(model, frozen, *rows, all_layers=True).all_layers
+        layers = (
+            family_of(model).hidden(model, tuned(params), Rows(*rows), Ask(dropout_rng=rng, all_layers=True)).all_layers
+        )
+        original = family_of(model).hidden(model, frozen, Rows(*rows), Ask(all_layers=True)).all_layers
         assert layers is not None and original is not None
         places = (batch["example_rows"], batch["example_columns"], batch["example_weights"])
         each = len(places[0]) // (len(carry["prototypes"]) + 1)
@@ -187,7 +190,11 @@ def make_prototypes(
 
     @jax.jit
     def part(params: Params, tokens: Array, segment_ids: Array, positions: Array, share: Array) -> Array:
-        layers = encode(model, params, tokens, segment_ids, positions, all_layers=True).all_layers
+        layers = (
+            family_of(model)
+            .hidden(model, params, Rows(tokens, segment_ids, positions), Ask(all_layers=True))
+            .all_layers
+        )
         assert layers is not None
         chosen = [layer.astype(jnp.float32) for layer in layers[LAYERS[debias_layer]]]
         return jnp.stack([jnp.einsum("rtk,rtd->kd", share, layer) for layer in chosen], axis=1)

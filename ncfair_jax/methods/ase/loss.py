@@ -31,7 +31,8 @@ from ncfair_jax.methods.ase.rows import (
 )
 from ncfair_jax.methods.base import Batch, Method, Metrics, Objective, Partial
 from ncfair_jax.methods.mlm import head_sums, mlm_objective
-from ncfair_jax.models.encoder import ModelConfig, Params, encode
+from ncfair_jax.models.base import Ask, ModelConfig, Params, Rows
+from ncfair_jax.models.families import family_of
 from ncfair_jax.models.hf import Pretrained
 
 
@@ -122,7 +123,7 @@ def gender_direction(model: ModelConfig, params: Params, rows: Batch) -> Float[A
     Args:
         rows: as of `direction_rows`.
     """
-    hidden = encode(model, params, rows["tokens"], rows["segment_ids"], rows["positions"]).hidden_states
+    hidden = family_of(model).hidden(model, params, Rows.of(rows), Ask()).hidden_states
     total = jnp.einsum("rt,rtd->d", rows["weights"], hidden.astype(jnp.float32))
     return total / jnp.maximum(jnp.linalg.norm(total), 1e-12)
 
@@ -142,7 +143,7 @@ def fisher_diagonal(model: ModelConfig, params: Params, rows: Batch) -> Params:
 
     def loss(params: Params, row: Batch) -> Float[Array, ""]:
         row = {name: value[None] for name, value in row.items()}
-        hidden = encode(model, params, row["tokens"], row["segment_ids"], row["positions"]).hidden_states
+        hidden = family_of(model).hidden(model, params, Rows.of(row), Ask()).hidden_states
         sums = head_sums(model, params, hidden, row)
         return sums["loss"] / sums["masked"]
 

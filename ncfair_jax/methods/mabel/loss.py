@@ -21,8 +21,10 @@ from ncfair_jax.methods.base import EXTRA, Batch, Method, Metrics, Objective, Pa
 from ncfair_jax.methods.mabel.config import SWITCHES, TEMPLATES, MabelConfig, MabelRun, describe, rules
 from ncfair_jax.methods.mabel.pairs import load_pair_examples
 from ncfair_jax.methods.mlm import head_sums
-from ncfair_jax.models.encoder import ModelConfig, Params, encode, per_feature
+from ncfair_jax.models.base import Ask, ModelConfig, Params, Rows
+from ncfair_jax.models.families import family_of
 from ncfair_jax.models.hf import Pretrained
+from ncfair_jax.models.layers import per_feature
 
 SMALLEST_NORM = 1e-8
 HARD_BONUS = 0.1  # added to the logit of a premise and its own hard negative
@@ -152,14 +154,8 @@ def mabel_objective(model: ModelConfig, config: MabelConfig) -> Objective:
     """
 
     def partial(params: Params, batch: Batch, rng: Key[Array, ""] | None) -> tuple[Partial, Float[Array, "R T D"]]:
-        output = encode(
-            model,
-            params,
-            batch["tokens"],
-            batch["segment_ids"],
-            batch["positions"],
-            dropout_rng=rng,
-            all_layers=config.pooler in TWO_LAYERS,
+        output = family_of(model).hidden(
+            model, params, Rows.of(batch), Ask(dropout_rng=rng, all_layers=config.pooler in TWO_LAYERS)
         )
         hidden = output.hidden_states
         sums = head_sums(model, params, hidden, batch)

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Key
 from ncfair_jax.config import ConfigError
 from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.methods.base import EXTRA, Batch, Method, Metrics, Objective, Partial, stateless
-from ncfair_jax.models.encoder import ModelConfig, Params, encode
+from ncfair_jax.models.base import Ask, ModelConfig, Params, Rows
+from ncfair_jax.models.families import family_of
 from ncfair_jax.models.heads import class_outputs
 from ncfair_jax.models.hf import Pretrained, load_pooler
 from ncfair_jax.tasks.classification import bias_nli, bios, glue
@@ -34,7 +35,11 @@ def classification_objective(model: ModelConfig) -> Objective:
 
     def partial(params: Params, batch: Batch, rng: Key[Array, ""] | None) -> tuple[Partial, Float[Array, "R T D"]]:
         rows = (batch["tokens"], batch["segment_ids"], batch["positions"])
-        hidden = encode(model, params, *rows, token_types=batch["token_types"], dropout_rng=rng).hidden_states
+        hidden = (
+            family_of(model)
+            .hidden(model, params, Rows(*rows, token_types=batch["token_types"]), Ask(dropout_rng=rng))
+            .hidden_states
+        )
         places = batch["masked_positions"]
         first = jnp.take_along_axis(hidden, places[..., None], axis=1)  # [R, P, D]
         key = None if rng is None else jax.random.fold_in(rng, HEAD_DROPOUT)

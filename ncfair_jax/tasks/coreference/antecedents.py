@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from ncfair_jax.models.base import Params
 from ncfair_jax.models.dropout import dropout
-from ncfair_jax.models.encoder import Params
 from ncfair_jax.tasks.coreference.spans import linear
 
 DISTANCES = 10  # buckets of a distance: 0, 1, 2, 3, 4, 5-7, 8-15, 16-31, 32-63, 64 and more

@@ -25,6 +25,7 @@ from ncfair_jax.tasks.coreference.config import CorefRun
 from ncfair_jax.tasks.coreference.conll import Document, read_conll
 from ncfair_jax.tasks.coreference.model import GENRES
 from ncfair_jax.tasks.coreference.winobias import is_lines_file, read_lines_file
+from ncfair_jax.vocabulary import template_of
 
 SEGMENT_STREAM = 3  # key of the draws that choose a long document's segments
 NO_SENTENCE = -1
@@ -110,7 +111,8 @@ def encode_document(document: Document, tokenizer: PreTrainedTokenizerBase, segm
     Raises:
         DataError: for a word that is longer than a segment.
     """
-    room = segment_tokens - 2
+    template = template_of(tokenizer)
+    room = segment_tokens - template.specials()
     words = [word for sentence in document.sentences for word in sentence]
     pieces = tokenized(tokenizer, [" " + word for word in words], add_special_tokens=False)["input_ids"]
     pieces = [ids or [tokenizer.unk_token_id] for ids in pieces]  # a word of control characters leaves nothing
@@ -123,13 +125,13 @@ def encode_document(document: Document, tokenizer: PreTrainedTokenizerBase, segm
     sentence_number = -1
     for segment, (begin, end) in enumerate(_segments(of_sentence, [len(p) for p in pieces], room)):
         speakers = [ids[document.speakers[of_sentence[word]]] for word in range(begin, end)]
-        rows.append((tokenizer.cls_token_id, segment, NO_SENTENCE, -1, speakers[0]))
+        rows += [(token, segment, NO_SENTENCE, -1, speakers[0]) for token in template.start]
         for word in range(begin, end):
             sentence_number += word == begin or of_sentence[word] != of_sentence[word - 1]
             first[word] = len(rows)
             rows += [(token, segment, sentence_number, word, speakers[word - begin]) for token in pieces[word]]
             last[word] = len(rows) - 1
-        rows.append((tokenizer.sep_token_id, segment, NO_SENTENCE, -1, speakers[-1]))
+        rows += [(token, segment, NO_SENTENCE, -1, speakers[-1]) for token in template.end]
     tokens, segments, sentences, of_word, of_speaker = np.array(rows, np.int32).T
     mentions = [(first[a], last[b], number) for number, c in enumerate(document.clusters, 1) for a, b in c]
     mentions = [m for m in mentions if segments[m[0]] == segments[m[1]]]

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from ncfair_jax.models.encoder import ModelConfig, Params, encode
+from ncfair_jax.models.base import Ask, ModelConfig, Params, Rows
+from ncfair_jax.models.families import family_of
 from ncfair_jax.tasks.coreference.antecedents import (
     DISTANCES,
     Antecedents,
@@ -77,7 +78,7 @@ def rank(
     row_tokens = batch["tokens"].shape[-1]
     rows = (batch[name].reshape(-1, row_tokens) for name in ("tokens", "segment_ids", "positions"))
     encoder_rng, span_rng = (None, None) if rng is None else jax.random.split(rng)
-    hidden = encode(model, params, *rows, dropout_rng=encoder_rng).hidden_states
+    hidden = family_of(model).hidden(model, params, Rows(*rows), Ask(dropout_rng=encoder_rng)).hidden_states
     return rank_spans(config, own, hidden, batch, span_rng), hidden
 
 

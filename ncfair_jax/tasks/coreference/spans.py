@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from ncfair_jax.models.base import Params
 from ncfair_jax.models.dropout import dropout
-from ncfair_jax.models.encoder import Params
 
 ROUNDS = 16  # in which spans are taken; 1920 tokens with random scores, or sums of scores of start and end, need 6 to 8
 

@@ -28,7 +28,7 @@ from ncfair_jax.methods.ase.loss import (
 from ncfair_jax.methods.ase.rows import EncodedRows, made_of
 from ncfair_jax.methods.nc3 import ALIGNED, with_nc3
 from ncfair_jax.models import bert
-from ncfair_jax.models.heads import mlm_logits, mlm_transform
+from ncfair_jax.models.families import family_of
 from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.optimizer import make_optimizer
 from ncfair_jax.sharding import make_mesh, put_batch, put_tree, state_shardings, to_host
@@ -90,7 +90,7 @@ def objective(config: AseConfig = FULL):
 @jax.jit
 def states_of(params, ids, segments):
     hidden = encode(MODEL, params, ids, segments, jnp.arange(ids.shape[1], dtype=jnp.int32)[None]).hidden_states
-    return hidden, mlm_logits(MODEL, params, mlm_transform(MODEL, params, hidden))
+    return hidden, family_of(MODEL).logits(MODEL, params, family_of(MODEL).features(MODEL, params, hidden))
 
 
 def alone(params, sequence) -> tuple[np.ndarray, np.ndarray]:
