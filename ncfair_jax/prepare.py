@@ -16,11 +16,11 @@ from ncfair_jax.data.layout import PipelineConfig
 from ncfair_jax.data.pipeline import Examples, Pipeline
 from ncfair_jax.files.notes import Note, collected
 from ncfair_jax.lexicons.classes import FairnessClasses, lexicon_or_control
-from ncfair_jax.methods.base import EXTRA, Objective
+from ncfair_jax.methods.base import Objective
 from ncfair_jax.methods.mlm import MaskingConfig
 from ncfair_jax.methods.nc3 import with_nc3
 from ncfair_jax.methods.training import TrainedRun
-from ncfair_jax.models.base import PREFIX, Params
+from ncfair_jax.models.base import EXTRA, PREFIX, Params
 from ncfair_jax.models.families import family_of
 from ncfair_jax.models.fingerprint import params_fingerprint
 from ncfair_jax.models.hf import Pretrained, load_pretrained

@@ -29,7 +29,7 @@ from ncfair_jax.finished import (
     training_content,
 )
 from ncfair_jax.finite import NonFiniteError
-from ncfair_jax.methods.base import EXTRA
+from ncfair_jax.models.base import EXTRA
 from ncfair_jax.models.edits import folded
 from ncfair_jax.models.families import family_of
 from ncfair_jax.models.hf import Pretrained, load_head, load_pretrained, save_pretrained

@@ -13,7 +13,7 @@ from ncfair_jax.benchmarks.coref_scores import score_documents
 from ncfair_jax.benchmarks.winobias_coref import score_winobias
 from ncfair_jax.files.fingerprint import files_fingerprint
 from ncfair_jax.files.notes import collected
-from ncfair_jax.methods.base import EXTRA
+from ncfair_jax.models.base import EXTRA
 from ncfair_jax.models.fingerprint import model_fingerprint
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.tasks.classification.config import ClassificationRun

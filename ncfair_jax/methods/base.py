@@ -25,7 +25,6 @@ from ncfair_jax.unread import Switch
 
 Carry = Any
 Batch = dict[str, Array]
-EXTRA = "method"  # where in the parameters those lie that only a method has
 Metrics = dict[str, tuple[Array, Array]]  # name -> (sum, count); divide once, at the end
 
 

@@ -3,10 +3,11 @@
 A family is one file of this folder that ends in a `Family`, and one line in `families.FAMILIES`. The functions are pure: they
 take the config (hashable, so that equal configs share one compilation) and the parameters, and hold nothing. Parameters are
 named by paths such as `encoder/layer_3/attention/query/kernel`; sharding, freezing, adapters and weight files all speak of them
-by these paths. Two names are the same in every family:
+by these paths. Three names are the same in every family:
 
     prefix    keys and values [layers, 2, P, H, C] that every token of a layer attends to, where one was learned
     nsp       pooler/{kernel,bias} and classifier/{kernel,bias} of a next-sentence head, where it was loaded
+    method    what only a method has, such as the classifier of a task
 
 Letters: R rows, T tokens, Q columns of a row, D hidden, E what the classifier multiplies, V vocabulary, H heads, C head size.
 """
@@ -22,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from ncfair_jax.models.attention import IMPLEMENTATIONS
 
 Params = dict[str, Any]
-PREFIX, NSP = "prefix", "nsp"
+PREFIX, NSP, EXTRA = "prefix", "nsp", "method"
 CHOICES = {"activation_dtype": ("float32", "bfloat16"), "attention": tuple(IMPLEMENTATIONS)}
 
 

@@ -24,9 +24,9 @@ from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.lexicons.lexicon import lexicon_file, shipped_file
 from ncfair_jax.methods.adept.config import AdeptRun, describe, rules
 from ncfair_jax.methods.adept.words import NEUTRAL, NEUTRAL_FILE, adept_examples, epoch_steps
-from ncfair_jax.methods.base import EXTRA, Batch, Method, Metrics, Objective, Partial
+from ncfair_jax.methods.base import Batch, Method, Metrics, Objective, Partial
 from ncfair_jax.methods.corpus import CORPUS_SWITCHES, corpus_files
-from ncfair_jax.models.base import PREFIX, Ask, ModelConfig, Params, Rows
+from ncfair_jax.models.base import EXTRA, PREFIX, Ask, ModelConfig, Params, Rows
 from ncfair_jax.models.families import family_of
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.sharding import BATCH_AXES, put_tree

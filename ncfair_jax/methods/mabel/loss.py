@@ -17,11 +17,11 @@ from jaxtyping import Array, Float, Int, Key
 
 from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.lexicons.lexicon import lexicon_file
-from ncfair_jax.methods.base import EXTRA, Batch, Method, Metrics, Objective, Partial, stateless
+from ncfair_jax.methods.base import Batch, Method, Metrics, Objective, Partial, stateless
 from ncfair_jax.methods.mabel.config import SWITCHES, TEMPLATES, MabelConfig, MabelRun, describe, rules
 from ncfair_jax.methods.mabel.pairs import load_pair_examples
 from ncfair_jax.methods.mlm import head_sums
-from ncfair_jax.models.base import Ask, ModelConfig, Params, Rows
+from ncfair_jax.models.base import EXTRA, Ask, ModelConfig, Params, Rows
 from ncfair_jax.models.families import family_of
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.models.layers import per_feature

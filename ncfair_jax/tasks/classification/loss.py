@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Key
 
 from ncfair_jax.config import ConfigError
 from ncfair_jax.data.pipeline import Examples
-from ncfair_jax.methods.base import EXTRA, Batch, Method, Metrics, Objective, Partial, stateless
-from ncfair_jax.models.base import Ask, ModelConfig, Params, Rows
+from ncfair_jax.methods.base import Batch, Method, Metrics, Objective, Partial, stateless
+from ncfair_jax.models.base import EXTRA, Ask, ModelConfig, Params, Rows
 from ncfair_jax.models.families import family_of
 from ncfair_jax.models.heads import class_outputs
 from ncfair_jax.models.hf import Pretrained, load_pooler

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from ncfair_jax.data.pipeline import Examples
-from ncfair_jax.methods.base import EXTRA, Batch, Method, Metrics, Objective, Partial, stateless
-from ncfair_jax.models.base import ModelConfig, Params
+from ncfair_jax.methods.base import Batch, Method, Metrics, Objective, Partial, stateless
+from ncfair_jax.models.base import EXTRA, ModelConfig, Params
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.tasks.coreference.antecedents import marginal_loss
 from ncfair_jax.tasks.coreference.config import SWITCHES, CorefConfig, CorefRun, describe

@@ -20,7 +20,8 @@ from ncfair_jax.data.layout import PipelineConfig
 from ncfair_jax.data.pipeline import Pipeline
 from ncfair_jax.files.notes import Cut, collected
 from ncfair_jax.finished import WorkdirError, training_content
-from ncfair_jax.methods.base import EXTRA, evaluate_objective
+from ncfair_jax.methods.base import evaluate_objective
+from ncfair_jax.models.base import EXTRA
 from ncfair_jax.models.heads import class_outputs
 from ncfair_jax.models.hf import ModelFolderError, Pretrained, load_head, load_pooler, load_pretrained
 from ncfair_jax.registry import validate
