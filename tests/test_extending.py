@@ -55,7 +55,9 @@ def test_a_toy_model_is_trained_edited_evaluated_exported_and_reported(run, tmp_
     sizes = [line["size"] for line in lines if "size" in line]
     assert sizes[-1] < 0.9 * sizes[0]
 
-    models = [load_pretrained(str(folder)) for folder in (start, tmp_path / "shrink/export", tmp_path / "flatten/export")]
+    models = [
+        load_pretrained(str(folder)) for folder in (start, tmp_path / "shrink/export", tmp_path / "flatten/export")
+    ]
     assert all(isinstance(model.config, BagConfig) for model in models)
     kernels = [model.params["head"]["kernel"] for model in models]
     assert not np.allclose(kernels[0], kernels[1]) and not np.allclose(kernels[1], kernels[2])
