@@ -1,5 +1,6 @@
 """What the commands in launch/ share: flags and errors in one line, jax set up."""
 
+import ast
 import os
 import re
 import runpy
@@ -51,25 +52,43 @@ def parse_flags(argv: list[str]) -> list[str]:
     logging.set_verbosity(logging.WARNING)  # orbax and datasets tell every step; --verbosity=0 shows it
     logging.get_absl_handler().setFormatter(Formatter("%(levelname)s: %(message)s"))
     try:
+        file, _ = config_file(argv)
+        if file and not Path(file).is_file():  # ml_collections would tell it later, in four lines
+            raise ConfigError(f"--config={file}: there is no such file; configs/ has one for each method")
         return flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, ConfigError) as error:
-        text = foreign_flag(argv) or str(error.args[0] if error.args else error).strip("'\"").replace("\\'", "'")
+        text = foreign_flag(argv) or unquoted(str(error.args[0] if error.args else error))
         print(f"error: {without_traceback(text)}; --helpshort lists the flags", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(exits.MISTAKE) from None
+
+
+def config_file(argv: list[str]) -> tuple[str, list[str]]:
+    """The config file that a command line names, and the argument after its colon, if there is one; "" if it names none."""
+    named = re.search(r"^--?config[=\n](.+?)(?::(.*))?$", "\n".join(argv), re.MULTILINE)
+    return ("", []) if named is None else (named[1], [] if named[2] is None else [named[2]])
+
+
+def unquoted(text: str) -> str:
+    """The message of an error that quotes it once more, as KeyErrors do."""
+    while text[:1] in ("'", '"') and text.endswith(text[0]):
+        try:
+            text = str(ast.literal_eval(text))
+        except (SyntaxError, ValueError):
+            break
+    return text.replace("\nDid you mean", "; did you mean")
 
 
 def foreign_flag(argv: list[str]) -> str:
     """One line on the first `--config.x=…` whose field another method has than that of the config file; "" if there is none."""
-    text = "\n".join(argv)
-    named = re.search(r"^--?config[=\n](.+?)(?::(.*))?$", text, re.MULTILINE)
-    if named is None:
+    file, arguments = config_file(argv)
+    if not file:
         return ""
     try:
-        made = runpy.run_path(named[1])["get_config"](*([] if named[2] is None else [named[2]]))
+        made = runpy.run_path(file)["get_config"](*arguments)
         method = made.objective.name
     except Exception:  # of the config file: it is told in its own words
         return ""
-    fields = re.findall(r"^--?config\.([\w.]+)", text, re.MULTILINE)
+    fields = re.findall(r"^--?config\.([\w.]+)", "\n".join(argv), re.MULTILINE)
     return next((line for field in fields if (line := of_another(field, method))), "")
 
 
