@@ -5,6 +5,7 @@ import os
 import re
 import runpy
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from logging import Formatter
@@ -56,10 +57,25 @@ def parse_flags(argv: list[str]) -> list[str]:
         if file and not Path(file).is_file():  # ml_collections would tell it later, in four lines
             raise ConfigError(f"--config={file}: there is no such file; configs/ has one for each method")
         return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, ConfigError) as error:
-        text = foreign_flag(argv) or unquoted(str(error.args[0] if error.args else error))
-        print(f"error: {without_traceback(text)}; --helpshort lists the flags", file=sys.stderr)
+    except Exception as error:  # a config file can raise anything
+        if os.environ.get("NCFAIR_TRACEBACK"):
+            raise
+        text = foreign_flag(argv) or flag_error(error)
+        print(f"error: {text}; --helpshort lists the flags", file=sys.stderr)
         raise SystemExit(exits.MISTAKE) from None
+
+
+def flag_error(error: Exception) -> str:
+    """One line on flags that cannot be parsed, or on a config file that cannot be run."""
+    if isinstance(error, AttributeError) and error.name == "get_config":
+        return "the config file has no function get_config; it returns base_config(), with some fields changed"
+    if isinstance(error, (flags.Error, AttributeError, KeyError, ConfigError)):
+        return without_traceback(unquoted(str(error.args[0] if error.args else error)))
+    ours = str(Path(__file__).parent)
+    frame = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)][-1]
+    file, line = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (frame.filename, frame.lineno)
+    text = error.msg if isinstance(error, SyntaxError) else error
+    return f"{type(error).__name__}: {text} ({file}, line {line})"
 
 
 def config_file(argv: list[str]) -> tuple[str, list[str]]:
@@ -97,8 +113,8 @@ def without_traceback(text: str) -> str:
 
     A config file's ConfigError speaks for itself; for any other error its type and the line that raised it are kept.
     """
-    head, traceback, rest = text.partition("Traceback (most recent call last):")
-    if not traceback:
+    head, found, rest = text.partition("Traceback (most recent call last):")
+    if not found:
         return text.replace("\n", " ")
     flag = head.partition(": Error whilst")[0]
     lines = rest.strip().splitlines()

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 def config_flag(monkeypatch):
     """absl's flags with a `--config` of their own, so that other tests' flags, and what is logged there, stay as they are."""
     values = flags.FlagValues()
+    sys.modules.pop("config_config", None)  # ml_collections reads every config file into this module
     config_flags.DEFINE_config_file("config", flag_values=values)
     monkeypatch.setattr(launcher.flags, "FLAGS", values)
     logger, handler = logging.get_absl_logger(), logging.get_absl_handler()
@@ -50,6 +51,28 @@ def test_a_failing_config_file_is_told_in_one_line(content, told, tmp_path, caps
     with pytest.raises(SystemExit):
         launcher.parse_flags(["train.py", f"--config={file}:colla"])
     assert capsys.readouterr().err == f"error: flag --config={told.format(file=file)}; --helpshort lists the flags\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("import nothing_there\n", "ModuleNotFoundError: No module named 'nothing_there' ({file}, line 1)"),
+        ("x = 1\nx /= 0\n", "ZeroDivisionError: division by zero ({file}, line 2)"),
+        ("def get_config(:\n", "SyntaxError: invalid syntax ({file}, line 1)"),
+        ("x = 1\n", "the config file has no function get_config; it returns base_config(), with some fields changed"),
+        (
+            "from ncfair_jax.config import base_config\n",
+            "base_config is in ncfair_jax.recipes now; change this line ({file}",
+        ),
+    ],
+)
+def test_a_config_file_that_cannot_be_run_is_told_in_one_line(content, told, tmp_path, capsys, config_flag):
+    file = tmp_path / "mine.py"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(SystemExit):
+        launcher.parse_flags(["train.py", f"--config={file}"])
+    text = capsys.readouterr().err
+    assert told.format(file=file) in text and text.count("\n") == 1
 
 
 @pytest.mark.parametrize(
