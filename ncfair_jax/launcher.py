@@ -1,5 +1,6 @@
 """What the commands in launch/ share: flags and errors in one line, jax set up."""
 
+import ast
 import os
 import re
 import runpy
@@ -52,6 +53,9 @@ def parse_flags(argv: list[str]) -> list[str]:
     logging.set_verbosity(logging.WARNING)  # orbax and datasets tell every step; --verbosity=0 shows it
     logging.get_absl_handler().setFormatter(Formatter("%(levelname)s: %(message)s"))
     try:
+        file, _ = config_file(argv)
+        if file and not Path(file).is_file():  # ml_collections would tell it later, in four lines
+            raise ConfigError(f"--config={file}: there is no such file; configs/ has one for each method")
         return flags.FLAGS(argv)
     except Exception as error:  # a config file can raise anything
         if os.environ.get("NCFAIR_TRACEBACK"):
@@ -66,7 +70,7 @@ def flag_error(error: Exception) -> str:
     if isinstance(error, AttributeError) and error.name == "get_config":
         return "the config file has no function get_config; it returns base_config(), with some fields changed"
     if isinstance(error, (flags.Error, AttributeError, KeyError, ConfigError)):
-        return without_traceback(str(error.args[0] if error.args else error).strip("'\"").replace("\\'", "'"))
+        return without_traceback(unquoted(str(error.args[0] if error.args else error)))
     ours = str(Path(__file__).parent)
     frame = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)][-1]
     file, line = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (frame.filename, frame.lineno)
@@ -74,18 +78,33 @@ def flag_error(error: Exception) -> str:
     return f"{type(error).__name__}: {text} ({file}, line {line})"
 
 
+def config_file(argv: list[str]) -> tuple[str, list[str]]:
+    """The config file that a command line names, and the argument after its colon, if there is one; "" if it names none."""
+    named = re.search(r"^--?config[=\n](.+?)(?::(.*))?$", "\n".join(argv), re.MULTILINE)
+    return ("", []) if named is None else (named[1], [] if named[2] is None else [named[2]])
+
+
+def unquoted(text: str) -> str:
+    """The message of an error that quotes it once more, as KeyErrors do."""
+    while text[:1] in ("'", '"') and text.endswith(text[0]):
+        try:
+            text = str(ast.literal_eval(text))
+        except (SyntaxError, ValueError):
+            break
+    return text.replace("\nDid you mean", "; did you mean")
+
+
 def foreign_flag(argv: list[str]) -> str:
     """One line on the first `--config.x=…` whose field another method has than that of the config file; "" if there is none."""
-    text = "\n".join(argv)
-    named = re.search(r"^--?config[=\n](.+?)(?::(.*))?$", text, re.MULTILINE)
-    if named is None:
+    file, arguments = config_file(argv)
+    if not file:
         return ""
     try:
-        made = runpy.run_path(named[1])["get_config"](*([] if named[2] is None else [named[2]]))
+        made = runpy.run_path(file)["get_config"](*arguments)
         method = made.objective.name
     except Exception:  # of the config file: it is told in its own words
         return ""
-    fields = re.findall(r"^--?config\.([\w.]+)", text, re.MULTILINE)
+    fields = re.findall(r"^--?config\.([\w.]+)", "\n".join(argv), re.MULTILINE)
     return next((line for field in fields if (line := of_another(field, method))), "")
 
 

@@ -93,6 +93,25 @@ def test_a_flag_of_another_method_is_told_in_one_line(flag, told, tmp_path, caps
     assert capsys.readouterr().err == f"error: {told}; --helpshort lists the flags\n"
 
 
+@pytest.mark.parametrize(
+    ("flags_given", "told"),
+    [
+        (["--nosuch=1"], "Unknown command line flag 'nosuch'"),
+        (["--config=no/such.py"], "--config=no/such.py: there is no such file; configs/ has one for each method"),
+        (["--config={file}", "--config.nc3.wieght=1"], '\'wieght\'; did you mean "weight" instead of "wieght"?'),
+    ],
+    ids=["an unknown flag", "a config file that is not there", "a misspelt field"],
+)
+def test_a_wrong_flag_is_told_in_one_line(flags_given, told, tmp_path, capsys, config_flag, monkeypatch):
+    file = tmp_path / "mine.py"
+    file.write_text("from ncfair_jax.recipes import base_config as get_config\n", encoding="utf-8")
+    argv = ["train.py", *(flag.format(file=file) for flag in flags_given)]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit):
+        launcher.parse_flags(argv)
+    assert capsys.readouterr().err == f"error: {told}; --helpshort lists the flags\n"
+
+
 def test_a_warning_is_its_text_without_thread_and_line_of_code(config_flag):
     launcher.parse_flags(["train.py"])
     record = makeLogRecord({"levelname": "WARNING", "msg": "%d rows are malformed", "args": (3,)})
