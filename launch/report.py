@@ -32,11 +32,11 @@ def main(argv: list[str]) -> None:
     if not folders:
         raise app.UsageError("name at least one folder of a run")
     wanted = [(OUT.value, page), (MARKDOWN.value, markdown), (LATEX.value, latex)]
-    if not any(path for path, _ in wanted):
-        wanted = [(str(folders[0] / "report.html"), page)]
     for path, _ in wanted:
         if path and not Path(path).resolve().parent.is_dir():
             raise ValueError(f"{Path(path).parent} is not a folder; make it, or write {Path(path).name} elsewhere")
+    if not any(path for path, _ in wanted):
+        wanted = [(str(folders[0] / "report.html"), page)]
     summary = summarise_folders(folders)
     for path, render in wanted:
         if path:

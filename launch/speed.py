@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
 
     if PRESET.value:
         shape = {"row_tokens": sizes("tokens", TOKENS.value), "rows": ROWS.value, "matmul": MATMUL.value}
-        result = accelerator.measure(PRESET.value, dtype=DTYPE.value, attention=ATTENTION.value, **shape)
+        result = accelerator.time_train_step(PRESET.value, dtype=DTYPE.value, attention=ATTENTION.value, **shape)
         print(tables.accelerator_table(result))
     elif SUITE.value:
         result = suite.run(suite.Settings(MODEL.value, DATA.value, ROUNDS.value, SAMPLE.value, COMPARE.value))

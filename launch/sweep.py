@@ -14,6 +14,7 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "Config file with arms 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all runs.", required=True)
 JOBS = flags.DEFINE_integer("jobs", 1, "Seeds that run side by side.", lower_bound=1)
 CACHE = flags.DEFINE_string("compilation_cache", "~/.cache/ncfair_jax/xla", "Folder of compiled programs; '' = none.")
+flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> None:

@@ -33,6 +33,7 @@ INIT_FROM = flags.DEFINE_string(
 )
 OFFLINE = flags.DEFINE_bool("offline", False, "Fetch nothing; say what would have been fetched.")
 DETERMINISTIC = flags.DEFINE_bool("deterministic", False, "On a GPU: bitwise repeatable kernels, slower.")
+flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> None:

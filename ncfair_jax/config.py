@@ -17,6 +17,14 @@ from typing import Any, NamedTuple, TypeVar
 from ncfair_jax.fields import choice, not_negative, own_rate, positive, section
 
 T = TypeVar("T")
+MOVED = {"base_config": "recipes", "parse_arg": "recipes", "freeze": "registry", "PRESETS": "methods.nc3"}
+
+
+def __getattr__(name: str) -> Any:
+    """Tells config files that were written for an earlier version where these names are now."""
+    if name in MOVED:
+        raise ImportError(f"{name} is in ncfair_jax.{MOVED[name]} now; change this line")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class ConfigError(ValueError):

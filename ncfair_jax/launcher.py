@@ -1,9 +1,11 @@
 """What the commands in launch/ share: flags and errors in one line, jax set up."""
 
+import ast
 import os
 import re
 import runpy
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from logging import Formatter
@@ -51,25 +53,58 @@ def parse_flags(argv: list[str]) -> list[str]:
     logging.set_verbosity(logging.WARNING)  # orbax and datasets tell every step; --verbosity=0 shows it
     logging.get_absl_handler().setFormatter(Formatter("%(levelname)s: %(message)s"))
     try:
+        file, _ = config_file(argv)
+        if file and not Path(file).is_file():  # ml_collections would tell it later, in four lines
+            raise ConfigError(f"--config={file}: there is no such file; configs/ has one for each method")
         return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, ConfigError) as error:
-        text = foreign_flag(argv) or str(error.args[0] if error.args else error).strip("'\"").replace("\\'", "'")
-        print(f"error: {without_traceback(text)}; --helpshort lists the flags", file=sys.stderr)
-        raise SystemExit(1) from None
+    except Exception as error:  # a config file can raise anything
+        if os.environ.get("NCFAIR_TRACEBACK"):
+            raise
+        text = foreign_flag(argv) or flag_error(error)
+        print(f"error: {text}; --helpshort lists the flags", file=sys.stderr)
+        raise SystemExit(exits.MISTAKE) from None
+
+
+def flag_error(error: Exception) -> str:
+    """One line on flags that cannot be parsed, or on a config file that cannot be run."""
+    if isinstance(error, AttributeError) and error.name == "get_config":
+        return "the config file has no function get_config; it returns base_config(), with some fields changed"
+    if isinstance(error, (flags.Error, AttributeError, KeyError, ConfigError)):
+        return without_traceback(unquoted(str(error.args[0] if error.args else error)))
+    ours = str(Path(__file__).parent)
+    frame = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)][-1]
+    file, line = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (frame.filename, frame.lineno)
+    text = error.msg if isinstance(error, SyntaxError) else error
+    return f"{type(error).__name__}: {text} ({file}, line {line})"
+
+
+def config_file(argv: list[str]) -> tuple[str, list[str]]:
+    """The config file that a command line names, and the argument after its colon, if there is one; "" if it names none."""
+    named = re.search(r"^--?config[=\n](.+?)(?::(.*))?$", "\n".join(argv), re.MULTILINE)
+    return ("", []) if named is None else (named[1], [] if named[2] is None else [named[2]])
+
+
+def unquoted(text: str) -> str:
+    """The message of an error that quotes it once more, as KeyErrors do."""
+    while text[:1] in ("'", '"') and text.endswith(text[0]):
+        try:
+            text = str(ast.literal_eval(text))
+        except (SyntaxError, ValueError):
+            break
+    return text.replace("\nDid you mean", "; did you mean")
 
 
 def foreign_flag(argv: list[str]) -> str:
     """One line on the first `--config.x=…` whose field another method has than that of the config file; "" if there is none."""
-    text = "\n".join(argv)
-    named = re.search(r"^--?config[=\n](.+?)(?::(.*))?$", text, re.MULTILINE)
-    if named is None:
+    file, arguments = config_file(argv)
+    if not file:
         return ""
     try:
-        made = runpy.run_path(named[1])["get_config"](*([] if named[2] is None else [named[2]]))
+        made = runpy.run_path(file)["get_config"](*arguments)
         method = made.objective.name
     except Exception:  # of the config file: it is told in its own words
         return ""
-    fields = re.findall(r"^--?config\.([\w.]+)", text, re.MULTILINE)
+    fields = re.findall(r"^--?config\.([\w.]+)", "\n".join(argv), re.MULTILINE)
     return next((line for field in fields if (line := of_another(field, method))), "")
 
 
@@ -78,8 +113,8 @@ def without_traceback(text: str) -> str:
 
     A config file's ConfigError speaks for itself; for any other error its type and the line that raised it are kept.
     """
-    head, traceback, rest = text.partition("Traceback (most recent call last):")
-    if not traceback:
+    head, found, rest = text.partition("Traceback (most recent call last):")
+    if not found:
         return text.replace("\n", " ")
     flag = head.partition(": Error whilst")[0]
     lines = rest.strip().splitlines()

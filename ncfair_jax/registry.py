@@ -51,6 +51,10 @@ def freeze(config: ConfigDict) -> RunConfig:
     Raises:
         ConfigError: for a method that does not exist or that the config was not made for, and as `config.build`.
     """
+    if not hasattr(config, "to_dict"):  # one that could not be read says why here
+        raise ConfigError(
+            f"get_config of the config file returned a {type(config).__name__}; it must return base_config()"
+        )
     tree = {name: value for name, value in config.to_dict().items() if name not in SWEEP_FIELDS}
     name, there = tree["objective"]["name"], frozenset(_leaves(tree))
     wanted = paths(method_named(name).Config)

@@ -40,7 +40,7 @@ class Outcome(NamedTuple):
     diverged: list[str]
 
 
-class Run(NamedTuple):
+class PlannedRun(NamedTuple):
     """What `train_and_evaluate` takes: a config, its workdir, and the folder of the figures of its starting model."""
 
     config: RunConfig
@@ -48,7 +48,7 @@ class Run(NamedTuple):
     before_folder: Path
 
 
-Runs = dict[tuple[str, int], Run]  # by arm and seed, in the order to run
+Runs = dict[tuple[str, int], PlannedRun]  # by arm and seed, in the order to run
 
 
 class SweepError(ValueError):
@@ -97,7 +97,7 @@ def run_arms(config: ConfigDict, workdir: Path, jobs: int = 0, cache: str = "") 
     for seed in seeds:
         for name in names:
             run = arm_config(config, name, seed, workdir)
-            runs[name, seed] = Run(run, arm_folder(workdir, name, seed), before_folder(run, workdir))
+            runs[name, seed] = PlannedRun(run, arm_folder(workdir, name, seed), before_folder(run, workdir))
     for run, folder, _ in runs.values():
         validate(run)
         if (folder / RESULT_FILE).exists():  # what it started from must be there, and unchanged
@@ -138,7 +138,7 @@ def _run_all(config: ConfigDict, runs: Runs, workdir: Path, jobs: int, cache: st
     return Outcome(table, diverged)
 
 
-def _entry(key: tuple[str, int], run: Run, workdir: Path) -> Entry:
+def _entry(key: tuple[str, int], run: PlannedRun, workdir: Path) -> Entry:
     folder, start = (str(path.relative_to(workdir)) for path in (run.workdir, run.before_folder))
     return Entry(*key, folder, run.config.model.path, start)
 
@@ -203,7 +203,7 @@ def run_in_processes(runs: Runs, manifest: Manifest, jobs: int, cache: str) -> N
         raise SweepError(f"these runs failed: {', '.join(failed)}; what they said stands above, the rest is kept")
 
 
-def run_alone(run: Run, cache: str) -> None:
+def run_alone(run: PlannedRun, cache: str) -> None:
     """What the process of one run does; its exit code says how it ended (`exits`)."""
     end_with_parent()
     with told(), one_line_errors():

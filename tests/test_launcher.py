@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 def config_flag(monkeypatch):
     """absl's flags with a `--config` of their own, so that other tests' flags, and what is logged there, stay as they are."""
     values = flags.FlagValues()
+    sys.modules.pop("config_config", None)  # ml_collections reads every config file into this module
     config_flags.DEFINE_config_file("config", flag_values=values)
     monkeypatch.setattr(launcher.flags, "FLAGS", values)
     logger, handler = logging.get_absl_logger(), logging.get_absl_handler()
@@ -53,6 +54,28 @@ def test_a_failing_config_file_is_told_in_one_line(content, told, tmp_path, caps
 
 
 @pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("import nothing_there\n", "ModuleNotFoundError: No module named 'nothing_there' ({file}, line 1)"),
+        ("x = 1\nx /= 0\n", "ZeroDivisionError: division by zero ({file}, line 2)"),
+        ("def get_config(:\n", "SyntaxError: invalid syntax ({file}, line 1)"),
+        ("x = 1\n", "the config file has no function get_config; it returns base_config(), with some fields changed"),
+        (
+            "from ncfair_jax.config import base_config\n",
+            "base_config is in ncfair_jax.recipes now; change this line ({file}",
+        ),
+    ],
+)
+def test_a_config_file_that_cannot_be_run_is_told_in_one_line(content, told, tmp_path, capsys, config_flag):
+    file = tmp_path / "mine.py"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(SystemExit):
+        launcher.parse_flags(["train.py", f"--config={file}"])
+    text = capsys.readouterr().err
+    assert told.format(file=file) in text and text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("flag", "told"),
     [
         ("--config.mabel.pairs=x", "config.mabel.pairs: mlm has no such field; it is one of mabel"),
@@ -64,6 +87,25 @@ def test_a_flag_of_another_method_is_told_in_one_line(flag, told, tmp_path, caps
     file = tmp_path / "mine.py"
     file.write_text("from ncfair_jax.recipes import base_config as get_config\n", encoding="utf-8")
     argv = ["train.py", f"--config={file}", "--config.train.steps=3", flag]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit):
+        launcher.parse_flags(argv)
+    assert capsys.readouterr().err == f"error: {told}; --helpshort lists the flags\n"
+
+
+@pytest.mark.parametrize(
+    ("flags_given", "told"),
+    [
+        (["--nosuch=1"], "Unknown command line flag 'nosuch'"),
+        (["--config=no/such.py"], "--config=no/such.py: there is no such file; configs/ has one for each method"),
+        (["--config={file}", "--config.nc3.wieght=1"], '\'wieght\'; did you mean "weight" instead of "wieght"?'),
+    ],
+    ids=["an unknown flag", "a config file that is not there", "a misspelt field"],
+)
+def test_a_wrong_flag_is_told_in_one_line(flags_given, told, tmp_path, capsys, config_flag, monkeypatch):
+    file = tmp_path / "mine.py"
+    file.write_text("from ncfair_jax.recipes import base_config as get_config\n", encoding="utf-8")
+    argv = ["train.py", *(flag.format(file=file) for flag in flags_given)]
     monkeypatch.setattr(sys, "argv", argv)
     with pytest.raises(SystemExit):
         launcher.parse_flags(argv)

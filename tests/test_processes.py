@@ -223,7 +223,7 @@ def ends(commands: list[list[str]]) -> list[tuple[int, list[str]]]:
     ],
 )
 def test_the_command_tells_one_line_and_a_status(flags, code, told, tmp_path, port):
-    (tmp_path / "config.py").write_text("from ncfair_jax.config import base_config as get_config\n")
+    (tmp_path / "config.py").write_text("from ncfair_jax.recipes import base_config as get_config\n")
     if code == exits.TRY_AGAIN:
         flags = [*flags, *place_flags(port, 2, 1)]
     ((status, lines),) = ends([command(tmp_path, tmp_path / "run", *flags)])
@@ -233,7 +233,7 @@ def test_the_command_tells_one_line_and_a_status(flags, code, told, tmp_path, po
 
 @pytest.mark.slow
 def test_an_id_twice_among_three_ends_all_three(tmp_path, port):
-    (tmp_path / "config.py").write_text("from ncfair_jax.config import base_config as get_config\n")
+    (tmp_path / "config.py").write_text("from ncfair_jax.recipes import base_config as get_config\n")
     for status, lines in ends([command(tmp_path, tmp_path / "run", *place_flags(port, 3, i)) for i in (0, 1, 1)]):
         assert status == exits.MISTAKE
         assert len(lines) == 1 and "--process_id=1 is given to two processes" in lines[0], lines

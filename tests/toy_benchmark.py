@@ -45,7 +45,7 @@ def table(examples: list[list[str]], answers: list[Answer]) -> Result:
         "second": scores[:, 1].tolist(),
     }
     metrics, intervals = summarise_sample(samples(scored)[""])
-    return Result(metrics, intervals, len(examples), {}, {}, scored, {})
+    return Result(metrics, intervals, len(examples), counts={}, settings={}, scores=scored, examples={})
 
 
 def samples(scored: Table) -> dict[str, Any]:
@@ -56,18 +56,21 @@ def samples(scored: Table) -> dict[str, Any]:
     def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
         return {"preferred": 100 * ratio(sums[..., 0], sums[..., 1])}
 
+    def counts(sums: np.ndarray) -> dict[str, int]:
+        return {"n": int(sums[1])}
+
     clusters = cluster_sums(scored["sentence"], columns)
-    return {"": Sample(*clusters, figures, lambda sums: {"n": int(sums[1])}, PERCENT, lambda sums: sums[..., 1])}
+    return {"": Sample(*clusters, figures, counts, scales=PERCENT, sizes=lambda sums: sums[..., 1])}
 
 
 BENCHMARK = Benchmark(
-    samples,
-    COLUMNS,
-    {},
-    (Headline("toy, first word preferred, %", (("preferred",),), 50.0),),
-    "ours",
-    content_warning="",
+    files=lambda selector: (FILE,),
     read=read,
     ask=ask,
-    files=lambda selector: (FILE,),
+    columns=COLUMNS,
+    example_columns={},
+    samples=samples,
+    headlines=(Headline("toy, first word preferred, %", (("preferred",),), unbiased=50.0),),
+    licence="ours",
+    content_warning="",
 )

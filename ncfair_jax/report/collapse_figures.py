@@ -16,6 +16,7 @@ from ncfair_jax.collapse.word_sets import EVERYTHING, LEXICON
 from ncfair_jax.files.atomic import written
 from ncfair_jax.files.reading import DataError, RowError
 from ncfair_jax.files.records import metrics_lines
+from ncfair_jax.files.rows import Row
 from ncfair_jax.files.tables import comma_separated, table_rows
 from ncfair_jax.run_log import METRICS_FILE, say
 
@@ -37,7 +38,6 @@ STYLE = {
     "pdf.fonttype": 42,  # letters stay letters
 }
 NAMES = {"nc1": "NC1", "nc3": "NC3: mean cosine", "unc3": "UNC3: sd of cosines"}
-Row = dict[str, Any]
 
 
 def draw_all(models: Sequence[ModelMeasures], folders: Sequence[Path], out: Path) -> list[Path]:
@@ -208,7 +208,7 @@ def read_words(folder: Path) -> list[Row]:
         DataError: if the file is missing or damaged.
     """
     path, kinds = folder / "words.csv", {"word_set": str, "token_id": int, "count": int, "cosine": float}
-    rows = []
+    rows: list[Row] = []
     for place, row in table_rows(comma_separated(path), path, ("word", *kinds)):
         try:
             if isinstance(row, RowError):

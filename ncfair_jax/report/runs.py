@@ -72,7 +72,7 @@ class Results:
 
 
 @dataclass(frozen=True)
-class Run:
+class ReportedRun:
     """One run: a model trained and judged before and after, or (before = None, config = {}) a model that was judged."""
 
     name: str
@@ -91,7 +91,7 @@ class Group:
     """A column of the report: one run, or an arm's runs with several seeds."""
 
     name: str
-    runs: tuple[Run, ...]
+    runs: tuple[ReportedRun, ...]
 
 
 class Read(NamedTuple):
@@ -130,7 +130,7 @@ def read_folders(folders: Sequence[Path], before: Path | None = None) -> Read:
     return Read(_distinct(groups), measured, notes)
 
 
-def read_run(folder: Path, before_folder: Path | None = None) -> Run:
+def read_run(folder: Path, before_folder: Path | None = None) -> ReportedRun:
     """A workdir of `train_and_evaluate`, finished or not."""
     config = _config(folder / "config.json")
     environment = _optional(folder / ENVIRONMENT_FILE, ENVIRONMENT, RECORD_ONLY) or []
@@ -160,7 +160,7 @@ def read_run(folder: Path, before_folder: Path | None = None) -> Run:
     if not environment:
         missing.append("command, versions and device were not recorded: the run is older than environment.json")
     grown = tuple(result.get("diverged", ()))
-    return Run(
+    return ReportedRun(
         folder.name, folder, config, tuple(environment), before, after, metrics, tuple(dict.fromkeys(missing)), grown
     )
 
@@ -192,10 +192,10 @@ def _documents(folder: Path) -> dict[str, dict[str, Any]]:
     return {name: document for name, document in found.items() if document is not None}
 
 
-def _read_evaluation(folder: Path) -> Run:
+def _read_evaluation(folder: Path) -> ReportedRun:
     missing: list[str] = []
     results = _read_results(folder, {"benchmarks": "", "collapse_text": ""}, missing, "")
-    return Run(folder.name, folder, {}, (), None, results, (), tuple(missing))
+    return ReportedRun(folder.name, folder, {}, (), None, results, (), tuple(missing))
 
 
 def _read_results(folder: Path, asked: Mapping[str, Any], missing: list[str], when: str) -> Results | None:

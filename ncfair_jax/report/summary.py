@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ncfair_jax.benchmarks.base import Benchmark, DrillDown
-from ncfair_jax.benchmarks.compare import Row, compare, read_averaged
+from ncfair_jax.benchmarks.compare import Comparison, compare, read_averaged
 from ncfair_jax.benchmarks.registry import BENCHMARKS
 from ncfair_jax.benchmarks.results import Table, read_table
 from ncfair_jax.files.sources import DataError, DataFolder
@@ -59,8 +59,8 @@ class Summary:
     title: str
     groups: tuple[Group, ...]
     measured: tuple[Measured, ...]
-    changes: dict[str, list[Row]]
-    against: dict[str, list[Row]]
+    changes: dict[str, list[Comparison]]
+    against: dict[str, list[Comparison]]
     drilled: tuple[Drilled, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
@@ -132,7 +132,7 @@ def _folders(group: Group, when: str) -> list[Path]:
     return folders if len(folders) == len(found) else []
 
 
-def _compared(a: list[Path], b: list[Path], what: str, notes: list[str]) -> list[Row]:
+def _compared(a: list[Path], b: list[Path], what: str, notes: list[str]) -> list[Comparison]:
     try:
         return compare(a, b)
     except DataError as error:
@@ -140,7 +140,7 @@ def _compared(a: list[Path], b: list[Path], what: str, notes: list[str]) -> list
         return []
 
 
-def _adjusted(by_group: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
+def _adjusted(by_group: Mapping[str, Sequence[Comparison]]) -> dict[str, list[Comparison]]:
     """Rows of several groups with p_holm: p adjusted for all, as `compare_many` does where no group lacks a result."""
     if len(by_group) < 2:
         return {group: list(rows) for group, rows in by_group.items()}

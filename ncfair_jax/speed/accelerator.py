@@ -93,7 +93,7 @@ def synthetic_pipeline(model: BertConfig, row_tokens: int, rows: int, classes: F
     )
 
 
-def measure(
+def time_train_step(
     preset: str,
     *,
     dtype: str,

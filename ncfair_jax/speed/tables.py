@@ -117,7 +117,7 @@ def scoring_table(scoring: Result) -> str:
 
 
 def accelerator_table(result: Result) -> str:
-    """The table of `accelerator.measure`."""
+    """The table of `accelerator.time_train_step`."""
     header = [
         "model",
         "tokens a row",

@@ -9,7 +9,7 @@ from ncfair_jax.speed.contestants import SpeedError
 
 
 def test_tiny_preset():
-    result = accelerator.measure(
+    result = accelerator.time_train_step(
         "tiny", dtype="bfloat16", attention="xla", row_tokens=[64, 128], rows=4, steps=2, matmul=64
     )
     result = json.loads(json.dumps(result))
@@ -32,7 +32,7 @@ def test_unknown_preset():
 
 def test_too_long_rows():
     with pytest.raises(SpeedError, match="tokens=1024"):
-        accelerator.measure("tiny", dtype="float32", attention="xla", row_tokens=[1024])
+        accelerator.time_train_step("tiny", dtype="float32", attention="xla", row_tokens=[1024])
 
 
 def test_bert_base_is_bert_base():

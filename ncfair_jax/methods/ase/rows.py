@@ -42,7 +42,7 @@ PRONOUN = whole_words(("he", "she", "his", "hers", "her", "him"))
 MARKER = re.compile(r"\s*\[(CLS|SEP|MASK)\]")
 
 
-class Row(NamedTuple):
+class Context(NamedTuple):
     """One context.
 
     Attributes:
@@ -54,7 +54,7 @@ class Row(NamedTuple):
     pronouns: tuple[str, ...]
 
 
-Pair = tuple[Row, Row]  # original, flipped
+Pair = tuple[Context, Context]  # original, flipped
 
 
 class EncodedRows(NamedTuple):
@@ -130,10 +130,10 @@ def pair_files(config: AseRun) -> dict[str, list[Path]]:
     return {"data.path": [Path(path or DataFolder(None).path(GAP))]}
 
 
-def mask_pronouns(sentence: str) -> Row:
+def mask_pronouns(sentence: str) -> Context:
     """The row of one sentence: lower case, single blanks, every he, she, his, her, him and hers masked."""
     text = " ".join(sentence.lower().split())
-    return Row(f"[CLS] {PRONOUN.sub(MASK, text)} [SEP]", tuple(PRONOUN.findall(text)))
+    return Context(f"[CLS] {PRONOUN.sub(MASK, text)} [SEP]", tuple(PRONOUN.findall(text)))
 
 
 def sentence_pairs(originals: Sequence[str], flipped: Sequence[str]) -> list[Pair]:
@@ -187,11 +187,11 @@ def read_pairs(folder: str | Path) -> list[Pair]:
     return list(_merged(accepted(((place, i) for i, (place, _) in enumerate(originals)), pair)))
 
 
-def _checked(place: Place, record: Mapping[str, str] | RowError) -> Row:
+def _checked(place: Place, record: Mapping[str, str] | RowError) -> Context:
     """The row of a record; several pronouns are separated by blanks."""
     if isinstance(record, RowError):
         raise record
-    row = Row(record["text"].strip(), tuple(record["pronouns"].lower().split()))
+    row = Context(record["text"].strip(), tuple(record["pronouns"].lower().split()))
     if not (row.text.startswith("[CLS]") and row.text.endswith("[SEP]") and MASK in row.text):
         raise RowError(place, f"text {row.text[:60]!r} must begin with [CLS], end with [SEP] and hold a [MASK]")
     if len(row.pronouns) not in (1, row.text.count(MASK)):
@@ -206,7 +206,7 @@ def _merged(pairs: Iterable[Pair]) -> Iterator[Pair]:
     for texts, neighbours in groupby(pairs, key=lambda pair: (pair[0].text, pair[1].text)):
         found = list(neighbours)
         whole = tuple(
-            Row(text, tuple(pronoun for row in rows for pronoun in row.pronouns))
+            Context(text, tuple(pronoun for row in rows for pronoun in row.pronouns))
             for text, rows in zip(texts, zip(*found, strict=True), strict=True)
         )
         if all(len(row.pronouns) == row.text.count(MASK) for row in whole):
@@ -215,7 +215,7 @@ def _merged(pairs: Iterable[Pair]) -> Iterator[Pair]:
             yield from found
 
 
-def rows_of_pairs(pairs: Sequence[Pair], counterfactual: str, label_mode: str) -> list[Row]:
+def rows_of_pairs(pairs: Sequence[Pair], counterfactual: str, label_mode: str) -> list[Context]:
     """The rows to train on; a row that occurs twice on its side, or that the flip leaves as it was, counts once.
 
     Args:
@@ -227,7 +227,7 @@ def rows_of_pairs(pairs: Sequence[Pair], counterfactual: str, label_mode: str) -
     rows = []
     for side in (originals, flipped):
         if label_mode == "same":
-            side = [Row(row.text, (pronoun,)) for row in side for pronoun in row.pronouns]
+            side = [Context(row.text, (pronoun,)) for row in side for pronoun in row.pronouns]
         rows += list(dict.fromkeys(side))
     return rows
 
@@ -258,7 +258,7 @@ def load_stereotypes(path: str) -> tuple[str, ...]:
 
 
 def encode_rows(
-    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_tokens: int, stereotypes: Iterable[str]
+    rows: Sequence[Context], tokenizer: PreTrainedTokenizerBase, max_tokens: int, stereotypes: Iterable[str]
 ) -> EncodedRows:
     """Encodes rows, the markers being the tokenizer's own special tokens.
 

@@ -24,7 +24,7 @@ from ncfair_jax.methods.mlm import head_sums
 from ncfair_jax.models.base import EXTRA, Ask, ModelConfig, Params, Rows
 from ncfair_jax.models.families import family_of
 from ncfair_jax.models.hf import Pretrained
-from ncfair_jax.models.layers import per_feature
+from ncfair_jax.models.layers import linear
 
 SMALLEST_NORM = 1e-8
 HARD_BONUS = 0.1  # added to the logit of a premise and its own hard negative
@@ -106,11 +106,6 @@ def sentence_states(
 def mlp(params: Params, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
     """dense2(tanh(dense1(x))): what SimCSE does with one layer."""
     return linear(params["dense2"], jnp.tanh(linear(params["dense1"], x)))
-
-
-def linear(params: Params, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-    """x · kernel + bias."""
-    return x @ params["kernel"] + per_feature(params["bias"], x.ndim)
 
 
 def pair_losses(config: MabelConfig, params: Params, views: Float[Array, "E V D"]) -> dict[str, Float[Array, ""]]:

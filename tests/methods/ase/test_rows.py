@@ -17,8 +17,8 @@ from ncfair_jax.lexicons.lexicon import LexiconError, load_lexicon, make_lexicon
 from ncfair_jax.methods.ase.config import AseRun
 from ncfair_jax.methods.ase.inputs import direction_rows, fisher_rows
 from ncfair_jax.methods.ase.rows import (
+    Context,
     EncodedRows,
-    Row,
     encode_rows,
     load_pairs,
     load_rows,
@@ -90,10 +90,10 @@ def test_gap_gives_each_sentence_with_a_pronoun_and_its_flip(tmp_path):
     path = write_gap(tmp_path / "gap.tsv", "The woman saw her book. The dog ran.", "He left.")
     assert load_pairs(config("gap", path)) == [
         (
-            Row("[CLS] the woman saw [MASK] book. [SEP]", ("her",)),
-            Row("[CLS] the man saw [MASK] book. [SEP]", ("his",)),
+            Context("[CLS] the woman saw [MASK] book. [SEP]", ("her",)),
+            Context("[CLS] the man saw [MASK] book. [SEP]", ("his",)),
         ),
-        (Row("[CLS] [MASK] left. [SEP]", ("he",)), Row("[CLS] [MASK] left. [SEP]", ("she",))),
+        (Context("[CLS] [MASK] left. [SEP]", ("he",)), Context("[CLS] [MASK] left. [SEP]", ("she",))),
     ]
     path = write_gap(tmp_path / "gap.tsv", "The book is his.")
     assert load_pairs(config("gap", path))[0][1].pronouns == ("hers",)
@@ -116,7 +116,10 @@ def test_winobias_takes_its_own_flip_and_only_the_development_files(tmp_path):
     write_winobias(tmp_path)
     text = "[CLS] the tailor saw the nurse because [MASK] ran to [MASK]. [SEP]"
     pairs = load_pairs(config("winobias", tmp_path))
-    assert pairs[0] == (Row(text, ("she", "her")), Row(text, ("he", "her")))  # a swap would have changed the tailor
+    assert pairs[0] == (
+        Context(text, ("she", "her")),
+        Context(text, ("he", "her")),
+    )  # a swap would have changed the tailor
     assert [pair[0].text for pair in pairs] == [
         text,
         "[CLS] type 1: [MASK]. [SEP]",
@@ -146,10 +149,10 @@ def test_csv_neighbours_of_a_text_join_where_they_are_complete(tmp_path):
         tmp_path / "flipped_data.csv", f"{two},she", f"{two},him", f"{quoted},her", f"{three},she", f"{three},her"
     )
     assert read_pairs(tmp_path) == [
-        (Row(two, ("he", "her")), Row(two, ("she", "him"))),
-        (Row("[CLS] yes, [MASK] [SEP]", ("his",)), Row("[CLS] yes, [MASK] [SEP]", ("her",))),
-        (Row(three, ("he",)), Row(three, ("she",))),
-        (Row(three, ("his",)), Row(three, ("her",))),
+        (Context(two, ("he", "her")), Context(two, ("she", "him"))),
+        (Context("[CLS] yes, [MASK] [SEP]", ("his",)), Context("[CLS] yes, [MASK] [SEP]", ("her",))),
+        (Context(three, ("he",)), Context(three, ("she",))),
+        (Context(three, ("his",)), Context(three, ("her",))),
     ]
     write_csv(tmp_path / "flipped_data.csv", f"{two},she her")
     with pytest.raises(DataError, match=r"original_data\.csv has 5 rows, flipped_data\.csv 1"):
@@ -199,18 +202,18 @@ def test_a_malformed_row_takes_its_pair_with_it(tmp_path):
 
 
 def test_sides_and_label_modes():
-    a, b = Row("x", ("he", "her", "he")), Row("y", ("she", "him", "she"))
-    same = Row("z", ("he",))
+    a, b = Context("x", ("he", "her", "he")), Context("y", ("she", "him", "she"))
+    same = Context("z", ("he",))
     pairs = [(a, b), (same, same), (a, b)]
     assert rows_of_pairs(pairs, "none", "per_mask") == [a, same]
     assert rows_of_pairs(pairs, "one_sided", "per_mask") == [b, same]
     assert rows_of_pairs(pairs, "two_sided", "per_mask") == [a, same, b]
     assert rows_of_pairs(pairs, "two_sided", "same") == [
-        Row("x", ("he",)),
-        Row("x", ("her",)),
+        Context("x", ("he",)),
+        Context("x", ("her",)),
         same,
-        Row("y", ("she",)),
-        Row("y", ("him",)),
+        Context("y", ("she",)),
+        Context("y", ("him",)),
     ]
 
 
@@ -218,7 +221,7 @@ def words_of(tokenizer, ids) -> list[str]:
     return tokenizer.convert_ids_to_tokens(ids.tolist())
 
 
-ROW = Row(
+ROW = Context(
     "[CLS] the nurse saw [MASK] book. [SEP] [MASK] saw the nursery, nurses and the baker's-nurse. [SEP]", ("her", "he")
 )
 
@@ -234,14 +237,14 @@ def test_encoding_under_wordpiece(bert):
 
 
 def test_every_piece_of_a_word_is_marked_wherever_it_stands(bert):
-    row = Row("[CLS] bakers saw [MASK] bakers baker [SEP]", ("him",))
+    row = Context("[CLS] bakers saw [MASK] bakers baker [SEP]", ("him",))
     (ids,), _, (marked,) = encode_rows([row], bert, 40, ["bakers"])
     assert np.flatnonzero(marked).tolist() == [1, 2, 5, 6]
     assert words_of(bert, ids[marked]) == ["baker", "##s", "baker", "##s"]
 
 
 def test_words_are_marked_where_they_stand_behind_accents_of_their_own(bert):
-    row = Row("[CLS] [MASK] saw e\u0301 nurse nurse\u0301 [SEP]", ("her",))
+    row = Context("[CLS] [MASK] saw e\u0301 nurse nurse\u0301 [SEP]", ("her",))
     (ids,), _, (marked,) = encode_rows([row], bert, 40, ["nurse"])
     assert words_of(bert, ids[marked]) == ["nurse"]
 
@@ -261,7 +264,7 @@ def test_one_pronoun_labels_all_masks(bert):
 
 
 def test_long_rows_are_cut_and_left_out_without_a_mask(bert):
-    long = Row("[CLS] the man saw the nurse [MASK] [SEP]", ("she",))
+    long = Context("[CLS] the man saw the nurse [MASK] [SEP]", ("she",))
     with notes.collected() as left_out:
         (ids,), (masked,), (marked,) = encode_rows([long, ROW], bert, 6, ["nurse"])
     assert [(note.limit, note.sequences, note.cut) for note in left_out] == [(6, 2, 2)]
@@ -273,7 +276,7 @@ def test_long_rows_are_cut_and_left_out_without_a_mask(bert):
 
 def test_pronoun_must_be_a_token(bpe):
     with pytest.raises(DataError, match="pronoun 'hers' is not one token of this vocabulary"):
-        encode_rows([Row("[CLS] [MASK] [SEP]", ("hers",))], bpe, 40, [])
+        encode_rows([Context("[CLS] [MASK] [SEP]", ("hers",))], bpe, 40, [])
 
 
 def test_stereotype_words_from_json_tabs_and_the_package(tmp_path):
@@ -302,7 +305,11 @@ def test_a_pair_lies_on_one_side_of_the_development_split(tmp_path, bert):
 
 
 def pipeline(bert, **settings) -> tuple[Pipeline, EncodedRows]:
-    rows = [ROW, Row("[CLS] bakers saw [MASK] . [SEP]", ("him",)), Row("[CLS] [MASK] saw [MASK] [SEP]", ("he", "her"))]
+    rows = [
+        ROW,
+        Context("[CLS] bakers saw [MASK] . [SEP]", ("him",)),
+        Context("[CLS] [MASK] saw [MASK] [SEP]", ("he", "her")),
+    ]
     found = encode_rows(rows, bert, 40, ["nurse", "bakers"])
     slots = np.full(len(WORDPIECE), 2, np.int32)
     slots[[WORDPIECE.index("her"), WORDPIECE.index("man")]] = 0, 1
