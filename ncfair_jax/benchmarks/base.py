@@ -1,6 +1,6 @@
 """What a benchmark is: what it reads and asks, what its tables hold, and which of its figures are worth a line.
 
-A benchmark never runs a model: it asks, and whoever runs it gets the answers, from a model or from a function around one.
+A benchmark never runs a model: it asks, and whoever runs it gets the answers, from a model or from what answers in its stead (`Wrap`).
 
 Each benchmark's file ends with its `BENCHMARK`; the registry lists them by name.
 """
@@ -69,7 +69,7 @@ class Questions(NamedTuple):
     table: Callable[[Sequence[Answer]], Result]
 
     def answered_by(self, forward: Forward) -> Result:
-        """The result of what a model, or a function around one, answers."""
+        """The result of what a model, or what stands in for it, answers."""
         return self.table(forward(self.requests))
 
 
