@@ -1,6 +1,6 @@
 """What a benchmark is: what it reads and asks, what its tables hold, and which of its figures are worth a line.
 
-A benchmark never runs a model: it asks, and whoever runs it gets the answers, from a model or from what answers in its stead (`Wrap`).
+A benchmark never runs a model: it asks, and whoever runs it gets the answers, from a model or from what stands in for it.
 
 Each benchmark's file ends with its `BENCHMARK`; the registry lists them by name.
 """
