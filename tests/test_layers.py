@@ -1,10 +1,12 @@
-"""Who may import whom: no circle of files, none of rooms, and every import goes down."""
+"""Who may import whom: no circle of files, none of rooms, and every import goes down. And what only one place may know."""
 
 import ast
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
+
+from ncfair_jax.models.families import FAMILIES
 
 PACKAGE = Path(__file__).parents[1] / "ncfair_jax"
 
@@ -48,6 +50,12 @@ LAYERS = (
 )
 FORMULAS = {f"collapse.{name}" for name in ("agreement", "class_stats", "measures", "pairs", "regularizer")}
 NEVER = {("benchmarks", "methods")}  # though it would go down
+# What only models/ knows, and those that build a model or PyTorch's side of a race from parts.
+FAMILY_NAMES = {name for family in FAMILIES for name in family.model_types}
+KNOW_FAMILIES = ("models", "speed", "world")
+# How a tokenizer is asked for the special tokens around a text, which vocabulary.py alone places.
+PLACED = {f"{kind}_token{end}" for kind in ("cls", "sep", "bos", "eos") for end in ("", "_id")}
+PLACED |= {"num_special_tokens_to_add", "build_inputs_with_special_tokens"}
 
 
 def modules() -> dict[str, Path]:
@@ -122,3 +130,25 @@ def test_no_circle(of):
             own = room_of(name)
             arrows.setdefault(own, set()).update({room_of(target) for target in targets} - {own})
     assert in_circles(arrows) == set(), "these import themselves by way of others"
+
+
+def mentions(path: Path, names: Iterable[str]) -> list[str]:
+    """Those of the names that a file's code has as an attribute or a string of their own, with their lines."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        value = getattr(node, "value", None) if isinstance(node, ast.Constant) else getattr(node, "attr", None)
+        if isinstance(value, str) and value in names:
+            found.append(f"{path.relative_to(PACKAGE)}:{node.lineno} {value}")
+    return found
+
+
+def test_only_the_rooms_of_models_name_a_family():
+    assert {"bert", "roberta"} <= FAMILY_NAMES
+    others = [path for name, path in modules().items() if room_of(name) not in KNOW_FAMILIES]
+    assert [found for path in others for found in mentions(path, FAMILY_NAMES)] == []
+
+
+def test_only_the_vocabulary_places_special_tokens():
+    others = [path for name, path in modules().items() if room_of(name) not in ("models", "vocabulary")]
+    assert [found for path in others for found in mentions(path, PLACED)] == []
+    assert mentions(PACKAGE / "vocabulary.py", PLACED)  # it would be seen

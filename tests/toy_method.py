@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -112,7 +113,7 @@ SHRINK = Method(ShrinkRun, examples_of, reads, describe, shrink, masking_rules, 
 
 @dataclass(frozen=True)
 class OppositeConfig:
-    """What the log-probabilities are multiplied by."""
+    """What the log-probabilities are multiplied by, up to the normalisation."""
 
     factor: float = -1.0
 
@@ -130,10 +131,10 @@ def opposite(config: OppositeRun, model: Pretrained) -> Wrap:
     del model
     factor = config.opposite.factor
 
-    def around(forward):
-        return lambda requests: [answer._replace(log_probs=factor * answer.log_probs) for answer in forward(requests)]
+    def combine(log_probs):
+        return jax.nn.log_softmax(factor * log_probs[0])
 
-    return Wrap(f"opposite, factor {factor:g}", around)
+    return Wrap(f"opposite, factor {factor:g}", lambda request: [request], combine)
 
 
 OPPOSITE = Method(OppositeRun, examples_of, reads, describe, switches=CORPUS_SWITCHES, wrap=opposite)

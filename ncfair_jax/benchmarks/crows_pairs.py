@@ -41,6 +41,7 @@ from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise
 from ncfair_jax.statistics.samples import Sample, cluster_sums, ratio
 from ncfair_jax.statistics.scales import PERCENT
+from ncfair_jax.vocabulary import Template, template_of
 
 FILE = Source(
     "crows_pairs/crows_pairs_anonymized.csv",
@@ -146,28 +147,29 @@ def ask(pairs: Sequence[Pair], model: Pretrained) -> Questions:
         modified_mean, as bias-bench does.
     Source: McGill-NLP/bias-bench and princeton-nlp/MABEL:crows_runner.py; nyu-mll/crows-pairs:metric.py.
     """
-    mask = mask_id(model)
+    mask, template = mask_id(model), template_of(model.tokenizer)
     texts = [text for pair in pairs for text in ordered(pair)]
     encoded = encode_texts(texts, model.tokenizer)
     names = [named(f"pair {pair.index}", text) for pair in pairs for text in ordered(pair)]
-    requests = [r for tokens, name in zip(encoded, names, strict=True) for r in one_mask_each(tokens, mask, name)]
+    requests = [
+        r for tokens, name in zip(encoded, names, strict=True) for r in one_mask_each(tokens, mask, template, name)
+    ]
     return Questions(requests, partial(_result, pairs, encoded, model.tokenizer))
 
 
 def _result(
     pairs: Sequence[Pair], encoded: list[np.ndarray], tokenizer: PreTrainedTokenizerBase, answers: Sequence[Answer]
 ) -> Result:
-    log_probs = first_log_probs(answers)
-    ends = np.cumsum([len(tokens) - 2 for tokens in encoded])
-    # A sentence's scores by position; NaN for its first and last token, [CLS] and [SEP], which are never read.
-    by_position = [
-        np.concatenate([[np.nan], log_probs[end - len(t) + 2 : end], [np.nan]])
-        for end, t in zip(ends, encoded, strict=True)
-    ]
+    template, log_probs = template_of(tokenizer), iter(first_log_probs(answers))
+    by_position = [np.full(len(tokens), np.nan) for tokens in encoded]  # at special tokens they are never read
+    for scores in by_position:
+        inside = scores[template.inside(len(scores))]
+        inside[:] = np.fromiter(log_probs, float, len(inside))
     table: Table = {name: [] for name in COLUMNS}
     for number, pair in enumerate(pairs):
         sentences = slice(2 * number, 2 * number + 2)
-        means, sums = pair_scores(align(*(t.tolist() for t in encoded[sentences])), *by_position[sentences])
+        alignment = align(*(tokens.tolist() for tokens in encoded[sentences]))
+        means, sums = pair_scores(alignment, template, *by_position[sentences])
         if pair.direction == "antistereo":  # back from (disadvantaged, other) to (more, less)
             means, sums = means[::-1], sums[::-1]
         for name, value in zip(COLUMNS, (pair.index, pair.bias_type, pair.direction, *means, *sums), strict=True):
@@ -198,10 +200,10 @@ def changed_stretches(pair: Pair) -> int:
     return sum(tag != "equal" for tag, *_ in SequenceMatcher(None, *words, autojunk=False).get_opcodes())
 
 
-def one_mask_each(tokens: np.ndarray, mask: int, name: str = "") -> list[Request]:
-    """One request per token but the first and the last: that token masked, itself the target."""
+def one_mask_each(tokens: np.ndarray, mask: int, template: Template, name: str = "") -> list[Request]:
+    """One request per token but the special ones: that token masked, itself the target."""
     requests = []
-    for position in range(1, len(tokens) - 1):
+    for position in range(len(tokens))[template.inside(len(tokens))]:
         masked = tokens.copy()
         masked[position] = mask
         requests.append(Request(masked, np.array([position]), tokens[[position]], name=name))
@@ -209,7 +211,7 @@ def one_mask_each(tokens: np.ndarray, mask: int, name: str = "") -> list[Request
 
 
 def pair_scores(
-    alignment: Alignment, first: np.ndarray, second: np.ndarray
+    alignment: Alignment, template: Template, first: np.ndarray, second: np.ndarray
 ) -> tuple[tuple[float | None, float | None], tuple[float, float]]:
     """(mean over modified tokens, None if none) and (sum over shared tokens) of both sentences, from scores by position."""
     means = tuple(
@@ -218,7 +220,7 @@ def pair_scores(
     )
     # The outer shared pairs are the special tokens.
     sums = tuple(
-        float(scores[positions[1:-1]].sum())
+        float(scores[positions[template.inside(len(positions))]].sum())
         for scores, positions in zip((first, second), alignment.shared, strict=True)
     )
     return (means[0], means[1]), (sums[0], sums[1])

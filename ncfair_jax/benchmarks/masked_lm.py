@@ -29,6 +29,7 @@ from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise_sample
 from ncfair_jax.statistics.samples import Sample, cluster_sums, ratio
 from ncfair_jax.statistics.scales import FRACTION, POSITIVE, REAL
+from ncfair_jax.vocabulary import Template, template_of
 
 COLUMNS: dict[str, type] = {
     "line": int,
@@ -73,11 +74,11 @@ def ask(text: Text, model: Pretrained) -> Questions:
         metrics: top1, loss, n_positions, pseudo_perplexity, n_sentences (those of the
         pseudo-perplexity).
     """
-    mask, (paragraphs, pseudo) = mask_id(model), text
+    mask, template, (paragraphs, pseudo) = mask_id(model), template_of(model.tokenizer), text
     sentences = [sentence for paragraph in paragraphs for sentence in paragraph]
     encoded = encode_sentences(sentences, model.tokenizer, min(MAX_TOKENS, model.config.max_tokens))
-    masked = [masked_request(tokens, number, mask) for number, tokens in enumerate(encoded)]
-    alone = {i: one_mask_each(encoded[i], mask) for i in pseudo_sentences(encoded)} if pseudo else {}
+    masked = [masked_request(tokens, number, mask, template) for number, tokens in enumerate(encoded)]
+    alone = {i: one_mask_each(encoded[i], mask, template) for i in pseudo_sentences(encoded)} if pseudo else {}
     requests = masked + [request for group in alone.values() for request in group]
     alone_counts = {i: len(group) for i, group in alone.items()}
     return Questions(requests, partial(_result, paragraphs, encoded, alone_counts, model.tokenizer))
@@ -90,7 +91,7 @@ def _result(
     tokenizer: PreTrainedTokenizerBase,
     answers: Sequence[Answer],
 ) -> Result:
-    """Args: `alone`: by sentence of the pseudo-perplexity, how many tokens it has but the first and the last."""
+    """Args: `alone`: by sentence of the pseudo-perplexity, how many tokens it has but the special ones."""
     lines = [i for i, sentences in enumerate(paragraphs) for _ in sentences]
     sentences = [sentence for paragraph in paragraphs for sentence in paragraph]
     log_probs = [scored_log_probs(answer) for answer in answers]
@@ -126,11 +127,11 @@ def _result(
     return Result(metrics, intervals, len(sentences), {"lines": len(paragraphs)}, settings, table, {})
 
 
-def masked_request(tokens: np.ndarray, number: int, mask: int) -> Request:
-    """Masks ceil(15%) of a sentence's tokens but the first and the last, a pure function of the seed, its number and length."""
-    inner = len(tokens) - 2
+def masked_request(tokens: np.ndarray, number: int, mask: int, template: Template) -> Request:
+    """Masks ceil(15%) of a sentence's tokens but the special ones, a pure function of the seed, its number and length."""
+    inside = np.arange(len(tokens))[template.inside(len(tokens))]
     rng = np.random.Generator(np.random.Philox(key=[SEED, number]))
-    chosen = 1 + np.sort(rng.permutation(inner)[: int(np.ceil(MASK_PROB * inner))])
+    chosen = inside[np.sort(rng.permutation(len(inside))[: int(np.ceil(MASK_PROB * len(inside)))])]
     masked = tokens.copy()
     masked[chosen] = mask
     return Request(masked, chosen, tokens[chosen])

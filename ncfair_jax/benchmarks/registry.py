@@ -155,8 +155,7 @@ def _evaluate(
 
     @cache
     def forward() -> Forward:
-        own = forward_of(pretrained, mesh=mesh, progress=progress and jax.process_index() == 0)
-        return own if wrap is None else wrap.around(own)
+        return forward_of(pretrained, mesh=mesh, progress=progress and jax.process_index() == 0, wrap=wrap)
 
     for name, selector in parsed:
         benchmark = BENCHMARKS[name]

@@ -18,6 +18,7 @@ from ncfair_jax.engine import forward_of
 from ncfair_jax.engine.requests import Request, RequestError, first_log_probs, mask_id, named, scored_log_probs
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.strings import several_strings
+from ncfair_jax.vocabulary import template_of
 
 
 def word_log_probs(
@@ -88,16 +89,18 @@ def filled(table: Table, forms: Sequence[tuple[str, str]]) -> Table:
 def pseudo_log_likelihoods(
     pretrained: Pretrained, sentences: Sequence[str], *, mesh: Mesh | None = None
 ) -> list[np.ndarray]:
-    """For each sentence, the log-probability of each of its tokens, masked alone (f32[L−2]; no special tokens).
+    """For each sentence, the log-probability of each of its tokens, masked alone (special ones left out, f32[·]).
 
     Raises:
         TypeError: `sentences` is a single string.
     """
     sentences = several_strings("sentences", sentences)
     encoded = encode_texts(sentences, pretrained.tokenizer)
-    mask = mask_id(pretrained)
+    mask, template = mask_id(pretrained), template_of(pretrained.tokenizer)
     names = [named(f"sentence {number}", sentence) for number, sentence in enumerate(sentences, start=1)]
-    requests = [r for tokens, name in zip(encoded, names, strict=True) for r in one_mask_each(tokens, mask, name)]
+    requests = [
+        r for tokens, name in zip(encoded, names, strict=True) for r in one_mask_each(tokens, mask, template, name)
+    ]
     values = first_log_probs(forward_of(pretrained, mesh=mesh)(requests)).astype(np.float32)
-    ends = np.cumsum([len(tokens) - 2 for tokens in encoded])
-    return [values[end - len(tokens) + 2 : end] for tokens, end in zip(encoded, ends, strict=True)]
+    counts = [len(tokens) - template.specials() for tokens in encoded]
+    return [values[end - count : end] for count, end in zip(counts, np.cumsum(counts), strict=True)]

@@ -20,13 +20,14 @@ from ncfair_jax.benchmarks.base import Benchmark, DrillDown, Headline, Questions
 from ncfair_jax.benchmarks.quality import TEXT_FLAGS, holds_control_token, irregular, repeats, stored_flags
 from ncfair_jax.benchmarks.results import Result, Table
 from ncfair_jax.benchmarks.stereoset_examples import BLANK, FILE, OFFICIAL_FILES, SPLIT_FILE, Example, load_examples
-from ncfair_jax.data.encoding import encode_gaps, tokenized
+from ncfair_jax.data.encoding import tokenized
 from ncfair_jax.engine.requests import Answer, Request, first_log_probs, mask_id, named
 from ncfair_jax.files.sources import DataFolder
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise
 from ncfair_jax.statistics.samples import Sample, cluster_sums, ratio
 from ncfair_jax.statistics.scales import NONE, PERCENT
+from ncfair_jax.vocabulary import Vocabulary, vocabulary_of
 
 COLUMNS: dict[str, type] = {
     "id": str,
@@ -55,41 +56,26 @@ class Piece(NamedTuple):
     target: int
 
 
-def filler_rows(context: str, word: str, pretrained: Pretrained, roberta_rows: str) -> list[Piece]:
+def filler_rows(
+    context: str, word: str, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, roberta_rows: str
+) -> list[Piece]:
     """One row per piece of a filler: the pieces before it stand in the text, it is masked, those after it are absent.
 
     All BLANKs of a context are filled alike, and the first mask is scored.
 
     Source: moinnadeem/StereoSet:code/eval_discriminative_models.py, princeton-nlp/MABEL:stereoset_runner.py.
     """
-    if pretrained.config.model_type == "bert":
-        return _rows_from_ids(context, word, pretrained.tokenizer, mask_id(pretrained), strip=False)
-    if roberta_rows == "clean":
-        return _rows_from_ids(context, " " + word, pretrained.tokenizer, mask_id(pretrained), strip=True)
-    return _rows_from_text(context, " " + word, pretrained.tokenizer)
-
-
-def _rows_from_ids(
-    context: str, word: str, tokenizer: PreTrainedTokenizerBase, mask: int, *, strip: bool
-) -> list[Piece]:
     *before, last = context.split(BLANK)
-    left, *between = [_ids(text.rstrip() if strip else text, tokenizer) for text in before]
-    right, pieces = _ids(last, tokenizer), _ids(word, tokenizer)
-    rows = []
-    for k, piece in enumerate(pieces):
-        gap = [*pieces[:k], mask]
-        middle = [token for text in between for token in (*text, *gap)]
-        tokens = [tokenizer.cls_token_id, *left, *gap, *middle, *right, tokenizer.sep_token_id]
-        rows.append(Piece(np.array(tokens, np.int32), 1 + len(left) + k, piece))
-    return rows
-
-
-def _rows_from_text(context: str, word: str, tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
-    """The decoded pieces bring their blank, which stands beside the context's own: the published rows have it so."""
-    pieces = _ids(word, tokenizer)
-    *before, last = context.split(BLANK)
-    prefixes = [str(tokenizer.decode(pieces[:k], clean_up_tokenization_spaces=False)) for k in range(len(pieces))]
-    rows = encode_gaps([[*(text + prefix for text in before), last] for prefix in prefixes], tokenizer)
+    pieces = _ids(" " + word, tokenizer)  # the blank changes nothing for WordPiece
+    if vocabulary.marks_blanks and roberta_rows == "reference":
+        # The decoded pieces bring their blank, which stands beside the context's own: the published rows have it so.
+        prefixes = [str(tokenizer.decode(pieces[:k], clean_up_tokenization_spaces=False)) for k in range(len(pieces))]
+        texts = [vocabulary.trimmed([*(text + prefix for text in before), last]) for prefix in prefixes]
+        parts = [[_ids(text, tokenizer) for text in row] for row in texts]
+    else:
+        left, right = [_ids(text.rstrip(), tokenizer) for text in before], _ids(last, tokenizer)
+        parts = [[*([*ids, *pieces[:k]] for ids in left), right] for k in range(len(pieces))]
+    rows = map(vocabulary.masked, parts)
     return [Piece(tokens, int(gaps[0]), piece) for (tokens, gaps), piece in zip(rows, pieces, strict=True)]
 
 
@@ -104,18 +90,23 @@ def ask(
 
     Args:
         pool: a filler's score from its pieces: "mean_prob", the mean probability (published figures), or "mean_logprob".
-        roberta_rows: for RoBERTa, rows as the reference makes them ("reference", published figures; a blank too many
-            before later pieces) or "clean".
+        roberta_rows: where a vocabulary marks blanks, as RoBERTa's does, rows as the reference makes them ("reference",
+            published figures; a blank too many before later pieces) or "clean".
     Returns:
         Questions, and by them a Result:
         metrics[bias type or "overall"][all, dev or test]: lm, ss, icat, their _micro (percent), n (examples), n_terms.
     Raises:
         ValueError: for an unknown pool or kind of rows.
+        RequestError: if the tokenizer has no mask token.
     """
     if pool not in POOLS or roberta_rows not in ROBERTA_ROWS:
         raise ValueError(f"pool={pool!r}, roberta_rows={roberta_rows!r}; choose from {POOLS} and {ROBERTA_ROWS}")
+    mask_id(model)  # refuses a tokenizer without one
+    vocabulary = vocabulary_of(model.tokenizer)
     fillers = [
-        filler_rows(example.context, word, model, roberta_rows) for example in examples for word in example.fillers
+        filler_rows(example.context, word, model.tokenizer, vocabulary, roberta_rows)
+        for example in examples
+        for word in example.fillers
     ]
     names = [named(f"example {example.id}", text) for example in examples for text in example.sentences]
     requests = [
@@ -123,7 +114,7 @@ def ask(
         for rows, name in zip(fillers, names, strict=True)
         for piece in rows
     ]
-    settings = {"pool": pool} | ({} if model.config.model_type == "bert" else {"roberta_rows": roberta_rows})
+    settings = {"pool": pool} | ({"roberta_rows": roberta_rows} if vocabulary.marks_blanks else {})
     return Questions(requests, partial(_result, examples, fillers, settings, model.tokenizer))
 
 

@@ -39,6 +39,7 @@ from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.statistics.intervals import summarise
 from ncfair_jax.statistics.samples import Figures, Sample, cluster_sums, ratio
 from ncfair_jax.statistics.scales import PERCENT
+from ncfair_jax.vocabulary import template_of
 
 MEASURES = ("aul", "aula", "sss")
 SSS_INDICES = ("diagonal", "kxk")
@@ -90,10 +91,10 @@ def ask(cases: Sequence[Case], model: Pretrained, *, sss_index: str = "diagonal"
     """
     if sss_index not in SSS_INDICES:
         raise ValueError(f"sss_index={sss_index!r}; choose from {SSS_INDICES}")
-    mask = mask_id(model)
+    mask, template = mask_id(model), template_of(model.tokenizer)
     texts = [text for case in cases for text in (case.more, case.less)]
     encoded = encode_texts(texts, model.tokenizer)
-    inner = [np.arange(1, len(tokens) - 1) for tokens in encoded]
+    inner = [np.arange(len(tokens))[template.inside(len(tokens))] for tokens in encoded]
     names = [named(f"example {case.id}", text) for case in cases for text in (case.more, case.less)]
     whole = [Request(t, at, t[at], name=name, ask=ATTENTION) for t, at, name in zip(encoded, inner, names, strict=True)]
     span_requests: list[Request] = []

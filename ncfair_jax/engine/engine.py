@@ -3,9 +3,10 @@
 Requests that ask for the same kind of thing are answered together. Equal sequences are run once, several to a row, by one
 program per row length. Log-probabilities take a second program, which projects the scored columns of all rows onto the
 vocabulary: each column once, whatever the number of its targets; the last layer is computed at the scored columns only.
+A `Wrap` makes a group of each request; columns that belong together are projected together and combined there.
 
-Letters: R rows of a batch, T tokens a row, N scored columns of all rows, C of a batch of them, K targets a column, V
-vocabulary, D hidden.
+Letters: R rows of a batch, T tokens a row, N scored columns of all rows, G requests of a group, C columns or groups of them
+in a batch, K targets a column, V vocabulary, D hidden.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ from ncfair_jax.engine.requests import (
     Request,
     RequestError,
     Slots,
+    Wrap,
     check,
     merge,
     name_of,
@@ -80,24 +82,33 @@ class Engine(NamedTuple):
     head: ClassHead | None
     mesh: Mesh | None
     batch_tokens: int | None
+    wrap: Wrap | None
 
     @property
     def devices(self) -> int:
         return 1 if self.mesh is None else self.mesh.size
 
 
-class Job(NamedTuple):
-    """Some sequences, packed into rows of one length; `members` are their numbers among those of the same kind."""
+class Kind(NamedTuple):
+    """What is asked, and G: requests of one kind are answered together."""
 
     ask: str
+    group: int
+
+
+class Job(NamedTuple):
+    """Some groups of sequences, packed into rows of one length; `members` are their numbers among those of the same kind."""
+
+    kind: Kind
     members: np.ndarray
-    sequences: list[Distinct]
+    distinct: list[Distinct]
     packed: Packed
     batch_rows: int
 
 
 class Scored(NamedTuple):
-    """Of the columns of one sequence: log-probability and top-1 flag of their targets, f32[P,K,2]; attention f32[P] or []."""
+    """Of the columns of one group of sequences: log-probability and top-1 flag of their targets, f32[P,K,2]; attention f32[P]
+    or []."""
 
     values: np.ndarray
     attention: np.ndarray
@@ -113,6 +124,7 @@ def forward_of(
     mesh: Mesh | None = None,
     progress: bool = False,
     batch_tokens: int | None = None,
+    wrap: Wrap | None = None,
 ) -> Forward:
     """The model as a function from requests to answers, in the order of the requests.
 
@@ -124,6 +136,7 @@ def forward_of(
             processes every process calls with the same requests and gets all answers.
         progress: show a progress bar on stderr.
         batch_tokens: R·T per device; bounds the memory. None: a default for the backend.
+        wrap: answers in the model's stead; it knows log-probabilities, with attention or without, and refuses all else.
     Returns:
         A function that raises RequestError for a sequence that is empty or longer than the model takes, an id beyond its
         vocabulary, a position outside the sequence or not attended to, lists of unequal length, or a kind of answer that the
@@ -131,39 +144,39 @@ def forward_of(
     """
     config = evaluation_config(model.config)
     params, own = replicate((model.params, head.params if head else {}), mesh)
-    engine = Engine(config, params, head and head._replace(params=own), mesh, batch_tokens)
+    engine = Engine(config, params, head and head._replace(params=own), mesh, batch_tokens, wrap)
 
     def forward(requests: Sequence[Request]) -> list[Answer]:
-        check(requests, config, model.tokenizer)
-        answers = _answer(engine, requests, progress)
+        groups = [[request] if wrap is None else wrap.expand(request) for request in requests]
+        check([request for group in groups for request in group], config, model.tokenizer)
+        answers = _answer(engine, groups, progress)
         _require_finite(requests, answers, model.tokenizer)
         return answers
 
     return forward
 
 
-def _answer(engine: Engine, requests: Sequence[Request], progress: bool) -> list[Answer]:
+def _answer(engine: Engine, groups: Sequence[Sequence[Request]], progress: bool) -> list[Answer]:
     """The answers, finite or not: all jobs are planned first, then run under one progress bar."""
-    numbers = {
-        ask: [i for i, r in enumerate(requests) if r.ask == ask] for ask in dict.fromkeys(r.ask for r in requests)
-    }
-    merged = {ask: merge([requests[i] for i in chosen]) for ask, chosen in numbers.items()}
-    jobs = [job for ask, (sequences, _) in merged.items() for job in plan(engine, ask, sequences)]
-    found: dict[str, list[Any]] = {ask: [NOTHING] * len(sequences) for ask, (sequences, _) in merged.items()}
+    kinds = [Kind(group[0].ask, len(group)) for group in groups]
+    numbers = {kind: [i for i, other in enumerate(kinds) if other == kind] for kind in dict.fromkeys(kinds)}
+    merged = {kind: merge([groups[i] for i in chosen]) for kind, chosen in numbers.items()}
+    jobs = [job for kind, (distinct, _) in merged.items() for job in plan(engine, kind, distinct)]
+    found: dict[Kind, list[Any]] = {kind: [NOTHING] * len(distinct) for kind, (distinct, _) in merged.items()}
     with bar(sum(-(-len(job.packed.rows["tokens"]) // job.batch_rows) for job in jobs), progress) as step:
         for job in jobs:
-            run = _score if job.ask in HEAD_OF else _read_segments
+            run = _score if job.kind.ask in HEAD_OF else _read_segments
             for member, result in zip(job.members, run(engine, job, step), strict=True):
-                found[job.ask][member] = result
-    answers = [Answer()] * len(requests)
-    for ask, chosen in numbers.items():
-        for i, slots in zip(chosen, merged[ask][1], strict=True):
-            answers[i] = _answer_of(ask, found[ask][slots.sequence], slots)
+                found[job.kind][member] = result
+    answers = [Answer()] * len(groups)
+    for kind, chosen in numbers.items():
+        for i, slots in zip(chosen, merged[kind][1], strict=True):
+            answers[i] = _answer_of(kind.ask, found[kind][slots.distinct], slots)
     return answers
 
 
 def _answer_of(ask: str, found: Any, slots: Slots) -> Answer:
-    """The answer to a request, from what was found of its sequence."""
+    """The answer to a request, from what was found of its group."""
     if ask not in HEAD_OF:
         return Answer(vector=found)
     values = found.values[slots.columns, slots.targets]
@@ -191,40 +204,43 @@ def _require_finite(requests: Sequence[Request], answers: Sequence[Answer], toke
         require_finite(rows, name)
 
 
-def plan(engine: Engine, ask: str, sequences: Sequence[Distinct]) -> Iterator[Job]:
-    """Sequences that ask for something, in rows of few lengths.
+def plan(engine: Engine, kind: Kind, distinct: Sequence[Distinct]) -> Iterator[Job]:
+    """Sequences that ask for something, in rows of few lengths; a group goes where its longest sequence does.
 
     Raises:
-        RequestError: if the model has no head for it.
+        RequestError: if the model has no head for it, or a wrap no answer.
     """
-    if (ask == CLASS_LOGITS and engine.head is None) or (ask == NEXT_SENTENCE and "nsp" not in engine.params):
+    ask, head = kind.ask, engine.head
+    if (ask == CLASS_LOGITS and head is None) or (ask == NEXT_SENTENCE and "nsp" not in engine.params):
         raise RequestError(f"the model has no head for {VERBS[ask]}; load one, or leave these requests out")
-    asking = np.array([i for i, s in enumerate(sequences) if s.columns or ask not in HEAD_OF], np.int64)
-    lengths = sizes([sequences[i] for i in asking])[0]
-    lists = buckets(lengths, engine.config.hidden_size)
-    if ask == CLASS_LOGITS and engine.head is not None and len(asking):
-        lists = iter([(engine.head.row_tokens, np.arange(len(asking)))])
+    if engine.wrap is not None and ask not in (LOG_PROBS, ATTENTION):
+        raise RequestError(f"{engine.wrap.name} is not defined for {VERBS[ask]}; leave these requests out")
+    asking = np.array([i for i, one in enumerate(distinct) if one.columns or ask not in HEAD_OF], np.int64)
+    longest = sizes([distinct[i] for i in asking])[0].reshape(-1, kind.group).max(1)
+    lists = buckets(longest, engine.config.hidden_size)
+    if ask == CLASS_LOGITS and head is not None and len(asking):
+        lists = iter([(head.row_tokens, np.arange(len(asking)))])
     for row_tokens, chosen in lists:
-        bucket = [sequences[i] for i in asking[chosen]]
+        bucket = [distinct[i] for i in asking[chosen]]
         packed = pack(bucket, row_tokens)
         most = (engine.batch_tokens or default_batch_tokens()) // row_tokens
         # A classifier is asked again and again, about sets of any size: one shape for all.
         size = max(1, most) if ask == CLASS_LOGITS else batch_size(len(packed.rows["tokens"]), most, engine.devices)
-        yield Job(ask, asking[chosen], bucket, packed, engine.devices * size)
+        yield Job(kind, asking[chosen], bucket, packed, engine.devices * size)
 
 
 def _steps(job: Job, rows: HostBatch, step: Callable[[str], None]) -> Iterator[HostBatch]:
     """Batches of the rows; each is announced."""
     for batch in batches(rows, job.batch_rows):
-        step(f"{VERBS[job.ask]}, rows of {batch['tokens'].shape[1]} tokens")
+        step(f"{VERBS[job.kind.ask]}, rows of {batch['tokens'].shape[1]} tokens")
         yield batch
 
 
 def _read_segments(engine: Engine, job: Job, step: Callable[[str], None]) -> np.ndarray:
-    """A vector of every sequence of a job, f32[sequences,D], or its class logits."""
+    """A vector of every sequence of a job, f32[E,D], or its class logits."""
     packed, rows, own = job.packed, dict(job.packed.rows), None
     reduction: SegmentVectors | ClassLogits
-    if job.ask == CLASS_LOGITS:
+    if job.kind.ask == CLASS_LOGITS:
         assert engine.head is not None  # `plan` refuses the others
         num_rows, row_tokens = rows["tokens"].shape
         rows["first"] = np.zeros((num_rows, row_tokens // 2), np.int32)  # an example has two special tokens at least
@@ -232,14 +248,14 @@ def _read_segments(engine: Engine, job: Job, step: Callable[[str], None]) -> np.
         reduction, own = ClassLogits(), engine.head.params
     else:
         segments = power_of_two(int(packed.segment.max()) + 1)  # one number for all batches, so one compilation
-        reduction = SegmentVectors(job.ask == FIRST_VECTOR, segments)
+        reduction = SegmentVectors(job.kind.ask == FIRST_VECTOR, segments)
     found = reduced(engine.config, reduction, engine.mesh, engine.params, own, _steps(job, rows, step))
     return np.concatenate(list(found))[packed.row, packed.segment]
 
 
 def _score(engine: Engine, job: Job, step: Callable[[str], None]) -> list[Scored]:
-    """What every sequence of a job asks for, batch by batch."""
-    columns, attention = columns_of(job.packed, job.sequences), job.ask == ATTENTION
+    """What every group of sequences of a job asks for, batch by batch."""
+    columns, attention = columns_of(job.packed, job.distinct), job.kind.ask == ATTENTION
     all_columns = reads_everything(job.packed, columns, attention)
     rows = job.packed.rows if all_columns else job.packed.rows | {"read": columns.read}
     paid: list[np.ndarray] = []
@@ -254,17 +270,20 @@ def _score(engine: Engine, job: Job, step: Callable[[str], None]) -> list[Scored
                 paid.append(received[row, column])
             yield hidden[row, column if all_columns else columns.rank[here]]  # [·,D]
 
-    chunk = engine.devices * head_columns(len(columns.targets), engine.config.vocab_size, engine.devices)
-    pairs = zip(regroup(scored_columns(), chunk), regroup([columns.targets], chunk), strict=True)
+    combine, states = None, scored_columns()
+    if engine.wrap is not None:  # columns of a group come from rows far apart
+        combine, states = engine.wrap.combine, iter([np.concatenate(list(states))[columns.groups]])  # [·,G,D]
+    vocab_size, count = engine.config.vocab_size * job.kind.group, len(columns.targets)
+    chunk = engine.devices * head_columns(count, vocab_size, engine.devices)
+    pairs = zip(regroup(states, chunk), regroup([columns.targets], chunk), strict=True)
     inputs = ({"hidden": hidden, "targets": targets} for hidden, targets in pairs)
-    values = np.concatenate(  # [N and padding,K,2]
-        list(projected(engine.config, HEAD_OF[job.ask], engine.mesh, engine.params, inputs))
+    head = HEAD_OF[job.kind.ask]
+    values = np.concatenate(  # [N/G and padding,K,2]
+        list(projected(engine.config, head, engine.mesh, combine, engine.params, inputs))
     )
-    received = np.concatenate(paid) if attention else np.zeros(len(values), np.float32)
-    return [
-        Scored(values[first : first + len(sequence.columns)], received[first : first + len(sequence.columns)])
-        for first, sequence in zip(columns.first, job.sequences, strict=True)
-    ]
+    received = np.concatenate(paid)[columns.groups[:, 0]] if attention else np.zeros(count, np.float32)
+    ends = columns.first + [len(one.columns) for one in job.distinct]
+    return [Scored(values[a:b], received[a:b]) for a, b in zip(columns.first, ends, strict=True)]
 
 
 def reads_everything(packed: Packed, columns: Columns, attention: bool) -> bool:

@@ -9,11 +9,11 @@ where given "token_types" i32[R,T] and "read" i32[R,P], the columns whose last h
 reduction looks at.
 
 Letters: R rows of a batch, T tokens a row, P columns read of a row, N = R T, C hidden states that are projected at a time,
-K targets of each, V vocabulary, D hidden.
+or groups of G of them, K targets of each, V vocabulary, D hidden.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -41,6 +41,7 @@ LAYER = "layer_"
 
 Batch = dict[str, Array]
 HostBatch = dict[str, np.ndarray]
+Combine = Callable[[Float[Array, "G V"]], Float[Array, " V"]]
 
 
 class Reduction(Protocol):
@@ -125,13 +126,18 @@ def folded(
 
 
 def projected(
-    config: ModelConfig, head: str, mesh: Mesh | None, params: Params, batches: Iterable[HostBatch]
+    config: ModelConfig,
+    head: str,
+    mesh: Mesh | None,
+    combine: Combine | None,
+    params: Params,
+    batches: Iterable[HostBatch],
 ) -> Iterator[Float[np.ndarray, "C K 2"]]:
     """`project` of each batch of hidden states and targets; as `reduced` otherwise."""
 
     def start(batch: HostBatch) -> Array:
         with jax.default_matmul_precision("highest"):
-            return project(config, head, mesh, params, put_rows(batch, mesh))
+            return project(config, head, mesh, combine, params, put_rows(batch, mesh))
 
     yield from fetched(map(start, batches))
 
@@ -165,12 +171,22 @@ def fold_rows(
     return fold.merge(state, function(params, nothing, arrays, rows))
 
 
-@partial(untuned_jit, static_argnums=(0, 1, 2))
-def project(config: ModelConfig, head: str, mesh: Mesh | None, params: Params, batch: Batch) -> Float[Array, "C K 2"]:
-    """Log-probability and top-1 flag of every target: "hidden" f32[C,D], "targets" i32[C,K]."""
-    logits = head_logits(config, head, params, batch["hidden"])
+@partial(untuned_jit, static_argnums=(0, 1, 2, 3))
+def project(
+    config: ModelConfig, head: str, mesh: Mesh | None, combine: Combine | None, params: Params, batch: Batch
+) -> Float[Array, "C K 2"]:
+    """Log-probability and top-1 flag of every target: "hidden" f32[C,D], "targets" i32[C,K].
+
+    With `combine`, "hidden" is f32[C,G,D], and what it makes of the log-probabilities of each group takes their place.
+    """
+    hidden = batch["hidden"]
+    logits = head_logits(config, head, params, hidden.reshape(-1, hidden.shape[-1]))
+    log_norm = jax.nn.logsumexp(logits, axis=1, keepdims=True)
+    if combine is not None:
+        grouped = (logits - log_norm).reshape(*hidden.shape[:2], -1)  # [C,G,V]
+        logits, log_norm = jax.vmap(combine)(grouped), jnp.zeros(())
     chosen = jnp.take_along_axis(logits, batch["targets"], axis=1)
-    log_probs = chosen - jax.nn.logsumexp(logits, axis=1, keepdims=True)
+    log_probs = chosen - log_norm
     is_top = chosen >= logits.max(1, keepdims=True)
     values = jnp.stack([log_probs, is_top.astype(jnp.float32)], axis=-1)
     return gathered(values, mesh)

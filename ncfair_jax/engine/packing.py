@@ -1,6 +1,7 @@
 """Sequences laid out in rows, several to a row; segment masks keep them apart.
 
-Letters: R rows, T tokens a row, P scored columns a row, N scored columns of all rows, K targets a column, E sequences.
+Letters: R rows, T tokens a row, P scored columns a row, N scored columns of all rows, K targets a column, E sequences,
+G of them in a group.
 """
 
 from collections.abc import Sequence
@@ -9,14 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ncfair_jax.data.packing import first_fit_decreasing, flat_index, scatter_rows
+from ncfair_jax.data.packing import first_fit_decreasing, flat_index, flat_positions, scatter_rows
 from ncfair_jax.engine.batching import power_of_two
 from ncfair_jax.engine.forward import HostBatch
 from ncfair_jax.engine.requests import Distinct
 
 
 class Packed(NamedTuple):
-    """Sequences in rows.
+    """Sequences in rows; those of a group follow one another.
 
     Attributes:
         rows: tokens, segment_ids, positions, token_types i32[R,T].
@@ -36,65 +37,88 @@ class Columns(NamedTuple):
     Attributes:
         read: the scored columns of each row, i32[R,P]; 0 where there are fewer.
         row, column, rank: of every scored column its row, its place there, and how many of its row precede it, i64[N].
-        targets: i32[N,K]; 0 where there are fewer.
-        first: of every sequence the number of its first scored column, i64[E].
+        groups: the scored columns that are combined, one of each sequence of a group, in the order of the first:
+            i64[N/G,G].
+        targets: of these, i32[N/G,K]; 0 where there are fewer.
+        first: of every group of sequences the number of its first in `groups`, i64[E/G].
     """
 
     read: np.ndarray
     row: np.ndarray
     column: np.ndarray
     rank: np.ndarray
+    groups: np.ndarray
     targets: np.ndarray
     first: np.ndarray
 
 
-def pack(sequences: Sequence[Distinct], row_tokens: int) -> Packed:
+def pack(distinct: Sequence[Distinct], row_tokens: int) -> Packed:
     """Packs sequences into rows with room for T tokens and, where there are scored columns, for P of them."""
-    lengths, counts = sizes(sequences)
+    lengths, counts = (values.ravel() for values in sizes(distinct))
     placement = first_fit_decreasing(lengths, row_tokens, counts, row_columns(lengths, counts, row_tokens))
     index = flat_index(placement, lengths)
-    attended = _end_to_end([s.request.attention_mask for s in sequences], lengths, 1)
+    requests = [request for one in distinct for request in one.group]
+    attended = _end_to_end([request.attention_mask for request in requests], lengths, 1)
 
     def rows(values: np.ndarray) -> np.ndarray:
         return scatter_rows(values, index, placement.num_rows, row_tokens)
 
     packed = {
-        "tokens": rows(np.concatenate([s.request.tokens for s in sequences])),
+        "tokens": rows(np.concatenate([request.tokens for request in requests])),
         "segment_ids": rows(np.where(attended > 0, index.segment, 0)),
         "positions": rows(index.position),
-        "token_types": rows(_end_to_end([s.request.token_types for s in sequences], lengths, 0)),
+        "token_types": rows(_end_to_end([request.token_types for request in requests], lengths, 0)),
     }
     return Packed(packed, placement.row, placement.offset, placement.segment - 1)
 
 
-def columns_of(packed: Packed, sequences: Sequence[Distinct]) -> Columns:
+def columns_of(packed: Packed, distinct: Sequence[Distinct]) -> Columns:
     """The scored columns of packed sequences, each of which has some.
 
     P is a power of two from 8, and K from 16, where a place more costs next to nothing: benchmarks share their programs.
     """
-    lengths, counts = sizes(sequences)
+    lengths, counts = (values.ravel() for values in sizes(distinct))
     order = np.lexsort((packed.offset, packed.row))
-    ends = np.cumsum(counts[order])
-    first = np.zeros(len(sequences), np.int64)
-    first[order] = ends - counts[order]
+    begin = np.zeros(len(counts), np.int64)  # of every sequence the number of its first scored column
+    begin[order] = np.cumsum(counts[order]) - counts[order]
     row = np.repeat(packed.row[order], counts[order])
-    listed = [column for i in order for column in sequences[i].columns.items()]
-    column = np.repeat(packed.offset[order], counts[order]) + np.array([position for position, _ in listed], np.int64)
+    column = np.repeat(packed.offset[order], counts[order]) + _places(order, distinct)
     rank = np.arange(len(row)) - np.searchsorted(row, row)
     num_rows, row_tokens = packed.rows["tokens"].shape
     read = np.zeros((num_rows, row_columns(lengths, counts, row_tokens)), np.int32)
     read[row, rank] = column
-    of_columns = [list(targets) for _, (_, targets) in listed]
+    groups, targets, first = _grouped(begin.reshape(len(distinct), -1), distinct)
+    return Columns(read, row, column, rank, groups, targets, first)
+
+
+def _places(order: np.ndarray, distinct: Sequence[Distinct]) -> np.ndarray:
+    """Where the scored columns stand in their sequences, i64[N], sequence by sequence in the order given, i64[E]."""
+    counts = np.array([len(one.columns) for one in distinct], np.int64)
+    places = np.array([place for one in distinct for place in one.columns], np.int64)  # [N/G,G]
+    of_group, in_group = np.divmod(order, places.shape[1])
+    number = np.repeat((np.cumsum(counts) - counts)[of_group], counts[of_group]) + flat_positions(counts[of_group])
+    return places[number, np.repeat(in_group, counts[of_group])]
+
+
+def _grouped(begin: np.ndarray, distinct: Sequence[Distinct]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`groups`, `targets` and `first` of Columns, from the number of each sequence's first scored column, i64[E/G,G]."""
+    order = np.argsort(begin[:, 0])
+    counts = np.array([len(distinct[i].columns) for i in order], np.int64)
+    first = np.zeros(len(distinct), np.int64)
+    first[order] = np.cumsum(counts) - counts
+    groups = np.repeat(begin[order], counts, axis=0) + flat_positions(counts)[:, None]
+    of_columns = [list(targets) for i in order for _, targets in distinct[i].columns.values()]
     numbers = np.array([len(targets) for targets in of_columns], np.int64)
     targets = np.zeros((len(of_columns), power_of_two(max(16, int(numbers.max())))), np.int32)
     targets[np.arange(targets.shape[1]) < numbers[:, None]] = list(chain.from_iterable(of_columns))
-    return Columns(read, row, column, rank, targets, first)
+    return groups, targets, first
 
 
-def sizes(sequences: Sequence[Distinct]) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and scored columns of each sequence, i64[E]."""
-    lengths = np.array([len(sequence.request.tokens) for sequence in sequences], np.int64)
-    return lengths, np.array([len(sequence.columns) for sequence in sequences], np.int64)
+def sizes(distinct: Sequence[Distinct]) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and scored columns of each sequence, i64[E/G,G]."""
+    lengths = np.array([[len(request.tokens) for request in one.group] for one in distinct], np.int64)
+    counts = np.array([len(one.columns) for one in distinct], np.int64)
+    return lengths, np.broadcast_to(counts[:, None], lengths.shape)
 
 
 def row_columns(lengths: np.ndarray, counts: np.ndarray, row_tokens: int) -> int:

@@ -1,12 +1,13 @@
 """What is asked about sequences and what is answered; requests are checked, and those about one sequence merged.
 
-Letters: P scored positions, L tokens of a request, D hidden, C classes.
+Letters: P scored positions, L tokens of a request, D hidden, C classes, G requests of a group, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Array, Float
 from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.engine.naming import text_of
@@ -80,20 +81,25 @@ def first_log_probs(answers: Sequence[Answer]) -> np.ndarray:
     return np.array([scored_log_probs(answer)[0] for answer in answers], np.float64)
 
 
-# Answers requests, in their order: a model on its devices, or a function around one that changes requests or answers.
+# Answers requests, in their order.
 Forward = Callable[[Sequence[Request]], list[Answer]]
 
 
 class Wrap(NamedTuple):
-    """A function around a model that answers in its stead, such as a method that debiases at inference.
+    """What answers in a model's stead, such as a method that debiases at inference: each request is asked as a group of
+    requests, and what the model expects at their positions becomes one answer.
 
     Attributes:
         name: what it is and its settings, which together with the model's fingerprint says what was evaluated.
-        around: makes of the model's own forward function the one that is evaluated.
+        expand: a request -> its group, each with as many positions as the request has, the first beside the first and so
+            on. Attention is what the first one's tokens receive; the targets are the first one's too.
+        combine: natural log-probabilities at such positions -> the answer's. Pure; it is compiled, and applied to the whole
+            vocabulary before targets are looked up.
     """
 
     name: str
-    around: Callable[[Forward], Forward]
+    expand: Callable[[Request], Sequence[Request]]
+    combine: Callable[[Float[Array, "G V"]], Float[Array, " V"]]
 
 
 def named(what: str, text: str) -> str:
@@ -144,46 +150,52 @@ def _outside(ids: np.ndarray, vocab_size: int) -> np.ndarray:
 
 
 class Distinct(NamedTuple):
-    """A sequence that is run once, however many requests are about it.
+    """A group of sequences that is run once, however many requests are about it; a group of one without a `Wrap`.
 
     Attributes:
-        request: the first of them.
-        columns: by scored position, the number of its column, and by target id the target's number in that column.
+        group: the first requests about it, G.
+        columns: by scored positions, one of each sequence, the number of their column, and by target id the target's number
+            in that column.
     """
 
-    request: Request
-    columns: dict[int, tuple[int, dict[int, int]]]
+    group: Sequence[Request]
+    columns: dict[tuple[int, ...], tuple[int, dict[int, int]]]
 
 
 class Slots(NamedTuple):
-    """Where the answer to a request is found: the number of its sequence, and of each target its column and number there."""
+    """Where the answer to a request is found: the number of its group, and of each target its column and number there."""
 
-    sequence: int
+    distinct: int
     columns: np.ndarray
     targets: np.ndarray
 
 
-def merge(requests: Sequence[Request]) -> tuple[list[Distinct], list[Slots]]:
-    """Merges requests about the same sequence: BEC-Pro needs 12 times fewer forward passes, StereoSet 2 times fewer."""
-    index: dict[tuple[bytes, bytes, bytes], int] = {}
-    sequences: list[Distinct] = []
+def merge(groups: Sequence[Sequence[Request]]) -> tuple[list[Distinct], list[Slots]]:
+    """Merges requests about the same sequence: BEC-Pro needs 12 times fewer forward passes, StereoSet 2 times fewer.
+
+    Raises:
+        ValueError: if the requests of a group differ in their number of positions.
+    """
+    index: dict[tuple[bytes, ...], int] = {}
+    distinct: list[Distinct] = []
     slots: list[Slots] = []
-    for request in requests:
+    for group in groups:
         key = tuple(
             b"" if part is None else np.asarray(part, np.int32).tobytes()
+            for request in group
             for part in (request.tokens, request.attention_mask, request.token_types)
         )
-        number = index.setdefault(key, len(sequences))  # type: ignore[arg-type]
-        if number == len(sequences):
-            sequences.append(Distinct(request, {}))
-        columns = sequences[number].columns
-        pairs = zip(np.asarray(request.positions).tolist(), np.asarray(request.targets).tolist(), strict=True)
+        number = index.setdefault(key, len(distinct))
+        if number == len(distinct):
+            distinct.append(Distinct(group, {}))
+        columns = distinct[number].columns
+        places = zip(*(np.asarray(request.positions).tolist() for request in group), strict=True)
         found = []
-        for position, target in pairs:
-            column, targets = columns.setdefault(position, (len(columns), {}))
+        for place, target in zip(places, np.asarray(group[0].targets).tolist(), strict=True):
+            column, targets = columns.setdefault(place, (len(columns), {}))
             found.append((column, targets.setdefault(target, len(targets))))
         slots.append(Slots(number, *np.array(found, np.int64).reshape(-1, 2).T))
-    return sequences, slots
+    return distinct, slots
 
 
 def mask_id(pretrained: Pretrained) -> int:

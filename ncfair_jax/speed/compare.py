@@ -30,6 +30,7 @@ from ncfair_jax.speed import ours
 from ncfair_jax.speed.contestants import Result, SpeedError, Worker, spread, workers
 from ncfair_jax.speed.flops import score_flops, train_flops
 from ncfair_jax.speed.padded import RELEASED_LENGTH, Scored, Sentence, save_ragged, unpack
+from ncfair_jax.vocabulary import template_of
 
 OURS, RELEASE, FAIR = "ncfair_jax", "torch_release", "torch_fair"
 LARGER = 10  # ours scores so many times the pairs that PyTorch scores, besides the same ones
@@ -317,12 +318,12 @@ def score_side_by_side(settings: Settings, folder: Path) -> Result:
 def crows_requests(pretrained: Pretrained, settings: Settings) -> list[list[Scored]]:
     """The rows of each of the first pairs, one token masked in each: ten times as many pairs as PyTorch scores."""
     pairs = crows_pairs.read_pairs(crows_file(settings))[: LARGER * settings.pairs]
-    mask = mask_id(pretrained)
+    mask, template = mask_id(pretrained), template_of(pretrained.tokenizer)
     return [
         [
             Scored(*(np.asarray(part, np.int64) for part in request[:3]))
             for tokens in encode_texts(crows_pairs.ordered(pair), pretrained.tokenizer)
-            for request in crows_pairs.one_mask_each(tokens, mask)
+            for request in crows_pairs.one_mask_each(tokens, mask, template)
         ]
         for pair in pairs
     ]

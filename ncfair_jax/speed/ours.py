@@ -145,10 +145,10 @@ def packed_flops_of(model: ModelConfig, requests: Sequence[Request]) -> int:
     """Operations of answering the requests, packed as the engine packs them, with the empty rows of a last batch."""
     flops = 0
     for ask in dict.fromkeys(request.ask for request in requests):
-        sequences = merge([request for request in requests if request.ask == ask])[0]
+        sequences = merge([[request] for request in requests if request.ask == ask])[0]
         scored = ask in engine.HEAD_OF
         sequences = [sequence for sequence in sequences if sequence.columns or not scored]
-        for row_tokens, members in buckets(sizes(sequences)[0], model.hidden_size):
+        for row_tokens, members in buckets(sizes(sequences)[0].ravel(), model.hidden_size):
             bucket = [sequences[i] for i in members]
             packed = pack(bucket, row_tokens)
             rows = computed(len(packed.rows["tokens"]), default_batch_tokens() // row_tokens)

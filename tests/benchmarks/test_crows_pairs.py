@@ -8,7 +8,10 @@ from ncfair_jax.benchmarks.crows_pairs import Pair, align, ordered, outcome_colu
 from ncfair_jax.engine import RequestError
 from ncfair_jax.files import notes
 from ncfair_jax.files.sources import DataError
+from ncfair_jax.vocabulary import Template
 from tests.benchmarks import plain
+
+TEMPLATE = Template((0,), (9,), (9,), (0, 0, 0, 1, 1))
 
 
 def test_alignment_depends_on_which_sentence_comes_first():
@@ -22,8 +25,8 @@ def test_scores_of_modified_and_shared_positions():
     alignment = align([0, 5, 6, 7, 9], [0, 5, 8, 8, 7, 9])
     first = np.array([np.nan, -1.0, -2.0, -4.0, np.nan])
     second = np.array([np.nan, -1.5, -3.0, -5.0, -0.25, np.nan])
-    assert pair_scores(alignment, first, second) == ((-2.0, -4.0), (-5.0, -1.75))
-    means, _ = pair_scores(align([0, 5, 9], [0, 5, 6, 9]), np.full(3, -1.0), np.full(4, -1.0))
+    assert pair_scores(alignment, TEMPLATE, first, second) == ((-2.0, -4.0), (-5.0, -1.75))
+    means, _ = pair_scores(align([0, 5, 9], [0, 5, 6, 9]), TEMPLATE, np.full(3, -1.0), np.full(4, -1.0))
     assert means == (None, -1.0)
 
 

@@ -5,9 +5,11 @@ import pytest
 
 from ncfair_jax.benchmarks import masked_lm
 from ncfair_jax.files.sources import DataFolder
+from ncfair_jax.vocabulary import Template
 from tests import tiny_hub
 from tests.benchmarks import plain
 
+TEMPLATE = Template((2,), (3,), (3,), (0, 0, 0, 1, 1))
 PARAGRAPHS = [
     ["the nurse said that she was tired.", "he was a man."],
     ["a woman said that."],
@@ -20,7 +22,7 @@ PARAGRAPHS = [
 def test_masked_positions_are_15_percent_of_the_inner_tokens_and_fixed():
     for length in (3, 9, 30, 128):
         tokens = np.arange(100, 100 + length, dtype=np.int32)
-        request = masked_lm.masked_request(tokens, 7, 4)
+        request = masked_lm.masked_request(tokens, 7, 4, TEMPLATE)
         assert len(request.positions) == np.ceil(0.15 * (length - 2)) == len(set(request.positions.tolist()))
         assert request.positions.min() >= 1
         assert request.positions.max() <= length - 2
@@ -28,8 +30,8 @@ def test_masked_positions_are_15_percent_of_the_inner_tokens_and_fixed():
         np.testing.assert_array_equal(np.flatnonzero(request.tokens != tokens), request.positions)
         assert (request.tokens[request.positions] == 4).all()
         # Whatever the tokens are, so that a debiased model is asked the same; another sentence draws anew.
-        np.testing.assert_array_equal(masked_lm.masked_request(tokens + 1, 7, 4).positions, request.positions)
-    draws = {tuple(masked_lm.masked_request(tokens, number, 4).positions) for number in range(20)}
+        np.testing.assert_array_equal(masked_lm.masked_request(tokens + 1, 7, 4, TEMPLATE).positions, request.positions)
+    draws = {tuple(masked_lm.masked_request(tokens, number, 4, TEMPLATE).positions) for number in range(20)}
     assert len(draws) == 20
 
 
@@ -55,7 +57,7 @@ def test_figures_are_those_of_plain_passes(kind):
     for number, sentence in enumerate(s for paragraph in PARAGRAPHS for s in paragraph):
         tokens = np.array(model.tokenizer(sentence)["input_ids"], np.int32)
         tokens = tokens if len(tokens) <= cut else np.append(tokens[: cut - 1], tokens[-1])
-        request = masked_lm.masked_request(tokens, number, mask)
+        request = masked_lm.masked_request(tokens, number, mask, TEMPLATE)
         table = plain.log_probs(model, request.tokens)[request.positions]
         losses += (-table[np.arange(len(table)), request.targets]).tolist()
         hits += (table.argmax(-1) == request.targets).tolist()

@@ -13,10 +13,15 @@ from ncfair_jax.files import notes
 from ncfair_jax.files.sources import DataError, DataFolder
 from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.statistics.intervals import summarise
+from ncfair_jax.vocabulary import vocabulary_of
 from tests.benchmarks import plain
 
 MODELS = {"evals": "models/minilm6-mlm", "evals_roberta": "models/roberta-tiny-random"}
 LABELS = ("stereotype", "anti-stereotype", "unrelated")
+
+
+def rows_of(context, word, model, kind):
+    return filler_rows(context, word, model.tokenizer, vocabulary_of(model.tokenizer), kind)
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -39,8 +44,8 @@ def test_fillers_and_pieces_of_every_example(golden, shared):
     mask, differing = model.tokenizer.mask_token_id, np.zeros((len(examples), 3), int)
     for i, (example, item) in enumerate(zip(examples, items, strict=True)):
         for j, (label, word) in enumerate(zip(LABELS, example.fillers, strict=True)):
-            rows = filler_rows(example.context, word, model, "reference")
-            clean = filler_rows(example.context, word, model, "clean")
+            rows = rows_of(example.context, word, model, "reference")
+            clean = rows_of(example.context, word, model, "clean")
             assert len(rows) == len(clean) == arrays["n_pieces"][i, j]
             if "piece_ids" in pieces:
                 assert [row.target for row in rows] == pieces["piece_ids"][item["data"][label]["id"]]
@@ -59,7 +64,7 @@ def test_probabilities_of_single_pieces(golden, shared):
         for i in [*range(0, len(examples), 60), 105, 325, 887]:
             for label, word in zip(LABELS, examples[i].fillers, strict=True):
                 expected += pieces[name][items[i]["data"][label]["id"]]
-                for row in filler_rows(examples[i].context, word, model, kind):
+                for row in rows_of(examples[i].context, word, model, kind):
                     requests.append(Request(row.tokens, np.array([row.position]), np.array([row.target])))
         found = np.exp([values[0] for values in plain.log_probs_of(model, requests)])
         np.testing.assert_allclose(found, expected, rtol=5e-4)
@@ -120,7 +125,7 @@ def test_mean_of_log_probabilities_is_a_choice():
     example = stereoset_examples.Example(
         "e", "t", "gender", "the man was BLANK.", ("the man was nurses.", "the man was tired.", "the man was the.")
     )
-    rows = filler_rows(example.context, "nurses", model, "reference")
+    rows = rows_of(example.context, "nurses", model, "reference")
     logs = np.array([plain.log_probs(model, row.tokens)[row.position, row.target] for row in rows])
     assert len(logs) == 2
     for pool, expected in (("mean_prob", np.exp(logs).mean()), ("mean_logprob", logs.mean())):
@@ -162,7 +167,7 @@ def test_every_blank_is_filled_with_the_word_of_the_last_and_the_first_mask_is_s
 def test_rows_of_two_blanks(family, rows):
     model = plain.pretrained(family)
     mask = model.tokenizer.mask_token_id
-    for number, row in enumerate(filler_rows(TWO["context"], "nurses", model, rows)):
+    for number, row in enumerate(rows_of(TWO["context"], "nurses", model, rows)):
         places = np.flatnonzero(row.tokens == mask)
         assert len(places) == 2 and row.position == places[0]
         assert (

@@ -102,6 +102,6 @@ def test_a_new_method_is_told_of_like_any_other(config_of):
 
 def test_an_edit_that_changes_nothing_leaves_the_model_as_it_was():
     params, size = tiny.params(), tiny.MODEL.hidden_size
-    same = folded(params, Edit(jnp.eye(size), jnp.zeros(size)))
+    same = folded(params, Edit(jnp.eye(size), jnp.zeros(size)), family_of(tiny.MODEL).fold)
     np.testing.assert_allclose(same["mlm"]["transform"]["kernel"], params["mlm"]["transform"]["kernel"], atol=1e-6)
     np.testing.assert_array_equal(same["mlm"]["transform"]["bias"], params["mlm"]["transform"]["bias"])

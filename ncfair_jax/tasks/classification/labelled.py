@@ -16,6 +16,7 @@ from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.methods.corpus import set_aside
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.tasks.classification.config import ClassificationRun
+from ncfair_jax.vocabulary import template_of
 
 
 class Labelled(NamedTuple):
@@ -60,7 +61,7 @@ def encode_labelled(examples: Sequence[Labelled], tokenizer: PreTrainedTokenizer
     Raises:
         ConfigError: if `max_tokens` leaves no room for text.
     """
-    if max_tokens <= (least := tokenizer.num_special_tokens_to_add(pair=True)):
+    if max_tokens <= (least := template_of(tokenizer).specials(texts=2)):
         raise ConfigError(f"config.data.max_tokens={max_tokens}; more than {least} are needed for pairs of texts")
     tokens: list[np.ndarray] = []
     types: list[np.ndarray] = []
