@@ -15,6 +15,7 @@ from ncfair_jax import stopping
 from ncfair_jax.checkpoint import Checkpoints, quarantined
 from ncfair_jax.config import RunConfig, to_dict
 from ncfair_jax.divergence import DivergedError, diverged, training_diverged
+from ncfair_jax.engine import forward_of
 from ncfair_jax.environment import recording
 from ncfair_jax.evaluation import evaluate_model
 from ncfair_jax.files import digests
@@ -141,9 +142,9 @@ def debias(run: Run | Untrained, workdir: Path) -> Pretrained:
     if (edit := method_of(run.config).edit) is None:
         return model
     with stage("editing the model"):
-        return model._replace(
-            params=folded(model.params, edit(run.config, model, run.examples), family_of(model.config).fold)
-        )
+        forward = forward_of(model, mesh=run.mesh, progress=jax.process_index() == 0)
+        change = edit(run.config, model, run.examples, forward)
+        return model._replace(params=folded(model.params, change, family_of(model.config).fold))
 
 
 def train(run: Run, workdir: Path) -> Pretrained:

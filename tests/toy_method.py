@@ -13,7 +13,8 @@ import numpy as np
 
 from ncfair_jax.config import ObjectiveConfig, RunConfig
 from ncfair_jax.data.pipeline import Examples
-from ncfair_jax.engine import Wrap
+from ncfair_jax.engine import Forward, Request, Wrap
+from ncfair_jax.engine.requests import MEAN_VECTOR
 from ncfair_jax.fields import not_negative, positive, section
 from ncfair_jax.methods.base import Method, Objective, Partial, stateless
 from ncfair_jax.methods.corpus import CORPUS_SWITCHES, corpus_files, corpus_text, load_examples
@@ -54,11 +55,13 @@ class FlattenRun(RunConfig):
     flatten: FlattenConfig = section(FlattenConfig)
 
 
-def flatten(config: FlattenRun, model: Pretrained, examples: Examples) -> Edit:
-    """Divides the hidden states along one direction, whose number is how many sentences were read."""
+def flatten(config: FlattenRun, model: Pretrained, examples: Examples, forward: Forward) -> Edit:
+    """Divides the hidden states along the mean of the sentences' vectors."""
     size = model.config.hidden_size
-    first = np.eye(size)[len(examples.sequences) % size]
-    matrix = np.eye(size) - np.outer(first, first) * (1 - 1 / config.flatten.divisor)
+    answers = forward([Request(tokens, ask=MEAN_VECTOR) for tokens in examples.sequences])
+    mean = np.mean([answer.vector for answer in answers], axis=0)
+    along = np.outer(mean, mean) / (mean @ mean)
+    matrix = np.eye(size) - along * (1 - 1 / config.flatten.divisor)
     return Edit(jnp.asarray(matrix, jnp.float32), jnp.arange(size, dtype=jnp.float32) / size)
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 from ncfair_jax.collapse import ClassStats, merge
 from ncfair_jax.config import Rule, RunConfig
 from ncfair_jax.data.pipeline import Examples
-from ncfair_jax.engine import Wrap
+from ncfair_jax.engine import Forward, Wrap
 from ncfair_jax.models.base import ModelConfig, Params
 from ncfair_jax.models.edits import Edit
 from ncfair_jax.models.hf import Pretrained
@@ -97,8 +97,8 @@ class Method(NamedTuple):
         objective: (config, model, training examples) -> the loss; None: nothing is trained.
         rules: config -> which of its fields must go together, and whether they do.
         switches: fields that are read only where another one says so.
-        edit: (config, model, training examples) -> a change of the model after the training, or of the start model where
-            nothing is trained; the model is judged and exported with it.
+        edit: (config, model, training examples, what answers requests about that model) -> a change of the model after the
+            training, or of the start model where nothing is trained; the model is judged and exported with it.
         wrap: (config, trained or edited model) -> what answers instead of that model when it is judged. The model itself is
             exported, and NC figures are its own.
         extra_params: (config, model config, key) -> parameters that only the method has, kept under params["method"]: they
@@ -119,7 +119,7 @@ class Method(NamedTuple):
     objective: Callable[[Any, Pretrained, Examples], Objective] | None = None
     rules: Callable[[Any], Iterable[Rule]] = lambda config: ()
     switches: tuple[Switch, ...] = ()
-    edit: Callable[[Any, Pretrained, Examples], Edit] | None = None
+    edit: Callable[[Any, Pretrained, Examples, Forward], Edit] | None = None
     wrap: Callable[[Any, Pretrained], Wrap] | None = None
     extra_params: Callable[[Any, ModelConfig, Key[Array, ""]], Params] | None = None
     accumulates: bool = True

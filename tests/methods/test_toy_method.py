@@ -9,6 +9,7 @@ import pytest
 
 from ncfair_jax.benchmarks.registry import BENCHMARKS
 from ncfair_jax.config import ConfigError, to_dict
+from ncfair_jax.engine import forward_of
 from ncfair_jax.models.edits import Edit, folded
 from ncfair_jax.models.families import family_of
 from ncfair_jax.models.hf import load_pretrained
@@ -41,7 +42,7 @@ def test_an_edited_model_is_judged_exported_and_found_again(config_of, tmp_path)
     assert set(to_dict(run)) == {"name", "seed", "model", "data", "objective", "mesh", "evals", "world", "flatten"}
     result = train_and_evaluate(run, tmp_path / "run")
     start, edited = (load_pretrained(str(path)) for path in (config.model.path, tmp_path / "run" / "export"))
-    edit = toy_method.flatten(run, start, toy_method.examples_of(run, start)[0])
+    edit = toy_method.flatten(run, start, toy_method.examples_of(run, start)[0], forward_of(start))
     hidden = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5, 16)), jnp.float32)
 
     def predicted(model, states):
