@@ -204,7 +204,7 @@ class Checkpoints:
                 digests.damaged(folder) if recorded else [f"{folder / digests.DIGESTS_FILE} is missing or damaged"]
             )
             if problems:
-                aside = set_aside(folder, self.folder.parent)
+                aside = quarantined(folder, self.folder.parent)
                 say(
                     f"checkpoint {step} is not used: {'; '.join(problems)}. It is now {aside}; going on from the one before it"
                 )
@@ -235,7 +235,7 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not is_disk_full(error) and str(error) != "Event loop is closed"
 
 
-def set_aside(path: Path, workdir: Path) -> Path:
+def quarantined(path: Path, workdir: Path) -> Path:
     """Moves what is damaged into the workdir's folder of such things, under a name that is free; returns where it is."""
     folder = workdir / DAMAGED_FOLDER
     folder.mkdir(exist_ok=True)

@@ -27,7 +27,7 @@ PACKAGES = ("ncfair_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", 
 
 
 @contextmanager
-def recorded(workdir: Path) -> Iterator[None]:
+def recording(workdir: Path) -> Iterator[None]:
     """Appends an entry to workdir/environment.json, and to the entry how long what is inside took and how it ended.
 
     A run that was killed and started again has an entry for each start; one without "ended" was killed. Only process 0

@@ -43,7 +43,7 @@ class LostError(Exception):
     """A peer or the coordinator did not come or is gone; one line."""
 
 
-class Place(NamedTuple):
+class Member(NamedTuple):
     """Which process of a run this one is."""
 
     coordinator: str  # host:port of process 0, or "auto"
@@ -90,20 +90,20 @@ def together(
     Raises:
         ProcessesError: for flags that do not fit.
     """
-    place = own_place(coordinator, num_processes, process_id)
-    if place is None:
+    member = own_member(coordinator, num_processes, process_id)
+    if member is None:
         yield
         return
-    errors = NativeErrors(lambda text: end_lost(lost_text(place, text)))
+    errors = NativeErrors(lambda text: end_lost(lost_text(member, text)))
     try:
-        join(place, coordinator_timeout, peer_timeout)
+        join(member, coordinator_timeout, peer_timeout)
         yield
         jax.distributed.shutdown()  # returns when all are here
     except LostError as error:
         end_lost(str(error))
     except BaseException as error:
         if (text := told_loss(error)) is not None:
-            end_lost(lost_text(place, text))
+            end_lost(lost_text(member, text))
         code = exit_code(error)
         errors.on_loss = lambda _: os._exit(code)  # it has its own error to tell
         atexit.register(leave, code)
@@ -111,7 +111,7 @@ def together(
     errors.release()
 
 
-def own_place(coordinator: str, num_processes: int | None, process_id: int | None) -> Place | None:
+def own_member(coordinator: str, num_processes: int | None, process_id: int | None) -> Member | None:
     """What the flags say, or None for a process of its own.
 
     Raises:
@@ -123,7 +123,7 @@ def own_place(coordinator: str, num_processes: int | None, process_id: int | Non
         if told and not (coordinator == "" and num_processes in (None, 1) and process_id in (None, 0)):
             missing = "the cluster tells these" if coordinator else "no --coordinator=host:port of process 0 is given"
             raise ProcessesError(f"{told}: {missing}; {'leave them out' if coordinator else 'add it'}")
-        return Place(AUTO, 0, 0) if coordinator else None
+        return Member(AUTO, 0, 0) if coordinator else None
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise ProcessesError(
@@ -136,10 +136,10 @@ def own_place(coordinator: str, num_processes: int | None, process_id: int | Non
         )
     if not 0 <= process_id < num_processes:
         raise ProcessesError(f"--process_id={process_id} is not from 0 to {num_processes - 1} (--num_processes - 1)")
-    return Place(coordinator, num_processes, process_id) if num_processes > 1 else None
+    return Member(coordinator, num_processes, process_id) if num_processes > 1 else None
 
 
-def join(place: Place, coordinator_timeout: int, peer_timeout: int) -> None:
+def join(member: Member, coordinator_timeout: int, peer_timeout: int) -> None:
     """Brings the processes together, for themselves and for jax."""
     jax.config.update("jax_enable_preemption_service", False)  # its handler of SIGTERM would replace ours (`stopping`)
     initialize = partial(
@@ -148,9 +148,9 @@ def join(place: Place, coordinator_timeout: int, peer_timeout: int) -> None:
         heartbeat_timeout_seconds=peer_timeout,
         shutdown_timeout_seconds=SHUTDOWN_SECONDS,
     )
-    if place.coordinator != AUTO:
-        come_together(place, coordinator_timeout)
-        initialize(place.coordinator, place.num, place.id)
+    if member.coordinator != AUTO:
+        come_together(member, coordinator_timeout)
+        initialize(member.coordinator, member.num, member.id)
         return
     try:
         initialize()
@@ -161,7 +161,7 @@ def join(place: Place, coordinator_timeout: int, peer_timeout: int) -> None:
         ) from error
 
 
-def come_together(place: Place, seconds: float) -> None:
+def come_together(member: Member, seconds: float) -> None:
     """Returns when as many processes as there should be, each with another id, know of each other.
 
     Process 0 listens on the coordinator's port, which jax takes over later; the others announce themselves there.
@@ -173,16 +173,16 @@ def come_together(place: Place, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:
-            if place.id == 0 and (server := listening(place.address[1])) is not None:
+            if member.id == 0 and (server := listening(member.address[1])) is not None:
                 with server:
-                    return gather(server, place, deadline, seconds)
-            return announce(place, deadline)
+                    return gather(server, member, deadline, seconds)
+            return announce(member, deadline)
         except OSError as error:
             if time.monotonic() + RETRY_SECONDS > deadline:
-                failed = "could not listen at" if place.id == 0 else "could not come together with the others at"
+                failed = "could not listen at" if member.id == 0 else "could not come together with the others at"
                 raise LostError(
-                    f"{place} {failed} the coordinator {place.coordinator} within {seconds:g} s ({error}); see that process 0 "
-                    "runs there and that the port is free and open, or raise --coordinator_timeout"
+                    f"{member} {failed} the coordinator {member.coordinator} within {seconds:g} s ({error}); see that "
+                    "process 0 runs there and that the port is free and open, or raise --coordinator_timeout"
                 ) from error
             time.sleep(RETRY_SECONDS)
 
@@ -199,14 +199,14 @@ def listening(port: int) -> socket.socket | None:
         raise
 
 
-def gather(server: socket.socket, place: Place, deadline: float, seconds: float) -> None:
+def gather(server: socket.socket, member: Member, deadline: float, seconds: float) -> None:
     """Process 0 waits for all others and tells them to go on, or what is wrong.
 
     A mistake is told when the others had a little time to come and hear of it.
     """
     came: list[Caller] = []
     wrong = ""
-    while len(came) < place.num - 1:
+    while len(came) < member.num - 1:
         server.settimeout(max(deadline - time.monotonic(), 0.001))
         try:
             connection, _ = server.accept()
@@ -216,30 +216,31 @@ def gather(server: socket.socket, place: Place, deadline: float, seconds: float)
             connection.close()  # something else
             continue
         came = [other for other in came if not closed(other.connection)]
-        if mistake := wrong or mistaken(caller, came, place):
+        if mistake := wrong or mistaken(caller, came, member):
             wrong = mistake
             deadline = min(deadline, time.monotonic() + LEAVE_SECONDS)
         came.append(caller)
     if wrong:
-        text = f"{wrong} (coordinator {place.coordinator})"
+        text = f"{wrong} (coordinator {member.coordinator})"
         answer(came, exits.MISTAKE, text)
-        raise ProcessesError(f"{place}: {text}")
-    if missing := set(range(1, place.num)) - {caller.id for caller in came}:
+        raise ProcessesError(f"{member}: {text}")
+    if missing := set(range(1, member.num)) - {caller.id for caller in came}:
         text = (
-            f"not all came to the coordinator {place.coordinator} within {seconds:g} s: process id "
-            f"{', '.join(map(str, sorted(missing)))} of {place.num} is missing; start all again, or raise --coordinator_timeout"
+            f"not all came to the coordinator {member.coordinator} within {seconds:g} s: process id "
+            f"{', '.join(map(str, sorted(missing)))} of {member.num} is missing; start all again, or raise "
+            "--coordinator_timeout"
         )
         answer(came, exits.TRY_AGAIN, text)
-        raise LostError(f"{place}: {text}")
+        raise LostError(f"{member}: {text}")
     answer(came, exits.DONE, "")
 
 
-def mistaken(caller: Caller, came: list[Caller], place: Place) -> str:
+def mistaken(caller: Caller, came: list[Caller], member: Member) -> str:
     """What is wrong with one more process beside process 0 and those who came; "" if nothing is."""
-    if caller.num != place.num:
-        return f"process 0 has --num_processes={place.num}, process {caller.id} has {caller.num}; give all the same"
-    if caller.id in (place.id, *(other.id for other in came)):
-        return f"--process_id={caller.id} is given to two processes; give each another one, 0 to {place.num - 1}"
+    if caller.num != member.num:
+        return f"process 0 has --num_processes={member.num}, process {caller.id} has {caller.num}; give all the same"
+    if caller.id in (member.id, *(other.id for other in came)):
+        return f"--process_id={caller.id} is given to two processes; give each another one, 0 to {member.num - 1}"
     return ""
 
 
@@ -271,7 +272,7 @@ def answer(came: list[Caller], code: int, text: str) -> None:
             connection.sendall(f"ncfair_jax {code} {text}\n".encode())
 
 
-def announce(place: Place, deadline: float) -> None:
+def announce(member: Member, deadline: float) -> None:
     """Tells process 0 who is here, and waits until all are.
 
     Raises:
@@ -279,14 +280,14 @@ def announce(place: Place, deadline: float) -> None:
         OSError: if nobody, or something else, answers.
     """
     left = max(deadline - time.monotonic(), RETRY_SECONDS)
-    with socket.create_connection(place.address, timeout=min(left, ANNOUNCE_SECONDS)) as connection:
-        connection.sendall(f"ncfair_jax {place.id} {place.num}\n".encode())
+    with socket.create_connection(member.address, timeout=min(left, ANNOUNCE_SECONDS)) as connection:
+        connection.sendall(f"ncfair_jax {member.id} {member.num}\n".encode())
         connection.settimeout(left + ANNOUNCE_SECONDS)  # process 0 knows best what is wrong at the limit
         with connection.makefile("rb") as lines:
             match = re.fullmatch(rb"ncfair_jax (\d+) (.*)\n", lines.readline(10_000))
     if match is None:
         raise OSError("what listens there is no process 0 of this run")
-    text = f"{place}: {match[2].decode()}"
+    text = f"{member}: {match[2].decode()}"
     if int(match[1]) == exits.TRY_AGAIN:
         raise LostError(text)
     if int(match[1]) != exits.DONE:
@@ -302,7 +303,7 @@ def told_loss(error: BaseException | None) -> str | None:
     return None
 
 
-def lost_text(place: Place, text: str) -> str:
+def lost_text(member: Member, text: str) -> str:
     """One line from what C++ code tells in many."""
     if match := re.search(r"stopped sending heartbeats\):\s*(\d+(?:\s+\d+)*)", text):
         lost = f"process {', '.join(match[1].split())}"
@@ -310,8 +311,8 @@ def lost_text(place: Place, text: str) -> str:
         lost = "the coordinator (process 0)"
     else:
         lost = "a peer or the coordinator"
-    who, where = (str(place), f" at {place.coordinator}") if place.num else ("this process", "")
-    if place.coordinator == AUTO and distributed.global_state.num_processes > 1:
+    who, where = (str(member), f" at {member.coordinator}") if member.num else ("this process", "")
+    if member.coordinator == AUTO and distributed.global_state.num_processes > 1:
         state = distributed.global_state
         who, where = f"process {state.process_id} of {state.num_processes}", f" at {state.coordinator_address}"
     return f"{who}, coordinator{where}: {lost} was lost, or stopped by itself; {WHAT_TO_DO}"

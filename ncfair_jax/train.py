@@ -12,11 +12,11 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ncfair_jax import stopping
-from ncfair_jax.checkpoint import Checkpoints, set_aside
+from ncfair_jax.checkpoint import Checkpoints, quarantined
 from ncfair_jax.config import RunConfig, to_dict
 from ncfair_jax.divergence import DivergedError, diverged, training_diverged
 from ncfair_jax.engine import forward_of
-from ncfair_jax.environment import recorded
+from ncfair_jax.environment import recording
 from ncfair_jax.evaluation import evaluate_model
 from ncfair_jax.files import digests
 from ncfair_jax.files.atomic import write_json, write_text
@@ -86,7 +86,7 @@ def train_and_evaluate(config: RunConfig, workdir: Path, before_folder: Path | N
             write_json(workdir / INPUTS_FILE, content)  # first: a config without it is of an earlier version
             write_json(workdir / CONFIG_FILE, to_dict(config))
             write_json(workdir / LEFT_OUT_FILE, as_json(run.left_out))
-        with recorded(workdir):
+        with recording(workdir):
             return finish(run, workdir, before_folder, judged)
 
 
@@ -129,7 +129,7 @@ def exported(run: Run | Untrained, workdir: Path) -> Pretrained | None:
     if jax.process_index() == 0 and folder.exists():
         own = digests.damaged(workdir, [f"{EXPORT}/{digests.DIGESTS_FILE}"])  # another model has other digests
         if problems := own or digests.damaged(folder):
-            say(f"{'; '.join(problems)}; what there is of it is now {set_aside(folder, workdir)}; exporting again")
+            say(f"{'; '.join(problems)}; what there is of it is now {quarantined(folder, workdir)}; exporting again")
     if not agreed(folder.exists()):
         return None
     head = {EXTRA: load_head(folder)} if method_of(run.config).evaluate else {}

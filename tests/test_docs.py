@@ -16,12 +16,26 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_files_that_a_page_names_are_there_and_not_ignored_by_git(page):
-    named = set(re.findall(r"\b(?:docs|configs|launch|tests)/[\w./-]*\w", page.read_text(encoding="utf-8")))
+    named = set(re.findall(r"\b(?:docs|configs|launch|tests|ncfair_jax)/[\w./-]*\w", page.read_text(encoding="utf-8")))
+    named = {name for name in named if "NAME" not in name}  # which stands for the reader's own
     missing = sorted(name for name in named if not (ROOT / name).exists())
     assert not missing
     if (ROOT / ".git").exists():
         ignored = subprocess.run(["git", "-C", ROOT, "check-ignore", *named], capture_output=True, text=True).stdout
         assert not ignored
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_between_pages_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert all((page.parent / link).exists() for link in links)
+
+
+def test_tests_that_the_promises_name_are_there():
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    for path, name in re.findall(r"([\w/]*\btest_\w+\.py)(?:::(\w+))?", text):
+        (file,) = (ROOT / "tests").rglob(path)
+        assert f"def {name or 'test_'}" in file.read_text(encoding="utf-8")
 
 
 def blocks(page: str) -> list[str]:

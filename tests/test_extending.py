@@ -1,6 +1,6 @@
-"""A family, two methods and a benchmark that the package does not know, together: train, edit, evaluate, export, report.
+"""A family, three methods and a benchmark that the package does not know, together: train, edit, evaluate, export, report.
 
-Four registrations are all that is done for them; everything else is the package's own.
+The registrations are all that is done for them; everything else is the package's own.
 """
 
 import json
@@ -19,6 +19,7 @@ from tests import tiny_text, toy_benchmark, toy_family, toy_method
 from tests.toy_family import BagConfig
 
 PAIRS = [[f"the {noun} sees the [MASK]", "man", "woman"] for noun in ("man", "woman", "nurse", "doctor", "dog")]
+METHODS_RUN = ("shrink", "flatten", "opposite")
 
 
 @pytest.fixture
@@ -27,6 +28,7 @@ def run(tmp_path, monkeypatch):
     toy_family.register(monkeypatch)
     monkeypatch.setitem(METHODS, "shrink", toy_method.SHRINK)
     monkeypatch.setitem(METHODS, "flatten", toy_method.FLATTEN)
+    monkeypatch.setitem(METHODS, "opposite", toy_method.OPPOSITE)
     monkeypatch.setitem(BENCHMARKS, "toy", toy_benchmark.BENCHMARK)
     _, text = tiny_text.write(tmp_path, count=20)
     (tmp_path / "data" / "toy").mkdir(parents=True)
@@ -50,6 +52,7 @@ def test_a_toy_model_is_trained_edited_evaluated_exported_and_reported(run, tmp_
     loop = {"steps": 12, "batch_size": 10, "log_every": 1, "save_every": 6, "collapse_every": 6}
     trained = run("shrink", start, train=loop, optimizer={"learning_rate": 1e-2}, nc3={"weight": 1.0})
     edited = run("flatten", tmp_path / "shrink" / "export", flatten={"divisor": 4.0})
+    wrapped = run("opposite", tmp_path / "flatten" / "export")
 
     lines = [json.loads(line) for line in (tmp_path / "shrink" / "metrics.jsonl").read_text().splitlines()]
     sizes = [line["size"] for line in lines if "size" in line]
@@ -65,9 +68,11 @@ def test_a_toy_model_is_trained_edited_evaluated_exported_and_reported(run, tmp_
     (figure,) = trained["before"]["benchmarks"]
     assert figure[0] == "toy, first word preferred, %" and figure[3] == len(PAIRS)
     assert trained["after"]["benchmarks"] == edited["before"]["benchmarks"]
-    for method in ("shrink", "flatten"):
+    value, opposite = (wrapped[side]["benchmarks"][0][1] for side in ("before", "after"))
+    assert value == edited["after"]["benchmarks"][0][1] == 100 - opposite
+    for method in METHODS_RUN:
         assert (tmp_path / method / "report.html").is_file()
         assert "toy, first word preferred, %" in (tmp_path / method / "export" / "README.md").read_text()
 
-    together = page(summarise_folders([tmp_path / "shrink", tmp_path / "flatten"]))
-    assert all(text in together for text in ("by-shrink", "by-flatten", "toy, first word preferred, %"))
+    together = page(summarise_folders([tmp_path / method for method in METHODS_RUN]))
+    assert all(text in together for text in (*METHODS_RUN, "toy, first word preferred, %"))

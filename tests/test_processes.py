@@ -15,7 +15,7 @@ import pytest
 
 from ncfair_jax import exits
 from ncfair_jax.native_errors import LOSS, NativeErrors
-from ncfair_jax.processes import LostError, Place, ProcessesError, come_together, lost_text, own_place, told_loss
+from ncfair_jax.processes import LostError, Member, ProcessesError, come_together, lost_text, own_member, told_loss
 from tests.test_train import command, environment, metrics, setting  # noqa: F401 (a fixture)
 
 
@@ -44,19 +44,19 @@ def port() -> int:
 )
 def test_flags_that_do_not_fit_are_told(flags, told):
     with pytest.raises(ProcessesError) as error:
-        own_place(*flags)
+        own_member(*flags)
     assert told in str(error.value)
 
 
 def test_one_process_needs_no_others():
-    assert own_place("", None, None) is own_place("", 1, 0) is own_place("host:123", 1, 0) is None
-    assert own_place("[::1]:123", 3, 2).address == ("::1", 123)
+    assert own_member("", None, None) is own_member("", 1, 0) is own_member("host:123", 1, 0) is None
+    assert own_member("[::1]:123", 3, 2).address == ("::1", 123)
 
 
 def outcomes(port: int, *who: tuple[int, int], seconds: float = 5.0) -> list[str]:
     """What each of these (number of processes, id) ends in, all coming at once."""
 
-    def outcome(place: Place) -> str:
+    def outcome(place: Member) -> str:
         try:
             come_together(place, seconds)
         except (ProcessesError, LostError) as error:
@@ -64,7 +64,7 @@ def outcomes(port: int, *who: tuple[int, int], seconds: float = 5.0) -> list[str
         return "together"
 
     with ThreadPoolExecutor(len(who)) as pool:
-        return list(pool.map(outcome, [Place(f"localhost:{port}", num, i) for num, i in who]))
+        return list(pool.map(outcome, [Member(f"localhost:{port}", num, i) for num, i in who]))
 
 
 def test_all_come_together_and_again_at_once_at_the_same_port(port):
@@ -108,7 +108,7 @@ def test_a_coordinator_that_nobody_is_or_that_is_something_else_is_told(port):
 def test_a_process_that_went_before_all_had_come_may_come_again(port):
     address = ("localhost", port)
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(come_together, Place(f"localhost:{port}", 3, 0), 20.0)
+        first = pool.submit(come_together, Member(f"localhost:{port}", 3, 0), 20.0)
         for hello in (b"ncfair_jax 1 3\n", b"GET / HTTP/1.0\n"):  # one that is killed, and a stranger
             while True:
                 try:
@@ -144,7 +144,7 @@ def test_an_error_of_a_lost_process_is_told_from_others_and_becomes_one_line(tex
         later = KeyError("while it was handled")
         later.__context__ = cause
     assert told_loss(later) == text
-    line = lost_text(Place("host:123", 3, 2), text)
+    line = lost_text(Member("host:123", 3, 2), text)
     assert line.startswith(f"process 2 of 3, coordinator at host:123: {lost}") and "same command again" in line
     assert "\n" not in line
 

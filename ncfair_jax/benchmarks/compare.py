@@ -22,7 +22,7 @@ from ncfair_jax.statistics.samples import Sample
 Folders = str | Path | Sequence[str | Path]
 
 
-class Comparison(NamedTuple):
+class Difference(NamedTuple):
     """One figure of two models: difference = b − a, its 95% interval (None: there is none) and two-sided p (NaN: none).
 
     Those named |… − unbiased| measure bias: a negative difference is less biased, and overshooting is no success. They have a
@@ -39,7 +39,7 @@ class Comparison(NamedTuple):
     p_holm: float | None = None
 
 
-def compare(folders_a: Folders, folders_b: Folders) -> list[Comparison]:
+def compare(folders_a: Folders, folders_b: Folders) -> list[Difference]:
     """Compares the headline figures of the benchmarks that both models have results of.
 
     Args:
@@ -56,7 +56,7 @@ def compare(folders_a: Folders, folders_b: Folders) -> list[Comparison]:
 
 def compare_many(
     folders: Mapping[str, Folders], against: Mapping[str, str] = MappingProxyType({})
-) -> dict[str, list[Comparison]]:
+) -> dict[str, list[Difference]]:
     """Compares every model with the first, or with the one named for it.
 
     Args:
@@ -79,7 +79,7 @@ def _listed(folders: Folders) -> list[Path]:
     return [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
 
 
-def _compare_benchmark(name: str, folders_a: list[Path], folders_b: list[Path]) -> list[Comparison]:
+def _compare_benchmark(name: str, folders_a: list[Path], folders_b: list[Path]) -> list[Difference]:
     benchmark = BENCHMARKS[name]
     documents = {
         folder: read_record(folder / f"{name}.json", DOCUMENT, EVALUATE_AGAIN) for folder in (*folders_a, *folders_b)
@@ -98,10 +98,10 @@ def _compare_benchmark(name: str, folders_a: list[Path], folders_b: list[Path]) 
         b, _ = find_sample(samples_b, path)
         with taken_apart(folders_a[0] / f"{name}.json", EVALUATE_AGAIN):
             n = n_of(line, path, document)
-        rows.append(Comparison(line.name, n, *compare_paired(a, b, inside)))
+        rows.append(Difference(line.name, n, *compare_paired(a, b, inside)))
         if line.unbiased is not None:
             label = f"|{line.name} − {line.unbiased:g}|" if line.unbiased else f"|{line.name}|"
-            rows.append(Comparison(label, n, *compare_distance(a, b, inside, line.unbiased)))
+            rows.append(Difference(label, n, *compare_distance(a, b, inside, line.unbiased)))
     return rows
 
 

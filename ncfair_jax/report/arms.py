@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ncfair_jax.benchmarks.compare import Comparison, compare_many
+from ncfair_jax.benchmarks.compare import Difference, compare_many
 from ncfair_jax.collapse.jackknife import CORRECTED_SUFFIX
 from ncfair_jax.files.records import SWEEP, read_record, taken_apart
 from ncfair_jax.report.cells import number, span, text_table
@@ -33,7 +33,7 @@ def arms_figures(
         against: by arm, the one it is compared with; the first judged where none is named, or one that is not judged.
     Returns:
         {"start": {figure: [value, interval, n]}, "arms": {arm: [{figure: [value, interval, n]} for each seed]},
-        "comparisons": {arm: {"against": arm, "rows": fields of `Comparison`}}}. With three or more arms the rows hold a
+        "comparisons": {arm: {"against": arm, "rows": fields of `Difference`}}}. With three or more arms the rows hold a
         p-value that Holm's method adjusts for all of them.
     """
     runs = {arm: [flat(result["after"]) for result in results[arm]] for arm in folders}
@@ -105,12 +105,12 @@ def mean_sd(values: Sequence[float | None]) -> str:
     return f"{mean:.{decimals}f} ± {np.std(known, ddof=1):.{decimals}f}"
 
 
-def _fields(row: Comparison) -> dict[str, Any]:
+def _fields(row: Difference) -> dict[str, Any]:
     fields = {name: finite(value) if isinstance(value, float) else value for name, value in row._asdict().items()}
     return fields if row.p_holm is not None else {name: fields[name] for name in fields if name != "p_holm"}
 
 
-def _row(fields: Mapping[str, Any]) -> Comparison:
+def _row(fields: Mapping[str, Any]) -> Difference:
     found = dict(fields)
     found |= {name: math.nan for name in ("p", "p_holm") if found.get(name, 0) is None}
-    return Comparison(**found)
+    return Difference(**found)

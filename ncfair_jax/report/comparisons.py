@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ncfair_jax.benchmarks.compare import Comparison, compare
+from ncfair_jax.benchmarks.compare import Difference, compare
 from ncfair_jax.collapse.jackknife import CORRECTED_SUFFIX
 from ncfair_jax.report.cells import Table, number, p_value, span, text_table
 from ncfair_jax.report.render import table_text
@@ -17,7 +17,7 @@ COLLAPSE = ("nc3", "unc3", "nc1")  # of the figures that a run reads, those wort
 SHOWN = {f"{name}{end}": name.upper() + end.replace("_", " ") for name in COLLAPSE for end in ("", CORRECTED_SUFFIX)}
 
 
-def comparison_table(rows: Sequence[Comparison], name_a: str = "before", name_b: str = "after") -> Table:
+def comparison_table(rows: Sequence[Difference], name_a: str = "before", name_b: str = "after") -> Table:
     """Rows of `compare` or `compare_many`: every figure with its n, interval and p-value.
 
     A column "p (Holm)" is there where the rows have it.

@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ncfair_jax.environment import NOT_INSTALLED, version_of
-from ncfair_jax.report.measured import Measured
+from ncfair_jax.report.measured import MeasuredFolder
 from ncfair_jax.report.pictures import summary_plots, training_curves
 from ncfair_jax.report.plots import style_of
 from ncfair_jax.report.summary import Drilled, Summary
@@ -98,7 +98,7 @@ def _drilled(item: Drilled) -> dict[str, Any]:
     return vars(item) | {"tables": tables}
 
 
-def _measured(item: Measured) -> dict[str, Any]:
+def _measured(item: MeasuredFolder) -> dict[str, Any]:
     tables = [measured_table(table) for table in item.tables]
     return {"name": item.name, "tables": tables, "pictures": item.pictures}
 

@@ -19,7 +19,7 @@ MEASURES_FILE, MODELS_FILE = "measures.json", "models.json"
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredFolder:
     """A folder of `launch/measure.py`: its tables, its pictures (name, data URI), and what is to be said of it."""
 
     name: str
@@ -38,7 +38,7 @@ def is_measured(folder: Path) -> bool:
     return (folder / "table.md").is_file() and bool(_folders(folder))
 
 
-def read_measured(folder: Path) -> Measured:
+def read_measured(folder: Path) -> MeasuredFolder:
     """Its tables, its pictures as data URIs.
 
     Raises:
@@ -64,7 +64,7 @@ def read_measured(folder: Path) -> Measured:
             f"{folder.name} does not say in which order its models were named, so they stand in that of the alphabet; the same "
             "command again records it"
         )
-    return Measured(folder.name, tuple(measured_tables(models)), pictures, tuple(notes))
+    return MeasuredFolder(folder.name, tuple(measured_tables(models)), pictures, tuple(notes))
 
 
 def folder_names(models: Sequence[str]) -> list[str]:

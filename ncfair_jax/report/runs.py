@@ -28,7 +28,7 @@ from ncfair_jax.files.records import (
     taken_apart,
 )
 from ncfair_jax.report.comparisons import COLLAPSE
-from ncfair_jax.report.measured import Measured, is_measured, read_measured
+from ncfair_jax.report.measured import MeasuredFolder, is_measured, read_measured
 from ncfair_jax.report.sweeps import read_sweep, start_figures
 from ncfair_jax.run_log import METRICS_FILE
 from ncfair_jax.workdir import RESULT_FILE, altered
@@ -98,7 +98,7 @@ class Read(NamedTuple):
     """What folders hold, and a note on each run of a sweep that is not there."""
 
     groups: list[Group]
-    measured: list[Measured]
+    measured: list[MeasuredFolder]
     notes: list[str]
 
 
@@ -111,7 +111,7 @@ def read_folders(folders: Sequence[Path], before: Path | None = None) -> Read:
         ReportError, DataError: for a folder that is no run, or a file that cannot be read.
     """
     groups: list[Group] = []
-    measured: list[Measured] = []
+    measured: list[MeasuredFolder] = []
     notes: list[str] = []
     for folder in folders:
         if not folder.is_dir():

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from ncfair_jax.benchmarks.base import Benchmark, DrillDown
-from ncfair_jax.benchmarks.compare import Comparison, compare, read_averaged
+from ncfair_jax.benchmarks.compare import Difference, compare, read_averaged
 from ncfair_jax.benchmarks.registry import BENCHMARKS
 from ncfair_jax.benchmarks.results import Table, read_table
 from ncfair_jax.files.sources import DataError, DataFolder
-from ncfair_jax.report.measured import Measured
+from ncfair_jax.report.measured import MeasuredFolder
 from ncfair_jax.report.runs import Group, Results, read_folders
 from ncfair_jax.statistics.paired import holm
 
@@ -58,9 +58,9 @@ class Summary:
 
     title: str
     groups: tuple[Group, ...]
-    measured: tuple[Measured, ...]
-    changes: dict[str, list[Comparison]]
-    against: dict[str, list[Comparison]]
+    measured: tuple[MeasuredFolder, ...]
+    changes: dict[str, list[Difference]]
+    against: dict[str, list[Difference]]
     drilled: tuple[Drilled, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
@@ -132,7 +132,7 @@ def _folders(group: Group, when: str) -> list[Path]:
     return folders if len(folders) == len(found) else []
 
 
-def _compared(a: list[Path], b: list[Path], what: str, notes: list[str]) -> list[Comparison]:
+def _compared(a: list[Path], b: list[Path], what: str, notes: list[str]) -> list[Difference]:
     try:
         return compare(a, b)
     except DataError as error:
@@ -140,7 +140,7 @@ def _compared(a: list[Path], b: list[Path], what: str, notes: list[str]) -> list
         return []
 
 
-def _adjusted(by_group: Mapping[str, Sequence[Comparison]]) -> dict[str, list[Comparison]]:
+def _adjusted(by_group: Mapping[str, Sequence[Difference]]) -> dict[str, list[Difference]]:
     """Rows of several groups with p_holm: p adjusted for all, as `compare_many` does where no group lacks a result."""
     if len(by_group) < 2:
         return {group: list(rows) for group, rows in by_group.items()}

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ncfair_jax.benchmarks.compare import Comparison
+from ncfair_jax.benchmarks.compare import Difference
 from ncfair_jax.registry import all_defaults, training_text
 from ncfair_jax.report.cells import (
     Cell,
@@ -84,7 +84,7 @@ def summary_table(summary: Summary) -> Table | None:
     return make_table("Summary", caption, ["Figure", *(name for name, _ in columns), "n", "Ideal", "About"], rows)
 
 
-def _before_after_table(group: Group, changes: Sequence[Comparison]) -> Table:
+def _before_after_table(group: Group, changes: Sequence[Difference]) -> Table:
     run = group.runs[0]
     by_name = {row.name: row for row in changes}
     rows = []
@@ -103,7 +103,7 @@ def _before_after_table(group: Group, changes: Sequence[Comparison]) -> Table:
     return make_table("Summary", caption, ["Figure", "Before", "After", "Change", "p", "n", "Ideal", "About"], rows)
 
 
-def _distances(name: str, by_name: Mapping[str, Comparison]) -> list[str]:
+def _distances(name: str, by_name: Mapping[str, Difference]) -> list[str]:
     """Names of the rows that say how far a figure is from its unbiased value."""
     return [other for other in by_name if other != name and other.startswith(f"|{name}")]
 
@@ -119,7 +119,7 @@ def difference_tables(summary: Summary) -> list[Table]:
     return [table for table in found if table is not None]
 
 
-def _differences(title: str, what: str, by_group: Mapping[str, Sequence[Comparison]], summary: Summary) -> Table | None:
+def _differences(title: str, what: str, by_group: Mapping[str, Sequence[Difference]], summary: Summary) -> Table | None:
     names = list(dict.fromkeys(row.name for rows in by_group.values() for row in rows))
     if not names:
         return None
@@ -300,7 +300,7 @@ def _figure_cell(figures: Sequence[Figure | None]) -> Cell:
     return Cell(fixed(mean, decimals), note, mean)
 
 
-def _row_cells(row: Comparison) -> tuple[Cell, Cell]:
+def _row_cells(row: Difference) -> tuple[Cell, Cell]:
     decimals = decimals_of(row.name, row.value_a, row.value_b)
     interval = interval_text(row.interval, decimals, "+") if row.interval else ""
     p = row.p if row.p_holm is None else row.p_holm
@@ -309,7 +309,7 @@ def _row_cells(row: Comparison) -> tuple[Cell, Cell]:
     )
 
 
-def _change_cells(row: Comparison | None, before: Figure | None, after: Figure | None) -> tuple[Cell, Cell]:
+def _change_cells(row: Difference | None, before: Figure | None, after: Figure | None) -> tuple[Cell, Cell]:
     if row is not None:
         return _row_cells(row)
     if before is None or after is None or before.value is None or after.value is None:

@@ -8,7 +8,7 @@ import pytest
 from ncfair_jax.benchmarks.compare import compare
 from ncfair_jax.collapse.stored import refuse_other_survey
 from ncfair_jax.config import EvalConfig, to_dict
-from ncfair_jax.environment import recorded
+from ncfair_jax.environment import recording
 from ncfair_jax.evaluation import evaluate_model
 from ncfair_jax.files.reading import DataError
 from ncfair_jax.files.records import CONFIG, DOCUMENT, metrics_lines, wrong_form
@@ -75,13 +75,13 @@ def test_a_damaged_record_of_the_environment_is_kept_aside_and_the_run_goes_on(t
     path = tmp_path / "environment.json"
     for number in (1, 2):
         path.write_text(text)
-        with recorded(tmp_path):
+        with recording(tmp_path):
             pass
         assert (tmp_path / f"environment.damaged-{number}.json").read_text() == text
         (entry,) = json.loads(path.read_text())
         assert entry["ended"] == "finished"
         assert f"it is kept as environment.damaged-{number}.json, and a new one begun" in capsys.readouterr().err
-    with recorded(tmp_path):
+    with recording(tmp_path):
         pass
     assert len(json.loads(path.read_text())) == 2 and not capsys.readouterr().err
 
