@@ -49,31 +49,31 @@ class ClassStats(NamedTuple):
         )
 
 
-def update(stats: ClassStats, features: Float[Array, "N D"], slots: Int[Array, "N"]) -> ClassStats:
+def update(stats: ClassStats, features: Float[Array, "N D"], class_ids: Int[Array, "N"]) -> ClassStats:
     """Adds one batch of rows.
 
     Differentiable in `features` (the batch enters mean and m2; what `stats` held is a constant) and in `stats`. Under
     jit on a batch sharded over rows the sums are global by construction. Where a function sees only its device's rows
-    (shard_map, pmap), reduce the batch first: `merge(stats, all_reduce(update(empty, features, slots), axis))`.
+    (shard_map, pmap), reduce the batch first: `merge(stats, all_reduce(update(empty, features, class_ids), axis))`.
 
     Args:
         stats: moments so far.
         features: one row per token; any float type, accumulated in float32 or, where either side is, in float64.
-        slots: class of each row, 0..K-1; every other value means "no listed class" and leaves the row out.
+        class_ids: class of each row, 0..K-1; every other value means "no listed class" and leaves the row out.
     Returns:
         The moments with the batch. Classes without a row in it are unchanged bit for bit.
     Raises:
         ValueError: where the widths or the numbers of rows disagree.
     """
     num_classes, dim = stats.mean.shape
-    if features.ndim != 2 or features.shape[1] != dim or slots.shape != features.shape[:1]:
+    if features.ndim != 2 or features.shape[1] != dim or class_ids.shape != features.shape[:1]:
         raise ValueError(
-            f"features {features.shape}, slots {slots.shape}; expected (N, {dim}) and (N,): flatten them first"
+            f"features {features.shape}, class_ids {class_ids.shape}; expected (N, {dim}) and (N,): flatten them first"
         )
     dtype = jnp.promote_types(stats.mean.dtype, features.dtype)
-    listed = (slots >= 0) & (slots < num_classes)
+    listed = (class_ids >= 0) & (class_ids < num_classes)
     rows = jnp.where(listed[:, None], features.astype(dtype), 0)  # not read otherwise: 0 * inf is NaN in a matmul
-    return merge(stats, _batch_moments(rows, jnp.where(listed, slots, num_classes), num_classes))
+    return merge(stats, _batch_moments(rows, jnp.where(listed, class_ids, num_classes), num_classes))
 
 
 def merge(a: ClassStats, b: ClassStats) -> ClassStats:
@@ -96,9 +96,9 @@ def merge(a: ClassStats, b: ClassStats) -> ClassStats:
     return ClassStats(count, mean, m2)
 
 
-def take(stats: ClassStats, slots: np.ndarray) -> ClassStats:
-    """Moments of some of the classes, i64[C] slots, in that order."""
-    return ClassStats(*(leaf[slots] for leaf in stats))
+def take(stats: ClassStats, class_ids: np.ndarray) -> ClassStats:
+    """Moments of some of the classes, by their ids i64[C], in that order."""
+    return ClassStats(*(leaf[class_ids] for leaf in stats))
 
 
 def remove(whole: ClassStats, part: ClassStats) -> ClassStats:
@@ -175,29 +175,31 @@ def check_classifier(stats: ClassStats, classifier: Array, bias: Array | None = 
         raise ValueError(f"bias {bias.shape}, classifier {classifier.shape}: pass one bias for each listed word")
 
 
-def _batch_moments(rows: Float[Array, "N D"], slots: Int[Array, "N"], num_classes: int) -> ClassStats:
+def _batch_moments(rows: Float[Array, "N D"], class_ids: Int[Array, "N"], num_classes: int) -> ClassStats:
     """Moments of one batch in two passes: exact whatever the offset of the means. Slots are in 0..K; K is dropped."""
 
-    def by_segments(values: Array, slots: Array) -> Array:
-        return jax.ops.segment_sum(values, slots, num_classes)
+    def by_segments(values: Array, class_ids: Array) -> Array:
+        return jax.ops.segment_sum(values, class_ids, num_classes)
 
-    def by_matmul(values: Array, slots: Array) -> Array:
-        one_hot = jax.nn.one_hot(slots, num_classes, dtype=values.dtype, axis=0)  # [K, N]
+    def by_matmul(values: Array, class_ids: Array) -> Array:
+        one_hot = jax.nn.one_hot(class_ids, num_classes, dtype=values.dtype, axis=0)  # [K, N]
         return jnp.matmul(one_hot, values, precision=jax.lax.Precision.HIGHEST)
 
     # Measured on 2 CPU cores, N=2048, K=271: scatter 0.7 / 1.6 ms against matmul 3.2 / 10 ms at D=384 / 768 (gradients
     # 0.4 / 0.8 against 6 / 18 ms). Accelerators get the matmul by reasoning, not by measurement: K*N*D flops are little
     # to a matrix unit; a scatter of colliding rows is serial on a TPU, and atomic, so not reproducible, on a GPU.
     def class_sums(values: Array) -> Array:
-        return jax.lax.platform_dependent(values, slots, cpu=by_segments, default=by_matmul)
+        return jax.lax.platform_dependent(values, class_ids, cpu=by_segments, default=by_matmul)
 
-    count = jax.ops.segment_sum(jnp.ones_like(slots, jnp.int32), slots, num_classes)  # integers: exact, any order
+    count = jax.ops.segment_sum(
+        jnp.ones_like(class_ids, jnp.int32), class_ids, num_classes
+    )  # integers: exact, any order
     size = jnp.maximum(count, 1).astype(rows.dtype)[:, None]
-    listed, total = slots < num_classes, jnp.maximum(jnp.sum(count), 1)
+    listed, total = class_ids < num_classes, jnp.maximum(jnp.sum(count), 1)
     # Sums are taken about the mean of all rows, a constant to the gradient: a common offset costs them no digits.
     origin = jax.lax.stop_gradient(jnp.sum(rows, axis=0) / total)[None, :]
     shifted = jnp.where(listed[:, None], rows - origin, 0)
     mean = class_sums(shifted) / size
-    distance = shifted - mean.at[slots].get(mode="fill", fill_value=0)  # [N, D]; rows of slot K are zero already
+    distance = shifted - mean.at[class_ids].get(mode="fill", fill_value=0)  # [N, D]; rows of slot K are zero already
     m2 = class_sums(jnp.sum(jnp.square(distance), axis=1, keepdims=True))[:, 0]
     return ClassStats(count, jnp.where(count[:, None] > 0, origin + mean, 0), m2)
