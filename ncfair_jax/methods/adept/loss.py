@@ -113,7 +113,7 @@ def adept_objective(config: AdeptRun, model: ModelConfig, examples: Examples) ->
 
     Metrics: "bias_loss" (bits for ADEPT), "retention_loss" (mean over the tokens of attribute sentences), "task_loss".
     """
-    adept = config.adept
+    adept, hidden = config.adept, family_of(model).hidden
     keys = examples.of_examples["key"]
     chosen = LAYERS[adept.debias_layer]
     num_layers = len(range(model.num_layers + 1)[chosen])
@@ -134,12 +134,10 @@ def adept_objective(config: AdeptRun, model: ModelConfig, examples: Examples) ->
     def partial(
         params: Params, carry: dict[str, Any], batch: Batch, rng: Key[Array, ""] | None
     ) -> tuple[Partial, Float[Array, "R T D"]]:
-        rows = (batch["tokens"], batch["segment_ids"], batch["positions"])
+        rows = Rows(batch["tokens"], batch["segment_ids"], batch["positions"])
         frozen = jax.lax.stop_gradient(backbone(params)) if adept.prefix_tokens else carry["original"]
-        layers = (
-            family_of(model).hidden(model, tuned(params), Rows(*rows), Ask(dropout_rng=rng, all_layers=True)).all_layers
-        )
-        original = family_of(model).hidden(model, frozen, Rows(*rows), Ask(all_layers=True)).all_layers
+        layers = hidden(model, tuned(params), rows, Ask(dropout_rng=rng, all_layers=True)).all_layers
+        original = hidden(model, frozen, rows, Ask(all_layers=True)).all_layers
         assert layers is not None and original is not None
         places = (batch["example_rows"], batch["example_columns"], batch["example_weights"])
         each = len(places[0]) // (len(carry["prototypes"]) + 1)
