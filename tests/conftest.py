@@ -71,7 +71,7 @@ def _forget_programs() -> Iterator[None]:
     """Compiled programs of finished tests would otherwise fill the memory. Programs in use by many tests come back soon."""
     yield
     global kept
-    if sys.platform == "linux" and resident() > kept + 0.15 * MOST_MEMORY:
+    if sys.platform == "linux" and resident() > kept + 0.1 * MOST_MEMORY:
         jax.clear_caches()
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)

@@ -348,7 +348,7 @@ def test_a_loss_that_grows_is_told_in_the_last_lines_the_report_and_the_card(set
     [
         ("--config.train.steps=30", "config.train.steps: 30 here, 24 there"),
         ("--config.objective.name=mln", "config.objective.name='mln': choose from "),
-        ("--config.nc3.wieght=1", 'Did you mean "weight"'),
+        ("--config.nc3.wieght=1", 'did you mean "weight"'),
         ("--config.data.path=nowhere.txt", "nowhere.txt"),
     ],
 )
