@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from ncfair_jax.models.base import Params
 from ncfair_jax.models.dropout import dropout
-from ncfair_jax.tasks.coreference.spans import linear
+from ncfair_jax.models.layers import linear
 
 DISTANCES = 10  # buckets of a distance: 0, 1, 2, 3, 4, 5-7, 8-15, 16-31, 32-63, 64 and more
 

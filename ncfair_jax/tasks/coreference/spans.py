@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from ncfair_jax.models.base import Params
 from ncfair_jax.models.dropout import dropout
+from ncfair_jax.models.layers import linear
 
 ROUNDS = 16  # in which spans are taken; 1920 tokens with random scores, or sums of scores of start and end, need 6 to 8
 
@@ -26,12 +27,6 @@ class Kept(NamedTuple):
     starts: Int[Array, " K"]
     ends: Int[Array, " K"]
     real: Bool[Array, " K"]
-
-
-def linear(params: Params, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
-    """x · kernel + bias."""
-    y = x @ params["kernel"]
-    return y + params["bias"].reshape((1,) * (y.ndim - 1) + (-1,))
 
 
 def ffnn(params: Params, x: Float[Array, "... I"], rate: float, rng: Key[Array, ""] | None) -> Float[Array, "..."]:
