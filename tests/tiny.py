@@ -7,6 +7,7 @@ import numpy as np
 
 from ncfair_jax.data.layout import PipelineConfig
 from ncfair_jax.data.pipeline import Examples, Pipeline
+from ncfair_jax.engine import forward
 from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.methods.base import evaluate_objective
 from ncfair_jax.models import bert
@@ -91,3 +92,23 @@ def pipeline(batch_size: int = 8, **settings) -> Pipeline:
         vocab_size=VOCAB,
         slot_of_token=classes().slot_of_token,
     )
+
+
+def engine_shapes(monkeypatch):
+    """Two lists that fill from now on: shapes [R,T] of the rows that the engine traces a program for, and that it runs."""
+    traced, batches = [], []
+    original, put = forward.hidden_states, forward.put_rows
+
+    def counting(config, params, rows, **kwargs):
+        traced.append(rows["tokens"].shape)
+        return original(config, params, rows, **kwargs)
+
+    def putting(batch, mesh):
+        if "tokens" in batch:  # else of the head
+            batches.append(batch["tokens"].shape)
+        return put(batch, mesh)
+
+    monkeypatch.setattr(forward, "hidden_states", counting)
+    monkeypatch.setattr(forward, "put_rows", putting)
+    jax.clear_caches()
+    return traced, batches

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ncfair_jax.benchmarks import classifier
-from ncfair_jax.engine import engine, forward
+from ncfair_jax.engine import engine
 from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.tasks.classification.labelled import Labelled
 from tests import tiny, tiny_tasks
@@ -17,18 +17,8 @@ def test_batches_after_the_first_trace_nothing(monkeypatch):
     model = tiny_tasks.pretrained()
     words = ("old", "tall", "man", "king", "he", "she", "likes", "sleeps", "the", ".")
     examples = [Labelled(f"the {a} man likes the {b} king .", f"{a} sleeps {b}", 0) for a in words for b in words]
-    traced, batches = [], []
-    original, put = forward.hidden_states, forward.put_rows
-    monkeypatch.setattr(
-        forward,
-        "hidden_states",
-        lambda *args, **kwargs: traced.append(args[2]["tokens"].shape) or original(*args, **kwargs),
-    )
-    monkeypatch.setattr(
-        forward, "put_rows", lambda batch, mesh: batches.append(batch["tokens"].shape) or put(batch, mesh)
-    )
     monkeypatch.setattr(engine, "default_batch_tokens", lambda: 256)
-    jax.clear_caches()
+    traced, batches = tiny.engine_shapes(monkeypatch)
     for count in (80, 30):
         assert len(classifier.outputs(model, HEAD, examples[:count], 32, 32)) == count
     assert traced == [(8, 32)]

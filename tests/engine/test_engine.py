@@ -84,21 +84,7 @@ def test_batches_after_the_first_of_a_bucket_trace_nothing(monkeypatch):
     """Two buckets, rows of 64 and of 128 tokens, several batches of each: one trace a bucket, none when run again."""
     model = dataclasses.replace(tiny.MODEL, max_positions=128)
     long = [r._replace(tokens=np.resize(r.tokens, 70 + len(r.tokens))) for r in requests(40)]
-    traced, batches = [], []
-    original, put = forward.hidden_states, forward.put_rows
-
-    def counting(config, params, rows, **kwargs):
-        traced.append(rows["tokens"].shape)
-        return original(config, params, rows, **kwargs)
-
-    def putting(batch, mesh):
-        if "tokens" in batch:  # else of the head
-            batches.append(batch["tokens"].shape)
-        return put(batch, mesh)
-
-    monkeypatch.setattr(forward, "hidden_states", counting)
-    monkeypatch.setattr(forward, "put_rows", putting)
-    jax.clear_caches()
+    traced, batches = tiny.engine_shapes(monkeypatch)
     for _ in range(2):
         forward_of(Pretrained(model, tiny.params(model=model), None), batch_tokens=512)(requests(200) + long)
     assert traced == [(8, 64), (4, 128)]

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from ncfair_jax.engine import Request, RequestError, forward, forward_of
+from ncfair_jax.engine import Request, RequestError, forward_of
 from ncfair_jax.engine.requests import FIRST_VECTOR, MEAN_VECTOR
 from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.models.hf import Pretrained
@@ -52,17 +52,7 @@ def test_batches_after_the_first_of_a_bucket_trace_nothing(monkeypatch):
     model = Pretrained(config, tiny.params(model=config), None)
     short = sequences(model, 60)
     long = [np.resize(tokens, 70 + len(tokens)) for tokens in short[:20]]
-    traced, batches = [], []
-    original, put = forward.hidden_states, forward.put_rows
-    monkeypatch.setattr(
-        forward,
-        "hidden_states",
-        lambda *args, **kwargs: traced.append(args[2]["tokens"].shape) or original(*args, **kwargs),
-    )
-    monkeypatch.setattr(
-        forward, "put_rows", lambda batch, mesh: batches.append(batch["tokens"].shape) or put(batch, mesh)
-    )
-    jax.clear_caches()
+    traced, batches = tiny.engine_shapes(monkeypatch)
     for _ in range(2):
         embed(model, short + long, batch_tokens=256)
     assert traced == [(4, 64), (2, 128)]
