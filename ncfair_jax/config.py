@@ -200,13 +200,13 @@ class RunConfig:
     world: WorldConfig = section(WorldConfig)
 
 
-def build(kind: type[T], tree: dict[str, Any], path: str = "config") -> T:
+def build(config_type: type[T], tree: dict[str, Any], path: str = "config") -> T:
     """The frozen dataclass of a nested dict.
 
     Raises:
         ConfigError: for a field that does not exist ("did you mean"), is missing, or has another type.
     """
-    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = {f.name: f for f in dataclasses.fields(config_type)}  # type: ignore[arg-type]
     for name in tree:
         if name not in fields:
             close = difflib.get_close_matches(name, fields, 1)
@@ -221,7 +221,7 @@ def build(kind: type[T], tree: dict[str, Any], path: str = "config") -> T:
             values[name] = build(of, tree[name], f"{path}.{name}")
         else:
             values[name] = _checked(tree[name], of, f"{path}.{name}")
-    return kind(**values)
+    return config_type(**values)
 
 
 def _checked(value: Any, of: Any, path: str) -> Any:
@@ -271,17 +271,17 @@ def check(config: RunConfig, rules: Callable[[Any], Iterator[Rule]]) -> None:
             raise ConfigError(f"config.{rule.path}={get(config, rule.path)!r}: {rule.remedy}")
 
 
-def _fields(kind: type, path: str = "") -> Iterator[tuple[str, dataclasses.Field[Any]]]:
-    for f in dataclasses.fields(kind):
+def _fields(config_type: type, path: str = "") -> Iterator[tuple[str, dataclasses.Field[Any]]]:
+    for f in dataclasses.fields(config_type):
         if isinstance(f.type, type) and dataclasses.is_dataclass(f.type):
             yield from _fields(f.type, f"{path}{f.name}.")
         else:
             yield path + f.name, f
 
 
-def paths(kind: type) -> frozenset[str]:
+def paths(config_type: type) -> frozenset[str]:
     """The dotted paths of all fields of a type of config."""
-    return frozenset(path for path, _ in _fields(kind))
+    return frozenset(path for path, _ in _fields(config_type))
 
 
 def core_rules(config: RunConfig) -> Iterator[Rule]:

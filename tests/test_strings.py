@@ -5,7 +5,7 @@ import pytest
 
 from ncfair_jax.benchmarks.seat import terms
 from ncfair_jax.benchmarks.sentences import pseudo_log_likelihoods, word_log_probs
-from ncfair_jax.collapse.folds import check_choices
+from ncfair_jax.collapse.accumulators import check_choices
 from ncfair_jax.collapse.word_sets import word_sets
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.token_store import build

@@ -16,15 +16,15 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from ncfair_jax.collapse.accumulators import AgreementCounts, ClassMoments, check_choices, counted_rows
 from ncfair_jax.collapse.agreement import Agreement
 from ncfair_jax.collapse.class_stats import ClassStats
-from ncfair_jax.collapse.folds import AgreementCounts, ClassMoments, check_choices, counted_rows
 from ncfair_jax.collapse.measures import require_finite_moments
 from ncfair_jax.collapse.stored import StoredGroups, refuse_other_survey
 from ncfair_jax.data.packing import first_fit_decreasing, pack_for_inference, round_up
 from ncfair_jax.data.runs import group_runs, parts
 from ncfair_jax.engine.batching import batches
-from ncfair_jax.engine.forward import HostBatch, folded
+from ncfair_jax.engine.forward import HostBatch, accumulated
 from ncfair_jax.engine.progress import shown
 from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.lexicons.classes import FairnessClasses
@@ -57,7 +57,7 @@ def survey(
         classes: the listed words, and where their tokens count.
         features: one or more of "transform", "hidden", "layer_0", …, all read off the same forward pass
             (`engine.forward.token_features`).
-        alignment: "same" or "next" (`folds.token_slots`).
+        alignment: "same" or "next" (`accumulators.token_slots`).
         row_tokens: T; sentences are packed into rows of that many tokens, at most `runs.PART` of them together.
         batch_rows: R at most, rounded up to the number of devices; smaller where no group fills it.
         mesh: rows are shared out over all its devices, and over all processes, which must make the same call; the
@@ -86,8 +86,8 @@ def survey(
         }
         refuse_other_survey(folder, config, params, examples, classes, choices | {"groups": number_of_groups})
     done = 0 if folder is None else StoredGroups.complete(folder, number_of_groups)
-    fold, numbers = ClassMoments(tuple(features), alignment), range(done, number_of_groups)
-    surveyed = _group_moments(config, params, examples, classes, fold, plan, numbers, mesh)
+    moments, numbers = ClassMoments(tuple(features), alignment), range(done, number_of_groups)
+    surveyed = _group_moments(config, params, examples, classes, moments, plan, numbers, mesh)
     each = zip(shown(numbers, "class moments", progress), surveyed, strict=True)
     if folder is None:
         found = [stats for _, stats in each]
@@ -102,7 +102,7 @@ def _group_moments(
     params: Params,
     examples: Sequence[np.ndarray],
     classes: FairnessClasses,
-    fold: ClassMoments,
+    moments: ClassMoments,
     plan: "Plan",
     numbers: Sequence[int],
     mesh: Mesh | None,
@@ -110,10 +110,10 @@ def _group_moments(
     """By features, the moments of each of these groups, all finite."""
     params, slot_of_token = replicate((params, classes.slot_of_token), mesh)
     zeros = ClassStats.zeros(classes.num_classes, config.hidden_size)
-    empty = replicate(dict.fromkeys(fold.features, zeros), mesh)
+    empty = replicate(dict.fromkeys(moments.features, zeros), mesh)
     for number in numbers:
         rows = group_batches(plan, examples, number, classes.boundaries)
-        stats = jax.tree.map(np.asarray, folded(config, fold, mesh, params, empty, slot_of_token, rows))
+        stats = jax.tree.map(np.asarray, accumulated(config, moments, mesh, params, empty, slot_of_token, rows))
         for name, moments in stats.items():
             require_finite_moments(moments, partial(_moments_of, classes, name))
         yield stats
@@ -167,12 +167,12 @@ def survey_nc4(
         name: {kind: Agreement.zeros(word_set.classes.num_classes) for kind in ("nc4", "nc4_bias")}
         for name, word_set in word_sets.items()
     }
-    fold = AgreementCounts((features,), alignment)
+    moments = AgreementCounts((features,), alignment)
     found: dict[str, dict[str, list[Agreement]]] = {name: {"nc4": [], "nc4_bias": []} for name in word_sets}
     for number in shown(range(len(plan.runs)), "NC4", progress):
         counts = replicate((empty, np.zeros((), np.int32)), mesh)
         rows = group_batches(plan, examples, number, boundaries[0])
-        agreements, broken = jax.tree.map(np.asarray, folded(config, fold, mesh, params, counts, arrays, rows))
+        agreements, broken = jax.tree.map(np.asarray, accumulated(config, moments, mesh, params, counts, arrays, rows))
         if broken:
             raise NonFiniteError(
                 f"the model gives {broken} tokens of the held-out text representations that are not finite, so NC4 cannot "

@@ -1,6 +1,6 @@
 """A model as a function from requests to answers.
 
-Requests that ask for the same kind of thing are answered together. Equal sequences are run once, several to a row, by one
+Requests that ask for the same type of thing are answered together. Equal sequences are run once, several to a row, by one
 program per row length. Log-probabilities take a second program, which projects the scored columns of all rows onto the
 vocabulary: each column once, whatever the number of its targets; the last layer is computed at the scored columns only.
 A `Wrap` makes a group of each request; columns that belong together are projected together and combined there.
@@ -89,17 +89,17 @@ class Engine(NamedTuple):
         return 1 if self.mesh is None else self.mesh.size
 
 
-class Kind(NamedTuple):
-    """What is asked, and G: requests of one kind are answered together."""
+class RequestType(NamedTuple):
+    """What is asked, and G: requests of one type are answered together."""
 
     ask: str
     group: int
 
 
 class Job(NamedTuple):
-    """Some groups of sequences, packed into rows of one length; `members` are their numbers among those of the same kind."""
+    """Some groups of sequences, packed into rows of one length; `members` are their numbers among those of the same type."""
 
-    kind: Kind
+    request_type: RequestType
     members: np.ndarray
     distinct: list[Distinct]
     packed: Packed
@@ -158,20 +158,20 @@ def forward_of(
 
 def _answer(engine: Engine, groups: Sequence[Sequence[Request]], progress: bool) -> list[Answer]:
     """The answers, finite or not: all jobs are planned first, then run under one progress bar."""
-    kinds = [Kind(group[0].ask, len(group)) for group in groups]
-    numbers = {kind: [i for i, other in enumerate(kinds) if other == kind] for kind in dict.fromkeys(kinds)}
-    merged = {kind: merge([groups[i] for i in chosen]) for kind, chosen in numbers.items()}
-    jobs = [job for kind, (distinct, _) in merged.items() for job in plan(engine, kind, distinct)]
-    found: dict[Kind, list[Any]] = {kind: [NOTHING] * len(distinct) for kind, (distinct, _) in merged.items()}
+    types = [RequestType(group[0].ask, len(group)) for group in groups]
+    numbers = {asked: [i for i, other in enumerate(types) if other == asked] for asked in dict.fromkeys(types)}
+    merged = {asked: merge([groups[i] for i in chosen]) for asked, chosen in numbers.items()}
+    jobs = [job for asked, (distinct, _) in merged.items() for job in plan(engine, asked, distinct)]
+    found: dict[RequestType, list[Any]] = {asked: [NOTHING] * len(distinct) for asked, (distinct, _) in merged.items()}
     with bar(sum(-(-len(job.packed.rows["tokens"]) // job.batch_rows) for job in jobs), progress) as step:
         for job in jobs:
-            run = _score if job.kind.ask in HEAD_OF else _read_segments
+            run = _score if job.request_type.ask in HEAD_OF else _read_segments
             for member, result in zip(job.members, run(engine, job, step), strict=True):
-                found[job.kind][member] = result
+                found[job.request_type][member] = result
     answers = [Answer()] * len(groups)
-    for kind, chosen in numbers.items():
-        for i, slots in zip(chosen, merged[kind][1], strict=True):
-            answers[i] = _answer_of(kind.ask, found[kind][slots.distinct], slots)
+    for asked, chosen in numbers.items():
+        for i, slots in zip(chosen, merged[asked][1], strict=True):
+            answers[i] = _answer_of(asked.ask, found[asked][slots.distinct], slots)
     return answers
 
 
@@ -204,19 +204,19 @@ def _require_finite(requests: Sequence[Request], answers: Sequence[Answer], toke
         require_finite(rows, name)
 
 
-def plan(engine: Engine, kind: Kind, distinct: Sequence[Distinct]) -> Iterator[Job]:
+def plan(engine: Engine, asked: RequestType, distinct: Sequence[Distinct]) -> Iterator[Job]:
     """Sequences that ask for something, in rows of few lengths; a group goes where its longest sequence does.
 
     Raises:
         RequestError: if the model has no head for it, or a wrap no answer.
     """
-    ask, head = kind.ask, engine.head
+    ask, head = asked.ask, engine.head
     if (ask == CLASS_LOGITS and head is None) or (ask == NEXT_SENTENCE and "nsp" not in engine.params):
         raise RequestError(f"the model has no head for {VERBS[ask]}; load one, or leave these requests out")
     if engine.wrap is not None and ask not in (LOG_PROBS, ATTENTION):
         raise RequestError(f"{engine.wrap.name} is not defined for {VERBS[ask]}; leave these requests out")
     asking = np.array([i for i, one in enumerate(distinct) if one.columns or ask not in HEAD_OF], np.int64)
-    longest = sizes([distinct[i] for i in asking])[0].reshape(-1, kind.group).max(1)
+    longest = sizes([distinct[i] for i in asking])[0].reshape(-1, asked.group).max(1)
     lists = buckets(longest, engine.config.hidden_size)
     if ask == CLASS_LOGITS and head is not None and len(asking):
         lists = iter([(head.row_tokens, np.arange(len(asking)))])
@@ -226,13 +226,13 @@ def plan(engine: Engine, kind: Kind, distinct: Sequence[Distinct]) -> Iterator[J
         most = (engine.batch_tokens or default_batch_tokens()) // row_tokens
         # A classifier is asked again and again, about sets of any size: one shape for all.
         size = max(1, most) if ask == CLASS_LOGITS else batch_size(len(packed.rows["tokens"]), most, engine.devices)
-        yield Job(kind, asking[chosen], bucket, packed, engine.devices * size)
+        yield Job(asked, asking[chosen], bucket, packed, engine.devices * size)
 
 
 def _steps(job: Job, rows: HostBatch, step: Callable[[str], None]) -> Iterator[HostBatch]:
     """Batches of the rows; each is announced."""
     for batch in batches(rows, job.batch_rows):
-        step(f"{VERBS[job.kind.ask]}, rows of {batch['tokens'].shape[1]} tokens")
+        step(f"{VERBS[job.request_type.ask]}, rows of {batch['tokens'].shape[1]} tokens")
         yield batch
 
 
@@ -240,7 +240,7 @@ def _read_segments(engine: Engine, job: Job, step: Callable[[str], None]) -> np.
     """A vector of every sequence of a job, f32[E,D], or its class logits."""
     packed, rows, own = job.packed, dict(job.packed.rows), None
     reduction: SegmentVectors | ClassLogits
-    if job.kind.ask == CLASS_LOGITS:
+    if job.request_type.ask == CLASS_LOGITS:
         assert engine.head is not None  # `plan` refuses the others
         num_rows, row_tokens = rows["tokens"].shape
         rows["first"] = np.zeros((num_rows, row_tokens // 2), np.int32)  # an example has two special tokens at least
@@ -248,14 +248,14 @@ def _read_segments(engine: Engine, job: Job, step: Callable[[str], None]) -> np.
         reduction, own = ClassLogits(), engine.head.params
     else:
         segments = power_of_two(int(packed.segment.max()) + 1)  # one number for all batches, so one compilation
-        reduction = SegmentVectors(job.kind.ask == FIRST_VECTOR, segments)
+        reduction = SegmentVectors(job.request_type.ask == FIRST_VECTOR, segments)
     found = reduced(engine.config, reduction, engine.mesh, engine.params, own, _steps(job, rows, step))
     return np.concatenate(list(found))[packed.row, packed.segment]
 
 
 def _score(engine: Engine, job: Job, step: Callable[[str], None]) -> list[Scored]:
     """What every group of sequences of a job asks for, batch by batch."""
-    columns, attention = columns_of(job.packed, job.distinct), job.kind.ask == ATTENTION
+    columns, attention = columns_of(job.packed, job.distinct), job.request_type.ask == ATTENTION
     all_columns = reads_everything(job.packed, columns, attention)
     rows = job.packed.rows if all_columns else job.packed.rows | {"read": columns.read}
     paid: list[np.ndarray] = []
@@ -273,11 +273,11 @@ def _score(engine: Engine, job: Job, step: Callable[[str], None]) -> list[Scored
     combine, states = None, scored_columns()
     if engine.wrap is not None:  # columns of a group come from rows far apart
         combine, states = engine.wrap.combine, iter([np.concatenate(list(states))[columns.groups]])  # [·,G,D]
-    vocab_size, count = engine.config.vocab_size * job.kind.group, len(columns.targets)
+    vocab_size, count = engine.config.vocab_size * job.request_type.group, len(columns.targets)
     chunk = engine.devices * head_columns(count, vocab_size, engine.devices)
     pairs = zip(regroup(states, chunk), regroup([columns.targets], chunk), strict=True)
     inputs = ({"hidden": hidden, "targets": targets} for hidden, targets in pairs)
-    head = HEAD_OF[job.kind.ask]
+    head = HEAD_OF[job.request_type.ask]
     values = np.concatenate(  # [N/G and padding,K,2]
         list(projected(engine.config, head, engine.mesh, combine, engine.params, inputs))
     )

@@ -1,7 +1,7 @@
 """Every forward pass that evaluates or measures: the one place outside training that runs a model.
 
 Two programs run the encoder on a batch of packed rows and hand its hidden states to a pure reduction: `reduce_rows` gives
-back what the reduction makes of each row, `fold_rows` adds it to a state that stays on the devices. A third, `project`,
+back what the reduction makes of each row, `accumulate_rows` adds it to a state that stays on the devices. A third, `project`,
 multiplies hidden states with the vocabulary.
 
 A batch is a dict of arrays with a leading axis R: "tokens", "segment_ids" and "positions" i32[R,T] (or [B,G,T], R = B · G),
@@ -55,8 +55,8 @@ class Reduction(Protocol):
         """Arrays with a leading axis R; `own` are its parameters."""
 
 
-class Fold(Protocol):
-    """What all rows add up to; equal folds share a program.
+class Accumulator(Protocol):
+    """What all rows add up to; equal accumulators share a program.
 
     Attributes:
         features: names that `token_features` knows.
@@ -66,7 +66,7 @@ class Fold(Protocol):
     def features(self) -> tuple[str, ...]: ...
 
     def of_rows(self, features: dict[str, Float[Array, "N D"]], rows: Batch, empty: Any, arrays: Any) -> Any:
-        """What some rows add up to, given a state of no rows and arrays of the fold's own."""
+        """What some rows add up to, given a state of no rows and arrays of the accumulator's own."""
 
     def all_reduce(self, state: Any, axes: Sequence[str]) -> Any:
         """The sum of the states of all devices along mapped axes, the same on each."""
@@ -109,9 +109,9 @@ def reduced(
     yield from fetched(map(start, batches))
 
 
-def folded(
+def accumulated(
     config: ModelConfig,
-    fold: Fold,
+    accumulator: Accumulator,
     mesh: Mesh | None,
     params: Params,
     state: Any,
@@ -121,7 +121,7 @@ def folded(
     """The state with all batches in, on the devices; as `reduced` otherwise."""
     for batch in batches:
         with jax.default_matmul_precision("highest"):
-            state = fold_rows(config, fold, mesh, params, state, arrays, put_rows(batch, mesh))
+            state = accumulate_rows(config, accumulator, mesh, params, state, arrays, put_rows(batch, mesh))
     return state
 
 
@@ -152,14 +152,20 @@ def reduce_rows(
 
 
 @partial(untuned_jit, static_argnums=(0, 1, 2))
-def fold_rows(
-    config: ModelConfig, fold: Fold, mesh: Mesh | None, params: Params, state: Any, arrays: Any, rows: Batch
+def accumulate_rows(
+    config: ModelConfig,
+    accumulator: Accumulator,
+    mesh: Mesh | None,
+    params: Params,
+    state: Any,
+    arrays: Any,
+    rows: Batch,
 ) -> Any:
     """The state with one batch of rows in; every device works on its own rows."""
 
     def of_rows(params: Params, empty: Any, arrays: Any, rows: Batch) -> Any:
-        found = fold.of_rows(token_features(config, params, rows, fold.features), rows, empty, arrays)
-        return found if mesh is None else fold.all_reduce(found, mesh.axis_names)
+        found = accumulator.of_rows(token_features(config, params, rows, accumulator.features), rows, empty, arrays)
+        return found if mesh is None else accumulator.all_reduce(found, mesh.axis_names)
 
     function = of_rows
     if mesh is not None:
@@ -168,7 +174,7 @@ def fold_rows(
             of_rows, mesh=mesh, in_specs=(everywhere, everywhere, everywhere, shared_out), out_specs=everywhere
         )
     nothing = jax.tree.map(jnp.zeros_like, state)
-    return fold.merge(state, function(params, nothing, arrays, rows))
+    return accumulator.merge(state, function(params, nothing, arrays, rows))
 
 
 @partial(untuned_jit, static_argnums=(0, 1, 2, 3))

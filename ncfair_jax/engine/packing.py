@@ -82,7 +82,7 @@ def columns_of(packed: Packed, distinct: Sequence[Distinct]) -> Columns:
     begin = np.zeros(len(counts), np.int64)  # of every sequence the number of its first scored column
     begin[order] = np.cumsum(counts[order]) - counts[order]
     row = np.repeat(packed.row[order], counts[order])
-    column = np.repeat(packed.offset[order], counts[order]) + _places(order, distinct)
+    column = np.repeat(packed.offset[order], counts[order]) + _columns_in_sequence(order, distinct)
     rank = np.arange(len(row)) - np.searchsorted(row, row)
     num_rows, row_tokens = packed.rows["tokens"].shape
     read = np.zeros((num_rows, row_columns(lengths, counts, row_tokens)), np.int32)
@@ -91,13 +91,13 @@ def columns_of(packed: Packed, distinct: Sequence[Distinct]) -> Columns:
     return Columns(read, row, column, rank, groups, targets, first)
 
 
-def _places(order: np.ndarray, distinct: Sequence[Distinct]) -> np.ndarray:
+def _columns_in_sequence(order: np.ndarray, distinct: Sequence[Distinct]) -> np.ndarray:
     """Where the scored columns stand in their sequences, i64[N], sequence by sequence in the order given, i64[E]."""
     counts = np.array([len(one.columns) for one in distinct], np.int64)
-    places = np.array([place for one in distinct for place in one.columns], np.int64)  # [N/G,G]
-    of_group, in_group = np.divmod(order, places.shape[1])
+    columns = np.array([column for one in distinct for column in one.columns], np.int64)  # [N/G,G]
+    of_group, in_group = np.divmod(order, columns.shape[1])
     number = np.repeat((np.cumsum(counts) - counts)[of_group], counts[of_group]) + flat_positions(counts[of_group])
-    return places[number, np.repeat(in_group, counts[of_group])]
+    return columns[number, np.repeat(in_group, counts[of_group])]
 
 
 def _grouped(begin: np.ndarray, distinct: Sequence[Distinct]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -189,10 +189,10 @@ def merge(groups: Sequence[Sequence[Request]]) -> tuple[list[Distinct], list[Slo
         if number == len(distinct):
             distinct.append(Distinct(group, {}))
         columns = distinct[number].columns
-        places = zip(*(np.asarray(request.positions).tolist() for request in group), strict=True)
+        positions = zip(*(np.asarray(request.positions).tolist() for request in group), strict=True)
         found = []
-        for place, target in zip(places, np.asarray(group[0].targets).tolist(), strict=True):
-            column, targets = columns.setdefault(place, (len(columns), {}))
+        for position, target in zip(positions, np.asarray(group[0].targets).tolist(), strict=True):
+            column, targets = columns.setdefault(position, (len(columns), {}))
             found.append((column, targets.setdefault(target, len(targets))))
         slots.append(Slots(number, *np.array(found, np.int64).reshape(-1, 2).T))
     return distinct, slots

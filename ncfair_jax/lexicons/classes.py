@@ -255,10 +255,10 @@ def refuse_missing_groups(classes: FairnessClasses, counts: np.ndarray) -> None:
         LexiconError: naming the group and its words.
     """
     for number, group in enumerate(classes.groups):
-        places = np.flatnonzero(classes.group == number)
-        if len(places) and not np.any(counts[classes.token_ids[places]]):
+        members = np.flatnonzero(classes.group == number)
+        if len(members) and not np.any(counts[classes.token_ids[members]]):
             raise LexiconError(
-                f"no word of the lexicon's group {group!r} ({listed([classes.words[k].strip() for k in places])}) occurs in "
+                f"no word of the lexicon's group {group!r} ({listed([classes.words[k].strip() for k in members])}) occurs in "
                 "the text, so the group would be missing from the figures; give more text, or a lexicon without this group"
             )
 

@@ -118,11 +118,11 @@ def make_lexicon(
 def _parse(content: Any, source: str) -> Lexicon:
     if not isinstance(content, dict):
         raise LexiconError(f"{source}: holds a {type(content).__name__}; expected an object with attribute and groups")
-    for field, kind in (("attribute", str), ("groups", dict)):
+    for field, of in (("attribute", str), ("groups", dict)):
         if field not in content:
             raise LexiconError(f"{source}: field {field!r} is missing; expected attribute, groups and optionally pairs")
-        if not isinstance(content[field], kind):
-            raise LexiconError(f"{source}: field {field!r} must be {'text' if kind is str else 'group -> words'}")
+        if not isinstance(content[field], of):
+            raise LexiconError(f"{source}: field {field!r} must be {'text' if of is str else 'group -> words'}")
     for group, listed in content["groups"].items():
         if not isinstance(listed, list) or not all(isinstance(word, str) for word in listed):
             raise LexiconError(f"{source}: group {group!r} must be a list of words")

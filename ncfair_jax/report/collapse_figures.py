@@ -88,10 +88,10 @@ def word_cosines(tables: Mapping[str, Sequence[Row]]) -> Any:
             found = [by_word[word] for by_word in cosines.values() if word in by_word]
             axes.plot([min(found), max(found)], [place, place], color="0.8", linewidth=1, zorder=1)
         for number, (name, by_word) in enumerate(cosines.items()):
-            places = [place for place, word in enumerate(words) if word in by_word]
+            heights = [place for place, word in enumerate(words) if word in by_word]
             axes.scatter(
-                [by_word[words[place]] for place in places],
-                places,
+                [by_word[words[place]] for place in heights],
+                heights,
                 s=14,
                 color=COLOURS[number % len(COLOURS)],
                 marker=MARKERS[number % len(MARKERS)],
@@ -182,9 +182,9 @@ def word_map(folder: Path, rows: Sequence[Row], title: str) -> Any:
     both = np.concatenate([means, weights])
     centred = both - both.mean(axis=0)
     _, sizes, directions = np.linalg.svd(centred, full_matrices=False)
-    places = centred @ directions[:2].T
+    projected = centred @ directions[:2].T
     share = sizes**2 / np.sum(sizes**2)
-    first, second = places[: len(slots)], places[len(slots) :]
+    first, second = projected[: len(slots)], projected[len(slots) :]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, 5.2))
         for a, b in zip(first, second, strict=True):
@@ -197,7 +197,7 @@ def word_map(folder: Path, rows: Sequence[Row], title: str) -> Any:
         axes.set_ylabel(f"second direction, {100 * share[1]:.0f}%")
         axes.set_title(title, loc="left", fontsize=9)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
-        adjust_text(texts, x=places[:, 0], y=places[:, 1], ax=axes, expand=(1.2, 1.5))
+        adjust_text(texts, x=projected[:, 0], y=projected[:, 1], ax=axes, expand=(1.2, 1.5))
     return figure
 
 

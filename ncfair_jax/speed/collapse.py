@@ -13,15 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ncfair_jax.collapse import pairs
+from ncfair_jax.collapse.accumulators import ClassMoments, counted_rows
 from ncfair_jax.collapse.agreement import nc4_decisions
 from ncfair_jax.collapse.class_stats import ClassStats
-from ncfair_jax.collapse.folds import ClassMoments, counted_rows
 from ncfair_jax.collapse.measures import measure
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.packing import pack_for_inference
 from ncfair_jax.data.texts import text_sentences
 from ncfair_jax.engine.batching import batches
-from ncfair_jax.engine.forward import fold_rows, hidden_states, untuned_jit
+from ncfair_jax.engine.forward import accumulate_rows, hidden_states, untuned_jit
 from ncfair_jax.lexicons.classes import build_classes
 from ncfair_jax.lexicons.lexicon import load_lexicon
 from ncfair_jax.models.hf import load_pretrained
@@ -108,7 +108,7 @@ def time_pass(model: str, data: str) -> Result:
     parts = [jax.device_put(rows) for rows in batches(counted_rows(packed, words.boundaries), BATCH_ROWS)]
     parts = parts[:-1]  # full ones only
     forward = untuned_jit(lambda params, rows: hidden_states(pretrained.config, params, rows).hidden_states)
-    fold = ClassMoments(("hidden",), "same")
+    accumulator = ClassMoments(("hidden",), "same")
     empty = {"hidden": ClassStats.zeros(words.num_classes, pretrained.config.hidden_size)}
 
     def encoder_only() -> None:
@@ -119,7 +119,7 @@ def time_pass(model: str, data: str) -> Result:
         stats: Any = empty
         with jax.default_matmul_precision("highest"):
             for rows in parts:
-                stats = fold_rows(pretrained.config, fold, None, params, stats, slot_of_token, rows)
+                stats = accumulate_rows(pretrained.config, accumulator, None, params, stats, slot_of_token, rows)
         jax.block_until_ready(stats)
 
     tokens = sum(int((rows["segment_ids"] > 0).sum()) for rows in parts)

@@ -36,7 +36,7 @@ from ncfair_jax.vocabulary import vocabulary_of
 
 COLUMNS = ["text", "pronouns"]
 ORIGINAL_FILE, FLIPPED_FILE = "original_data.csv", "flipped_data.csv"
-WINOBIAS_FILE = "{side}_stereotyped_type{kind}.txt.dev"  # the test files judge; nothing here opens them
+WINOBIAS_FILE = "{side}_stereotyped_type{number}.txt.dev"  # the test files judge; nothing here opens them
 PRONOUN = whole_words(("he", "she", "his", "hers", "her", "him"))
 # A blank before a marker goes with it, so that a vocabulary whose words begin with their blank makes no piece of it.
 MARKER = re.compile(r"\s*\[(CLS|SEP|MASK)\]")
@@ -125,7 +125,7 @@ def pair_files(config: AseRun) -> dict[str, list[Path]]:
     if source == "csv":
         return {"data.path": [Path(path) / name for name in (ORIGINAL_FILE, FLIPPED_FILE)]}
     if source == "winobias":
-        names = [WINOBIAS_FILE.format(side=side, kind=kind) for kind in (1, 2) for side in ("pro", "anti")]
+        names = [WINOBIAS_FILE.format(side=side, number=number) for number in (1, 2) for side in ("pro", "anti")]
         return {"data.path": [Path(path) / name for name in names]}
     return {"data.path": [Path(path or DataFolder(None).path(GAP))]}
 
@@ -154,8 +154,8 @@ def read_winobias(folder: str | Path) -> tuple[list[str], list[str]]:
         DataError: a missing file, more than 1 % of lines that are not `<number> sentence`, or files of different lengths.
     """
     pairs: list[list[str]] = []
-    for kind in (1, 2):
-        pro, anti = (Path(folder) / WINOBIAS_FILE.format(side=side, kind=kind) for side in ("pro", "anti"))
+    for number in (1, 2):
+        pro, anti = (Path(folder) / WINOBIAS_FILE.format(side=side, number=number) for side in ("pro", "anti"))
         pairs += accepted(parallel_lines(pro, anti), lambda _, pair: [re.sub(r"[\[\]]", "", text) for text in pair])
     return [first for first, _ in pairs], [second for _, second in pairs]
 

@@ -19,8 +19,8 @@ HUB = "nyu-mll/glue"
 MATCHED, MISMATCHED = "matched", "mismatched"  # genres of MNLI's validation: those of training, and others
 
 
-class Source(NamedTuple):
-    """Where a task's data are.
+class GlueTask(NamedTuple):
+    """A task, by its columns and labels in GLUE's own files and in those of the Hub.
 
     Attributes:
         folder: its folder in GLUE's own files.
@@ -40,7 +40,7 @@ class Source(NamedTuple):
 _PAIR = (("sentence1", "#1 String"), ("sentence2", "#2 String"))
 _ENTAILS = (("entailment", "0"), ("not_entailment", "1"))
 SOURCES = {
-    "cola": Source(
+    "cola": GlueTask(
         "CoLA",
         (("sentence",),),
         (("unacceptable", "0"), ("acceptable", "1")),
@@ -49,10 +49,10 @@ SOURCES = {
     "sst2": Source("SST-2", (("sentence",),), (("negative", "0"), ("positive", "1"))),
     "mrpc": Source("MRPC", _PAIR, (("not_equivalent", "0"), ("equivalent", "1")), ("label", "Quality")),
     "stsb": Source("STS-B", _PAIR, (), ("label", "score")),
-    "qqp": Source(
+    "qqp": GlueTask(
         "QQP", (("question1",), ("question2",)), (("not_duplicate", "0"), ("duplicate", "1")), ("label", "is_duplicate")
     ),
-    "mnli": Source(
+    "mnli": GlueTask(
         "MNLI",
         (("premise", "sentence1"), ("hypothesis", "sentence2")),
         (("entailment", "0"), ("neutral", "1"), ("contradiction", "2")),
@@ -125,8 +125,8 @@ def _rows(name: str, path: str, splits: tuple[str, ...]) -> Rows:
 
 
 def _local_files(name: str, folder: Path, splits: Sequence[str]) -> list[Path]:
-    places = (folder / SOURCES[name].folder, folder / name, folder)
-    return next((found for place in places if (found := local_files(place, splits))), [])
+    folders = (folder / SOURCES[name].folder, folder / name, folder)
+    return next((found for one in folders if (found := local_files(one, splits))), [])
 
 
 def _header_of(file: Path, source: Source) -> tuple[str, ...]:

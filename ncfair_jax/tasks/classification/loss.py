@@ -40,11 +40,11 @@ def classification_objective(model: ModelConfig) -> Objective:
             .hidden(model, params, Rows(*rows, token_types=batch["token_types"]), Ask(dropout_rng=rng))
             .hidden_states
         )
-        places = batch["masked_positions"]
-        first = jnp.take_along_axis(hidden, places[..., None], axis=1)  # [R, P, D]
+        positions = batch["masked_positions"]
+        first = jnp.take_along_axis(hidden, positions[..., None], axis=1)  # [R, P, D]
         key = None if rng is None else jax.random.fold_in(rng, HEAD_DROPOUT)
         outputs = class_outputs(model, params[EXTRA], first, key)  # [R, P, C]
-        labels = jnp.take_along_axis(batch["labels"], places, axis=1)
+        labels = jnp.take_along_axis(batch["labels"], positions, axis=1)
         return Partial(label_sums(outputs, labels, batch["masked_weights"])), hidden
 
     def loss(sums: dict[str, Float[Array, ""]]) -> tuple[Float[Array, ""], Metrics]:

@@ -27,7 +27,7 @@ class Antecedents(NamedTuple):
     real: Bool[Array, "K C"]
 
 
-class Places(NamedTuple):
+class SpanContext(NamedTuple):
     """What tells two spans apart besides their text."""
 
     speakers: Int[Array, " K"]
@@ -63,8 +63,8 @@ def coarse_antecedents(
     products = sources @ dropout(vectors, rate, rngs[1]).T  # [K, K]
     features = dropout(params["distance_prior"]["distance"]["embedding"], rate, rngs[2])
     prior = linear(params["distance_prior"]["output"], features)[:, 0]
-    places = jnp.arange(count)
-    distances = places[:, None] - places[None]
+    numbers = jnp.arange(count)
+    distances = numbers[:, None] - numbers[None]
     scores = mentions[:, None] + mentions[None] + products + prior[distance_bucket(distances)]
     earlier = (distances > 0) & real[:, None] & real[None]
     ranked, index = jax.lax.top_k(jnp.where(earlier, scores, -jnp.inf), capacity)
@@ -76,7 +76,7 @@ def fine_scores(
     params: Params,
     vectors: Float[Array, "K S"],
     index: Int[Array, "K C"],
-    places: Places,
+    context: SpanContext,
     rate: float,
     rng: Key[Array, ""] | None,
 ) -> Float[Array, "K C"]:
@@ -88,10 +88,10 @@ def fine_scores(
     layers, tables = params["fine"], params["pair"]
     size = vectors.shape[1]
     first, second, product, features = jnp.split(layers["hidden"]["kernel"], [size, 2 * size, 3 * size])
-    segments_apart = places.segments[:, None] - places.segments[index]
+    segments_apart = context.segments[:, None] - context.segments[index]
     rows = (
-        ("speaker", (places.speakers[:, None] == places.speakers[index]).astype(jnp.int32)),
-        ("genre", jnp.broadcast_to(places.genre, index.shape)),
+        ("speaker", (context.speakers[:, None] == context.speakers[index]).astype(jnp.int32)),
+        ("genre", jnp.broadcast_to(context.genre, index.shape)),
         ("segment", jnp.clip(segments_apart, 0, len(tables["segment"]["embedding"]) - 1)),
         ("distance", distance_bucket(jnp.arange(len(vectors))[:, None] - index)),
     )

@@ -14,7 +14,7 @@ from ncfair_jax.models.families import family_of
 from ncfair_jax.tasks.coreference.antecedents import (
     DISTANCES,
     Antecedents,
-    Places,
+    SpanContext,
     coarse_antecedents,
     fine_scores,
 )
@@ -105,8 +105,8 @@ def rank_spans(
         mentions = scores[kept.starts, kept.ends - kept.starts]
         most = min(config.max_antecedents, spans)
         found = coarse_antecedents(own, vectors, mentions, kept.real, most, rate, rngs[1])
-        places = Places(document["speakers"].ravel()[kept.starts], kept.starts // row_tokens, document["genre"])
-        fine = fine_scores(own, vectors, found.spans, places, rate, rngs[2])
+        context = SpanContext(document["speakers"].ravel()[kept.starts], kept.starts // row_tokens, document["genre"])
+        fine = fine_scores(own, vectors, found.spans, context, rate, rngs[2])
         return Ranked(kept, found._replace(scores=found.scores + fine))
 
     inputs = {name: batch[name] for name in ("sentences", "speakers", "segment_ids", "genre")}

@@ -119,9 +119,9 @@ def keep_spans(scores: Float[Array, "L W"], allowed: Bool[Array, "L W"], limit: 
     _, taken = jax.lax.fori_loop(0, ROUNDS, lambda _, state: play(state), (allowed, nothing))
     ranks = jnp.sort(jnp.where(taken, rank, size).ravel())[:capacity]
     real = (ranks < size) & (jnp.arange(len(ranks)) < limit)
-    places = jnp.sort(jnp.where(real, jnp.take(order, ranks, mode="clip"), size))
-    real = places < size
-    starts, widths = (jnp.where(real, x, 0) for x in (places // max_width, places % max_width))
+    numbers = jnp.sort(jnp.where(real, jnp.take(order, ranks, mode="clip"), size))
+    real = numbers < size
+    starts, widths = (jnp.where(real, x, 0) for x in (numbers // max_width, numbers % max_width))
     return Kept(starts, starts + widths, real)
 
 

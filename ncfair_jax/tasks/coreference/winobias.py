@@ -19,8 +19,8 @@ from ncfair_jax.tasks.coreference.conll import Document, Mention, read_conll
 SPLITS = ("dev", "test")
 KINDS = (1, 2)  # without and with syntactic cues
 SIDES = {"pro": "stereotype", "anti": "not_stereotype"}  # name in the documents' names
-_LINES = "{side}_stereotyped_type{kind}.txt.{split}"
-_CONLL = "{split}_type{kind}_{side}_stereotype.v4_auto_conll"
+_LINES = "{side}_stereotyped_type{number}.txt.{split}"
+_CONLL = "{split}_type{number}_{side}_stereotype.v4_auto_conll"
 _NAME = re.compile(r"(pro|anti)_stereotyped_type([12])\.txt\.(dev|test)")
 # As the Penn Treebank has it: brackets, n't and what precedes it, other contractions, words, marks.
 _WORD = re.compile(r"[\[\]]|\w+(?=n't\b)|n't\b|'\w+|\w+(?:[-’]\w+)*|\S")
@@ -41,9 +41,9 @@ def read_lines_file(path: Path) -> list[Document]:
     """
     match = _NAME.fullmatch(path.name)
     if match is None:
-        raise DataError(f"{path}: expected a name such as {_LINES.format(side='pro', kind=1, split='dev')}")
-    side, kind, split = match.groups()
-    group = f"nw/{split}_type{kind}/{SIDES[side]}"
+        raise DataError(f"{path}: expected a name such as {_LINES.format(side='pro', number=1, split='dev')}")
+    side, number, split = match.groups()
+    group = f"nw/{split}_type{number}/{SIDES[side]}"
     return list(accepted(numbered_lines(path), lambda place, text: _document(f"{group}//{place.row - 1}", text, place)))
 
 
@@ -76,21 +76,21 @@ def read_winobias(folder: Path, split: str) -> dict[tuple[int, str], list[Docume
     """
     found: dict[tuple[int, str], list[Document]] = {}
     lengths: dict[tuple[int, str], int] = {}
-    for kind, side in _groups():
-        conll = folder / _CONLL.format(side=side, kind=kind, split=split)
-        lines = folder / _LINES.format(side=side, kind=kind, split=split)
+    for number, side in _groups():
+        conll = folder / _CONLL.format(side=side, number=number, split=split)
+        lines = folder / _LINES.format(side=side, number=number, split=split)
         with notes.collected() as skipped:
             documents = read_conll(conll) if conll.is_file() else read_lines_file(lines)
         for note in skipped:
             notes.add(note)
-        found[kind, side] = documents
-        lengths[kind, side] = len(documents) + notes.total_counts(skipped).get("skipped_rows", 0)
-    for kind in KINDS:
-        if len({lengths[kind, side] for side in SIDES}) > 1:
-            raise DataError(f"{folder}: pro and anti files of type {kind} differ in length; get WinoBias's own files")
-        both = set.intersection(*({_number(document) for document in found[kind, side]} for side in SIDES))
+        found[number, side] = documents
+        lengths[number, side] = len(documents) + notes.total_counts(skipped).get("skipped_rows", 0)
+    for number in KINDS:
+        if len({lengths[number, side] for side in SIDES}) > 1:
+            raise DataError(f"{folder}: pro and anti files of type {number} differ in length; get WinoBias's own files")
+        both = set.intersection(*({_number(document) for document in found[number, side]} for side in SIDES))
         for side in SIDES:
-            found[kind, side] = [document for document in found[kind, side] if _number(document) in both]
+            found[number, side] = [document for document in found[number, side] if _number(document) in both]
     return found
 
 
@@ -101,11 +101,11 @@ def _number(document: Document) -> str:
 def winobias_files(folder: Path, split: str) -> list[Path]:
     """The files that `read_winobias` reads, with its arguments."""
     found = []
-    for kind, side in _groups():
-        conll = folder / _CONLL.format(side=side, kind=kind, split=split)
-        found.append(conll if conll.is_file() else folder / _LINES.format(side=side, kind=kind, split=split))
+    for number, side in _groups():
+        conll = folder / _CONLL.format(side=side, number=number, split=split)
+        found.append(conll if conll.is_file() else folder / _LINES.format(side=side, number=number, split=split))
     return found
 
 
 def _groups() -> Iterator[tuple[int, str]]:
-    return ((kind, side) for kind in KINDS for side in SIDES)
+    return ((number, side) for number in KINDS for side in SIDES)

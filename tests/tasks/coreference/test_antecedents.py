@@ -6,7 +6,7 @@ import numpy as np
 
 from ncfair_jax.tasks.coreference.antecedents import (
     Antecedents,
-    Places,
+    SpanContext,
     best_antecedents,
     coarse_antecedents,
     distance_bucket,
@@ -50,14 +50,14 @@ def test_coarse_scores_keep_the_best_earlier_spans():
 
 def test_fine_scores_are_those_of_the_written_out_pairs():
     spans = np.random.default_rng(3).integers(0, 7, (7, 4)).astype(np.int32)
-    places = Places(np.array([0, 1, 0, 1, 2, 0, 0]), np.array([0, 0, 0, 1, 3, 6, 7]), np.array(3))
+    context = SpanContext(np.array([0, 1, 0, 1, 2, 0, 0]), np.array([0, 0, 0, 1, 3, 6, 7]), np.array(3))
     found = fine_scores(PARAMS, jnp.asarray(VECTORS), jnp.asarray(spans), jax.tree.map(jnp.asarray, places), 0.0, None)
     tables = {name: table["embedding"] for name, table in PARAMS["pair"].items()}
     for (i, c), j in np.ndenumerate(spans):
         features = [
-            tables["speaker"][int(places.speakers[i] == places.speakers[j])],
+            tables["speaker"][int(context.speakers[i] == context.speakers[j])],
             tables["genre"][3],
-            tables["segment"][np.clip(places.segments[i] - places.segments[j], 0, CONFIG.max_segments - 1)],
+            tables["segment"][np.clip(context.segments[i] - context.segments[j], 0, CONFIG.max_segments - 1)],
             tables["distance"][BUCKETS[max(i - j, 0)]],
         ]
         pair = np.concatenate([VECTORS[i], VECTORS[j], VECTORS[i] * VECTORS[j], *features])
