@@ -96,7 +96,8 @@ def finish(run: Run | Untrained, workdir: Path, shared: Path | None, judged: dic
     before_folder, after_folder = shared or workdir / "evals" / "before", workdir / "evals" / "after"
     own = None if method.evaluate is None else partial(method.evaluate, config)
     with stage("judging the start model"), held_by_all(before_folder, wait=True) if shared else nullcontext():
-        before = evaluate_model(run.model, config.evals, config.model.path, before_folder, run.mesh)
+        start = run.model._replace(params={name: part for name, part in run.model.params.items() if name != EXTRA})
+        before = evaluate_model(start, config.evals, config.model.path, before_folder, run.mesh)
     debiased = exported(run, workdir) or debias(run, workdir)
     with stage("judging the trained model"):
         wrap = None if method.wrap is None else method.wrap(config, debiased)

@@ -264,6 +264,31 @@ def test_a_checkpoint_of_one_device_goes_on_on_eight(setting, uninterrupted):
     np.testing.assert_allclose([line["loss"] for line in metrics(workdir)], expected, rtol=1e-4)
 
 
+def test_seeds_share_the_figures_of_the_start_model_whatever_the_method_adds(setting, tmp_path, monkeypatch):
+    """The parameters that only MABEL has are drawn by the seed, and say nothing of the model before."""
+    config = base_config(method="mabel")
+    config.model.path, config.mabel.pairs, config.nc3.lexicon = str(setting / "model"), "templates", "gender"
+    config.data.max_tokens = config.data.row_tokens = 32
+    config.train.steps, config.train.collapse_every, config.train.batch_size = 1, 0, 4
+    written = []
+    monkeypatch.setattr(train, "evaluate_model", noted(train.evaluate_model, written))
+    for seed in (0, 1):
+        config.seed = seed
+        train_and_evaluate(freeze(config), tmp_path / f"seed{seed}", tmp_path / "start")
+    assert written[0]["content"] == written[2]["content"]
+    assert written[1]["content"] != written[3]["content"]  # of the trained models
+
+
+def noted(function, results: list):
+    """The function, its results added to a list."""
+
+    def call(*args, **kwargs):
+        results.append(function(*args, **kwargs))
+        return results[-1]
+
+    return call
+
+
 def test_the_best_step_is_kept_and_exported(setting):
     workdir = setting / "best"
     changes = {"data.dev_examples": 12, "train.dev_every": 3, "train.best": "dev_loss"}

@@ -86,8 +86,8 @@ def survey(
         }
         refuse_other_survey(folder, config, params, examples, classes, choices | {"groups": number_of_groups})
     done = 0 if folder is None else StoredGroups.complete(folder, number_of_groups)
-    moments, numbers = ClassMoments(tuple(features), alignment), range(done, number_of_groups)
-    surveyed = _group_moments(config, params, examples, classes, moments, plan, numbers, mesh)
+    accumulator, numbers = ClassMoments(tuple(features), alignment), range(done, number_of_groups)
+    surveyed = _group_moments(config, params, examples, classes, accumulator, plan, numbers, mesh)
     each = zip(shown(numbers, "class moments", progress), surveyed, strict=True)
     if folder is None:
         found = [stats for _, stats in each]
@@ -102,7 +102,7 @@ def _group_moments(
     params: Params,
     examples: Sequence[np.ndarray],
     classes: FairnessClasses,
-    moments: ClassMoments,
+    accumulator: ClassMoments,
     plan: "Plan",
     numbers: Sequence[int],
     mesh: Mesh | None,
@@ -110,10 +110,10 @@ def _group_moments(
     """By features, the moments of each of these groups, all finite."""
     params, slot_of_token = replicate((params, classes.slot_of_token), mesh)
     zeros = ClassStats.zeros(classes.num_classes, config.hidden_size)
-    empty = replicate(dict.fromkeys(moments.features, zeros), mesh)
+    empty = replicate(dict.fromkeys(accumulator.features, zeros), mesh)
     for number in numbers:
         rows = group_batches(plan, examples, number, classes.boundaries)
-        stats = jax.tree.map(np.asarray, accumulated(config, moments, mesh, params, empty, slot_of_token, rows))
+        stats = jax.tree.map(np.asarray, accumulated(config, accumulator, mesh, params, empty, slot_of_token, rows))
         for name, moments in stats.items():
             require_finite_moments(moments, partial(_moments_of, classes, name))
         yield stats
@@ -167,12 +167,14 @@ def survey_nc4(
         name: {kind: Agreement.zeros(word_set.classes.num_classes) for kind in ("nc4", "nc4_bias")}
         for name, word_set in word_sets.items()
     }
-    moments = AgreementCounts((features,), alignment)
+    accumulator = AgreementCounts((features,), alignment)
     found: dict[str, dict[str, list[Agreement]]] = {name: {"nc4": [], "nc4_bias": []} for name in word_sets}
     for number in shown(range(len(plan.runs)), "NC4", progress):
         counts = replicate((empty, np.zeros((), np.int32)), mesh)
         rows = group_batches(plan, examples, number, boundaries[0])
-        agreements, broken = jax.tree.map(np.asarray, accumulated(config, moments, mesh, params, counts, arrays, rows))
+        agreements, broken = jax.tree.map(
+            np.asarray, accumulated(config, accumulator, mesh, params, counts, arrays, rows)
+        )
         if broken:
             raise NonFiniteError(
                 f"the model gives {broken} tokens of the held-out text representations that are not finite, so NC4 cannot "

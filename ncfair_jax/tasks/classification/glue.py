@@ -46,9 +46,9 @@ SOURCES = {
         (("unacceptable", "0"), ("acceptable", "1")),
         header=("source", "label", "star", "sentence"),
     ),
-    "sst2": Source("SST-2", (("sentence",),), (("negative", "0"), ("positive", "1"))),
-    "mrpc": Source("MRPC", _PAIR, (("not_equivalent", "0"), ("equivalent", "1")), ("label", "Quality")),
-    "stsb": Source("STS-B", _PAIR, (), ("label", "score")),
+    "sst2": GlueTask("SST-2", (("sentence",),), (("negative", "0"), ("positive", "1"))),
+    "mrpc": GlueTask("MRPC", _PAIR, (("not_equivalent", "0"), ("equivalent", "1")), ("label", "Quality")),
+    "stsb": GlueTask("STS-B", _PAIR, (), ("label", "score")),
     "qqp": GlueTask(
         "QQP", (("question1",), ("question2",)), (("not_duplicate", "0"), ("duplicate", "1")), ("label", "is_duplicate")
     ),
@@ -58,9 +58,9 @@ SOURCES = {
         (("entailment", "0"), ("neutral", "1"), ("contradiction", "2")),
         ("gold_label", "label"),
     ),
-    "qnli": Source("QNLI", (("question",), ("sentence",)), _ENTAILS),
-    "rte": Source("RTE", _PAIR, _ENTAILS),
-    "wnli": Source("WNLI", _PAIR, (("not_entailment", "0"), ("entailment", "1"))),
+    "qnli": GlueTask("QNLI", (("question",), ("sentence",)), _ENTAILS),
+    "rte": GlueTask("RTE", _PAIR, _ENTAILS),
+    "wnli": GlueTask("WNLI", _PAIR, (("not_entailment", "0"), ("entailment", "1"))),
 }
 
 
@@ -129,19 +129,19 @@ def _local_files(name: str, folder: Path, splits: Sequence[str]) -> list[Path]:
     return next((found for one in folders if (found := local_files(one, splits))), [])
 
 
-def _header_of(file: Path, source: Source) -> tuple[str, ...]:
+def _header_of(file: Path, source: GlueTask) -> tuple[str, ...]:
     """The columns of a file without a header; () for a file that has one."""
     if file.suffix != ".tsv" or not source.header or source.header[-1] in next(stream_lines(file), ""):
         return ()
     return source.header
 
 
-def _example(source: Source, row: Row, place: Place) -> Labelled:
+def _example(source: GlueTask, row: Row, place: Place) -> Labelled:
     first, *second = (text_cell(row, names, place).strip() for names in source.texts)
     return Labelled(first, second[0] if second else None, _label(source, cell(row, source.label_column, place), place))
 
 
-def _label(source: Source, value: Any, place: Place) -> float:
+def _label(source: GlueTask, value: Any, place: Place) -> float:
     if not source.labels:
         try:
             score = float(value)
