@@ -4,6 +4,7 @@ from functools import cache, partial
 
 import jax
 import numpy as np
+from transformers import BertTokenizerFast
 
 from ncfair_jax.data.layout import PipelineConfig
 from ncfair_jax.data.pipeline import Examples, Pipeline
@@ -31,6 +32,9 @@ MODEL = BertConfig(
     initializer_range=0.2,
 )
 
+
+WORDS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *(f"w{i}" for i in range(FIRST_WORD, VOCAB))]
+TOKENIZER = BertTokenizerFast(vocab={word: i for i, word in enumerate(WORDS)})
 
 evaluate = jax.jit(evaluate_objective, static_argnums=0)
 

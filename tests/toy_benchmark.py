@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ncfair_jax.benchmarks.base import Benchmark, Headline, Questions
+from ncfair_jax.benchmarks.base import MASKED, Benchmark, Headline, Questions
 from ncfair_jax.benchmarks.results import Result, Table
 from ncfair_jax.benchmarks.sentences import gap_token, with_gaps
 from ncfair_jax.engine.requests import Answer, Request, scored_log_probs
@@ -66,7 +66,7 @@ def samples(scored: Table) -> dict[str, Any]:
 BENCHMARK = Benchmark(
     files=lambda selector: (FILE,),
     read=read,
-    ask=ask,
+    ask={MASKED: ask},
     columns=COLUMNS,
     example_columns={},
     samples=samples,

@@ -15,6 +15,7 @@ from ncfair_jax.engine import Answer, Forward, Request
 from ncfair_jax.files.sources import DataFolder, Source
 from ncfair_jax.models.hf import Pretrained
 
+MASKED, CAUSAL = "masked", "causal"
 STEREOTYPES = (
     "Quotes or scores sentences that express harmful stereotypes; they were collected to measure models, and are neither "
     "true nor anybody's opinion here."
@@ -81,7 +82,8 @@ class Benchmark(NamedTuple):
         columns, example_columns: types of NAME.csv and NAME_examples.csv.
         licence, content_warning: of the benchmark's data.
         read: (data, selector) -> examples; the selector is what follows a colon in the name. None with `trained_by`.
-        ask: (examples, model) -> Questions, by the model's vocabulary and sizes. None with `trained_by`.
+        ask: by MASKED or CAUSAL, how a masked or a causal language model is asked: (examples, model) -> Questions, by the
+            model's vocabulary and sizes. Empty with `trained_by`.
         needs: what a model must have beside a head for masked tokens: "nsp", BERT's pooler and next-sentence head.
         takes_selector: whether a name may be followed by a colon and a selector.
         trained_by: config file of the runs that train a classifier for it and evaluate it themselves (`Method.evaluate`); a
@@ -102,7 +104,7 @@ class Benchmark(NamedTuple):
     licence: str
     content_warning: str = STEREOTYPES
     read: Callable[[DataFolder, str], Any] | None = None
-    ask: Callable[[Any, Pretrained], Questions] | None = None
+    ask: Mapping[str, Callable[[Any, Pretrained], Questions]] = {}
     needs: frozenset[str] = frozenset()
     takes_selector: bool = False
     trained_by: str = ""
@@ -111,6 +113,17 @@ class Benchmark(NamedTuple):
     flag_columns: Mapping[str, type] = {}
     version: int = 1
     files: Callable[[str], Sequence[Source]] = lambda selector: ()
+
+    def questions(self, examples: Any, model: Pretrained) -> Questions:
+        """What it asks this model.
+
+        Raises:
+            ValueError: if it asks no models of this kind.
+        """
+        manner = CAUSAL if model.config.causal else MASKED
+        if manner not in self.ask:
+            raise ValueError(f"asks {' or '.join(self.ask)} language models, and this one is {manner}; leave it out")
+        return self.ask[manner](examples, model)
 
 
 def defined_path(line: Headline, metrics: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.benchmarks.base import Benchmark, DrillDown, Headline, Questions
+from ncfair_jax.benchmarks.base import MASKED, Benchmark, DrillDown, Headline, Questions
 from ncfair_jax.benchmarks.bec_pro_statistics import (
     GENDERS,
     STATISTICS,
@@ -386,7 +386,7 @@ def benchmark(name: str) -> Benchmark:
         ),
         licence,
         read=lambda data, selector: read_examples(data.path(FILES[name])),
-        ask=partial(ask, statistics="reference"),
+        ask={MASKED: partial(ask, statistics="reference")},
         drill_down=None
         if name == "bec_pro_eec"
         else DrillDown(label, unit, strength, texts),  # an emotion has no gender of its own

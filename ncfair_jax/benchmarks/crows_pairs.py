@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.benchmarks.base import Benchmark, DrillDown, Headline, Questions
+from ncfair_jax.benchmarks.base import MASKED, Benchmark, DrillDown, Headline, Questions
 from ncfair_jax.benchmarks.quality import (
     TEXT_FLAGS,
     holds_control_token,
@@ -317,7 +317,7 @@ BENCHMARK = Benchmark(
     ),
     "CC BY-SA 4.0 (Nangia et al. 2020, nyu-mll/crows-pairs)",
     read=read,
-    ask=ask,
+    ask={MASKED: ask},
     takes_selector=True,
     drill_down=DrillDown(
         "CrowS-Pairs", "log-probability of the words in which they differ, nats a token", strength, texts

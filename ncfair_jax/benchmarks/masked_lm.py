@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.benchmarks.base import Benchmark, Headline, Questions
+from ncfair_jax.benchmarks.base import MASKED, Benchmark, Headline, Questions
 from ncfair_jax.benchmarks.crows_pairs import one_mask_each
 from ncfair_jax.benchmarks.quality import TEXT_FLAGS, holds_control_token, holds_unknown, repeats, stored_flags
 from ncfair_jax.benchmarks.results import Result, Table
@@ -197,7 +197,7 @@ BENCHMARK = Benchmark(
     "CC BY-SA (WikiText-2, Merity et al. 2016)",
     content_warning="",
     read=read,
-    ask=ask,
+    ask={MASKED: ask},
     takes_selector=True,
     flags=flags,
     flag_columns=TEXT_FLAGS,

@@ -160,7 +160,7 @@ def _evaluate(
     for name, selector in parsed:
         benchmark = BENCHMARKS[name]
         try:
-            assert benchmark.read is not None and benchmark.ask is not None  # parse refuses the others
+            assert benchmark.read is not None  # parse refuses the others
             content = {"model": model, "data": data.fingerprint(benchmark.files(selector))}
             if "nsp" in benchmark.needs:
                 content["nsp"] = params_fingerprint(pretrained.params.get("nsp", {}))
@@ -170,7 +170,7 @@ def _evaluate(
                     say(f"{name}: read back from {folder}; model, data and definition are the same")
                 continue
             with stage(f"evaluating {name}"), collected() as left_out:
-                questions = benchmark.ask(benchmark.read(data, selector), pretrained)
+                questions = benchmark.questions(benchmark.read(data, selector), pretrained)
                 result = questions.answered_by(forward())
             settings = result.settings | ({"selector": selector} if selector else {})
             result = result._replace(settings=settings, left_out=tuple(left_out))

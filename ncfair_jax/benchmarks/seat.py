@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.benchmarks.base import Benchmark, Headline, Questions
+from ncfair_jax.benchmarks.base import MASKED, Benchmark, Headline, Questions
 from ncfair_jax.benchmarks.quality import holds_control_token, holds_unknown, irregular, repeats, stored_flags
 from ncfair_jax.benchmarks.results import Result, Table
 from ncfair_jax.benchmarks.seat_tests import ADDRESS, GROUPS, SHA256
@@ -309,7 +309,7 @@ BENCHMARK = Benchmark(
     (Headline("SEAT gender mean |d|", (("groups", "gender", "mean_abs_effect_size"),), better="lower"),),
     "not stated by its source (McGill-NLP/bias-bench; Caliskan et al. 2017, May et al. 2019)",
     read=read,
-    ask=ask,
+    ask={MASKED: ask},
     takes_selector=True,
     flags=flags,
     flag_columns=FLAG_COLUMNS,

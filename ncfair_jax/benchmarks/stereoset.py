@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.benchmarks.base import Benchmark, DrillDown, Headline, Questions
+from ncfair_jax.benchmarks.base import MASKED, Benchmark, DrillDown, Headline, Questions
 from ncfair_jax.benchmarks.quality import TEXT_FLAGS, holds_control_token, irregular, repeats, stored_flags
 from ncfair_jax.benchmarks.results import Result, Table
 from ncfair_jax.benchmarks.stereoset_examples import BLANK, FILE, OFFICIAL_FILES, SPLIT_FILE, Example, load_examples
@@ -277,7 +277,7 @@ BENCHMARK = Benchmark(
     ),
     "CC BY-SA 4.0 (Nadeem et al. 2021, moinnadeem/StereoSet)",
     read=lambda data, selector: load_examples(data),
-    ask=ask,
+    ask={MASKED: ask},
     drill_down=DrillDown("StereoSet", "log-probability of the filler, nats", strength, texts),
     flags=flags,
     flag_columns=TEXT_FLAGS,

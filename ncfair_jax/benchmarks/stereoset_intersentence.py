@@ -15,7 +15,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 import ncfair_jax.benchmarks.stereoset as stereoset
-from ncfair_jax.benchmarks.base import Benchmark, Headline, Questions
+from ncfair_jax.benchmarks.base import MASKED, Benchmark, Headline, Questions
 from ncfair_jax.benchmarks.quality import TEXT_FLAGS, holds_control_token, holds_unknown, irregular, repeats
 from ncfair_jax.benchmarks.results import Result
 from ncfair_jax.benchmarks.stereoset_examples import INTERSENTENCE, OFFICIAL_FILES, Example, read_examples
@@ -133,7 +133,7 @@ BENCHMARK = Benchmark(
     tuple(map(_headline, stereoset.BENCHMARK.headlines)),
     stereoset.BENCHMARK.licence,
     read=lambda data, selector: load_examples(data),
-    ask=ask,
+    ask={MASKED: ask},
     needs=frozenset({"nsp"}),
     flags=stereoset.flags,
     flag_columns=TEXT_FLAGS,

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 import ncfair_jax.benchmarks.crows_pairs as crows_pairs
 import ncfair_jax.benchmarks.stereoset as stereoset
 import ncfair_jax.benchmarks.stereoset_examples as stereoset_examples
-from ncfair_jax.benchmarks.base import Benchmark, DrillDown, Headline, Questions
+from ncfair_jax.benchmarks.base import MASKED, Benchmark, DrillDown, Headline, Questions
 from ncfair_jax.benchmarks.quality import (
     TEXT_FLAGS,
     holds_control_token,
@@ -268,7 +268,7 @@ CROWS_PAIRS = Benchmark(
     _headlines("CrowS-Pairs gender", ("gender", "all")),
     crows_pairs.BENCHMARK.licence,
     read=lambda data, selector: crows_pairs_cases(crows_pairs.read(data, selector)),
-    ask=ask,
+    ask={MASKED: ask},
     takes_selector=True,
     drill_down=DrillDown("CrowS-Pairs AUL", "mean log-probability of all tokens, nats", strength, crows_pairs_texts),
     flags=flags,
@@ -283,7 +283,7 @@ STEREOSET = Benchmark(
     _headlines("StereoSet", ("gender", "test"), ("overall", "test"), ("overall", "all")),
     stereoset.BENCHMARK.licence,
     read=lambda data, selector: stereoset_cases(stereoset_examples.load_examples(data)),
-    ask=ask,
+    ask={MASKED: ask},
     drill_down=DrillDown("StereoSet AUL", "mean log-probability of all tokens, nats", strength, stereoset_texts),
     flags=flags,
     flag_columns=TEXT_FLAGS,

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.benchmarks.base import Benchmark, DrillDown, Headline, Questions
+from ncfair_jax.benchmarks.base import MASKED, Benchmark, DrillDown, Headline, Questions
 from ncfair_jax.benchmarks.quality import TEXT_FLAGS, holds_control_token, holds_unknown, repeats, stored_flags
 from ncfair_jax.benchmarks.results import Result, Table
 from ncfair_jax.benchmarks.sentences import filled, gap_token, with_gaps
@@ -318,7 +318,7 @@ BENCHMARK = Benchmark(
     ),
     "MIT (Zhao et al. 2018, uclanlp/corefBias)",
     read=lambda data, selector: load_lines(data),
-    ask=ask,
+    ask={MASKED: ask},
     drill_down=DrillDown("WinoBias", "log-probability of the pronoun, nats", strength, texts),
     flags=flags,
     flag_columns=TEXT_FLAGS,

@@ -188,8 +188,8 @@ def _padded(rows: Vectors) -> Vectors:
 @partial(jax.jit, static_argnames=("kernels", "detail", "close"))
 def _reduced_tile(
     rows: Vectors,
-    first: int,
-    second: int,
+    first: Int[Array, ""],
+    second: Int[Array, ""],
     shifts: Float[Array, "kernels"],
     kernels: tuple[Kernel, ...],
     detail: str | None,
@@ -257,7 +257,7 @@ def means_over_others(rows: Vectors, kernels: tuple[Kernel, ...]) -> list[np.nda
 
 @partial(jax.jit, static_argnames=("kernels", "close"))
 def _tile_sums(
-    rows: Vectors, first: int, second: int, kernels: tuple[Kernel, ...], close: bool
+    rows: Vectors, first: Int[Array, ""], second: Int[Array, ""], kernels: tuple[Kernel, ...], close: bool
 ) -> tuple[Array, tuple[int, list[tuple[Array, Array]]]]:
     """Where a tile's columns begin, and number and sum of the pairs in every column, a vector with itself left out."""
     pairs, inside = _pair_tile(rows, first, second, close)
@@ -270,7 +270,7 @@ def _tile_sums(
     return _highest(pairs, inside), (second, found)
 
 
-def _pair_tile(rows: Vectors, first: int, second: int, close: bool) -> tuple[Pairs, Array]:
+def _pair_tile(rows: Vectors, first: Int[Array, ""], second: Int[Array, ""], close: bool) -> tuple[Pairs, Array]:
     """Geometry of one tile, and which of its pairs are of existing classes.
 
     Args:

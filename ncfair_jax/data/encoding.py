@@ -61,7 +61,7 @@ def encode_gaps(
     return [vocabulary.masked([of_part[part] for part in parts]) for parts in trimmed]
 
 
-def encode_sentences(sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[np.ndarray]:
+def encode_sentences(sentences: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[np.ndarray]:
     """Encode each sentence as [CLS] s [SEP] (i32[L], 3 <= L <= `max_tokens`), cut at the end but keeping [SEP].
 
     What is cut off is noted (see `notes`).

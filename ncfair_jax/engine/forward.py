@@ -15,7 +15,7 @@ or groups of G of them, K targets of each, V vocabulary, D hidden.
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,7 @@ HostBatch = dict[str, np.ndarray]
 Combine = Callable[[Float[Array, "G V"]], Float[Array, " V"]]
 
 
+@runtime_checkable
 class Reduction(Protocol):
     """What is made of the hidden states of each row; equal reductions share a program."""
 
@@ -55,6 +56,7 @@ class Reduction(Protocol):
         """Arrays with a leading axis R; `own` are its parameters."""
 
 
+@runtime_checkable
 class Accumulator(Protocol):
     """What all rows add up to; equal accumulators share a program.
 

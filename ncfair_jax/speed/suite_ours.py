@@ -73,7 +73,7 @@ class Suite:
         self.benchmarks: dict[str, Benchmark] = {}
         samples = []
         for name, benchmark in BENCHMARKS.items():
-            if benchmark.ask is None:  # of a model trained for it
+            if not benchmark.ask:  # of a model trained for it
                 continue
             try:
                 cold, asked = self._run(benchmark)
@@ -97,8 +97,8 @@ class Suite:
     def _run(self, benchmark: Benchmark) -> tuple[Result, Exchange]:
         self._programs = 0
         began = time.perf_counter()
-        assert benchmark.read is not None and benchmark.ask is not None  # the others were left out
-        questions = benchmark.ask(benchmark.read(self.data, ""), self.pretrained)
+        assert benchmark.read is not None  # the others were left out
+        questions = benchmark.questions(benchmark.read(self.data, ""), self.pretrained)
         asked_at = time.perf_counter()
         answers = self.forward(questions.requests)
         engine_seconds = time.perf_counter() - asked_at

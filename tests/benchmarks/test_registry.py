@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ncfair_jax.benchmarks.base import MASKED
 from ncfair_jax.benchmarks.registry import BENCHMARKS, EvaluationError, content_warnings, evaluate, headline, parse
 from ncfair_jax.benchmarks.results import Score, read_table, write_table
 from ncfair_jax.files.sources import DataError, DataFolder
@@ -237,7 +238,7 @@ def test_a_fault_of_the_code_is_reported_with_its_traceback(tmp_path, run, monke
     def broken(*_):
         raise ZeroDivisionError("a fault")
 
-    monkeypatch.setitem(BENCHMARKS, "stereoset", BENCHMARKS["stereoset"]._replace(ask=broken))
+    monkeypatch.setitem(BENCHMARKS, "stereoset", BENCHMARKS["stereoset"]._replace(ask={MASKED: broken}))
     error = failures(run[0], tmp_path, "stereoset,masked_lm")
     assert list(error.results) == ["masked_lm"]
     assert isinstance(error.failures["stereoset"], ZeroDivisionError)
@@ -366,7 +367,7 @@ def test_every_benchmark_names_the_files_that_it_reads(kept, monkeypatch):
     again()
     assert opened <= named and len(opened) == 5
     for name, benchmark in BENCHMARKS.items():
-        assert bool(benchmark.files("")) == (benchmark.ask is not None), name
+        assert bool(benchmark.files("")) == bool(benchmark.ask), name
         assert benchmark.version >= 2, name
 
 

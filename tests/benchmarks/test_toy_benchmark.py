@@ -1,5 +1,6 @@
 """A benchmark is one file and one line: it is registered, evaluated, shown, compared, and asked through a wrapped model."""
 
+import dataclasses
 import json
 
 import jax
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 
 from ncfair_jax.benchmarks import compare, evaluate, headline
+from ncfair_jax.benchmarks.base import CAUSAL, Questions
 from ncfair_jax.benchmarks.registry import BENCHMARKS
-from ncfair_jax.benchmarks.results import read_table
+from ncfair_jax.benchmarks.results import Result, read_table
 from ncfair_jax.engine import Wrap
 from ncfair_jax.report.comparisons import headline_table
 from ncfair_jax.report.render import table_text
@@ -67,3 +69,16 @@ def test_what_answers_in_the_model_s_stead_is_evaluated_by_the_same_benchmark(da
     assert run(data) == plainly  # made again: the folder held the wrapped model's
     rows = compare(data.parent / "out", data.parent / "out")
     assert [row.name for row in rows] == ["toy, first word preferred, %", "|toy, first word preferred, % − 50|"]
+
+
+def test_a_causal_model_is_asked_in_its_own_way_or_refused():
+    """The benchmark's file says how each kind of model is asked; evaluation never asks one as the other."""
+    model = plain.pretrained("bert")
+    causal = type("CausalConfig", (type(model.config),), {"causal": True})
+    decoder = model._replace(config=causal(**dataclasses.asdict(model.config)))
+    with pytest.raises(ValueError, match="asks masked language models, and this one is causal; leave it out"):
+        toy_benchmark.BENCHMARK.questions(PAIRS, decoder)
+    nothing = Questions([], lambda answers: Result({}, {}, 0, {}, {}, {}, {}))
+    both = toy_benchmark.BENCHMARK._replace(ask=toy_benchmark.BENCHMARK.ask | {CAUSAL: lambda examples, model: nothing})
+    assert both.questions(PAIRS, decoder) is nothing
+    assert len(both.questions(PAIRS, model).requests) == len(PAIRS)

@@ -197,7 +197,7 @@ def test_golden_scores_and_figures(kind, shared):
     labels = ["male" if row["pro_is_male"] else "female" for row in rows]
     # This model says "he" everywhere: the second comparison asks for a difference greater than the median one.
     for shift, metrics in ((0, golden["metrics"]), (np.median(male - female), golden["metrics_median_centred"])):
-        ours = winobias.figures(outcome_columns(labels, male - female, np.full(len(male), shift)).sum(0))
+        ours = winobias.figures(outcome_columns(labels, list(male - female), [shift] * len(male)).sum(0))
         theirs = {
             "stereotype": metrics["stereotype"],
             "skew": metrics["skew"],

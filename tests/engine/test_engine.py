@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from transformers import BertTokenizerFast
 
 from ncfair_jax.engine import Request, RequestError, engine, forward, forward_of
 from ncfair_jax.engine.requests import (
@@ -24,9 +23,7 @@ from tests.benchmarks import plain
 from tests.rounding import encoder_operations, rounding
 from tests.tiny import encode
 
-WORDS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *(f"w{i}" for i in range(5, tiny.VOCAB))]
-TOKENIZER = BertTokenizerFast(vocab={word: i for i, word in enumerate(WORDS)})
-MODEL = Pretrained(tiny.MODEL, tiny.params(), TOKENIZER)
+MODEL = Pretrained(tiny.MODEL, tiny.params(), tiny.TOKENIZER)
 
 
 def requests(count: int = 50) -> list[Request]:
@@ -86,7 +83,7 @@ def test_batches_after_the_first_of_a_bucket_trace_nothing(monkeypatch):
     long = [r._replace(tokens=np.resize(r.tokens, 70 + len(r.tokens))) for r in requests(40)]
     traced, batches = tiny.engine_shapes(monkeypatch)
     for _ in range(2):
-        forward_of(Pretrained(model, tiny.params(model=model), None), batch_tokens=512)(requests(200) + long)
+        forward_of(Pretrained(model, tiny.params(model=model), tiny.TOKENIZER), batch_tokens=512)(requests(200) + long)
     assert traced == [(8, 64), (4, 128)]
     assert min(batches.count(shape) for shape in traced) >= 2 * 3
 

@@ -23,7 +23,7 @@ def test_precision_and_loop_of_a_backend(monkeypatch, backend, looped):
 
 @pytest.mark.parametrize("ask", [LOG_PROBS, ATTENTION])
 def test_the_engine_finds_the_same_with_the_layers_in_a_loop(monkeypatch, ask):
-    model = Pretrained(tiny.MODEL, tiny.params(), None)
+    model = Pretrained(tiny.MODEL, tiny.params(), tiny.TOKENIZER)
     sequences = [np.array([1, 7, 8, 9, 2], np.int32), np.array([1, 20, 2], np.int32)]
     requests = [Request(tokens, np.array([1]), np.array([30]), ask=ask) for tokens in sequences]
     requests += [Request(tokens, ask=MEAN_VECTOR) for tokens in sequences]

@@ -49,7 +49,7 @@ def test_eight_devices_equal_one():
 def test_batches_after_the_first_of_a_bucket_trace_nothing(monkeypatch):
     """Two buckets, rows of 64 and of 128 tokens, several batches of each: one trace a bucket, none when run again."""
     config = dataclasses.replace(tiny.MODEL, max_positions=128)
-    model = Pretrained(config, tiny.params(model=config), None)
+    model = Pretrained(config, tiny.params(model=config), tiny.TOKENIZER)
     short = sequences(model, 60)
     long = [np.resize(tokens, 70 + len(tokens)) for tokens in short[:20]]
     traced, batches = tiny.engine_shapes(monkeypatch)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ncfair_jax.benchmarks import crows_pairs, seat
-from ncfair_jax.benchmarks.base import Benchmark, Questions
+from ncfair_jax.benchmarks.base import MASKED, Benchmark, Questions
 from ncfair_jax.benchmarks.registry import BENCHMARKS
 from ncfair_jax.engine import Answer, Request, engine, forward, forward_of
 from ncfair_jax.engine.batching import power_of_two
@@ -131,7 +131,7 @@ def ask_masked(*_):
 
 def test_benchmarks_that_cannot_be_compared_are_refused_and_others_go_on(folders, tmp_path, monkeypatch):
     def benchmark(ask):
-        return Benchmark(none, {}, {}, (), "", read=lambda data, selector: (), ask=ask)
+        return Benchmark(none, {}, {}, (), "", read=lambda data, selector: (), ask={MASKED: ask})
 
     listed = {
         "trained": Benchmark(none, {}, {}, (), ""),
