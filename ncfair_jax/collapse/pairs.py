@@ -258,7 +258,7 @@ def means_over_others(rows: Vectors, kernels: tuple[Kernel, ...]) -> list[np.nda
 @partial(jax.jit, static_argnames=("kernels", "close"))
 def _tile_sums(
     rows: Vectors, first: Int[Array, ""], second: Int[Array, ""], kernels: tuple[Kernel, ...], close: bool
-) -> tuple[Array, tuple[int, list[tuple[Array, Array]]]]:
+) -> tuple[Array, tuple[Int[Array, ""], list[tuple[Array, Array]]]]:
     """Where a tile's columns begin, and number and sum of the pairs in every column, a vector with itself left out."""
     pairs, inside = _pair_tile(rows, first, second, close)
     index = jnp.arange(inside.shape[0])
