@@ -5,11 +5,13 @@ import os
 import re
 import runpy
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from logging import Formatter
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import flags, logging
@@ -21,6 +23,8 @@ from ncfair_jax.registry import of_another
 
 # What a user can mend. Anything else is a fault of ours and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, ArithmeticError)
+# Where the lines of a traceback are that say nothing to whoever wrote the config file.
+NOT_THEIRS = (str(Path(__file__).parent), *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")), "<")
 
 
 @contextmanager
@@ -71,11 +75,16 @@ def flag_error(error: Exception) -> str:
         return "the config file has no function get_config; it returns base_config(), with some fields changed"
     if isinstance(error, (flags.Error, AttributeError, KeyError, ConfigError)):
         return without_traceback(unquoted(str(error.args[0] if error.args else error)))
-    ours = str(Path(__file__).parent)
-    frame = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)][-1]
-    file, line = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (frame.filename, frame.lineno)
-    text = error.msg if isinstance(error, SyntaxError) else error
-    return f"{type(error).__name__}: {text} ({file}, line {line})"
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
+    place = last_theirs([(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)])
+    return f"{type(error).__name__}: {error} {place}"
+
+
+def last_theirs(frames: Sequence[tuple[str, Any]]) -> str:
+    """Of the files and lines of a traceback, the last one that is a user's: `(mine.py, line 3)`."""
+    file, line = ([frame for frame in frames if not frame[0].startswith(NOT_THEIRS)] or frames)[-1]
+    return f"({file}, line {line})"
 
 
 def config_file(argv: list[str]) -> tuple[str, list[str]]:
@@ -122,8 +131,8 @@ def without_traceback(text: str) -> str:
     kind, _, message = " ".join(lines[told:]).partition(": ")
     if kind.endswith(f".{ConfigError.__name__}"):
         return f"{flag}: {message}"
-    file, line = re.findall(r'File "(.+)", line (\d+)', rest)[-1]
-    return f"{flag}: {kind}: {message} ({file}, line {line})"
+    frames = re.findall(r'File "(.+)", line (\d+)', rest)
+    return f"{flag}: {kind}: {message} {last_theirs(frames)}"
 
 
 def prepare_jax(cache: str = "") -> None:

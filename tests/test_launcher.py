@@ -1,19 +1,16 @@
 """What a command says of a config file that fails, and how its warnings look."""
 
-import os
 import signal
 import subprocess
 import sys
 from logging import makeLogRecord
-from pathlib import Path
 
 import pytest
 from absl import flags, logging
 from ml_collections import config_flags
 
 from ncfair_jax import launcher
-
-ROOT = Path(__file__).parents[1]
+from tests.started import ROOT, environment
 
 
 @pytest.fixture
@@ -58,6 +55,11 @@ def test_a_failing_config_file_is_told_in_one_line(content, told, tmp_path, caps
     [
         ("import nothing_there\n", "ModuleNotFoundError: No module named 'nothing_there' ({file}, line 1)"),
         ("x = 1\nx /= 0\n", "ZeroDivisionError: division by zero ({file}, line 2)"),
+        (
+            "import json\njson.loads('1')['a']\njson.loads('')\n",
+            "TypeError: 'int' object is not subscriptable ({file}, line 2)",
+        ),
+        ("import statistics\nstatistics.mean([])\n", "mean requires at least one data point ({file}, line 2)"),
         ("def get_config(:\n", "SyntaxError: invalid syntax ({file}, line 1)"),
         ("x = 1\n", "the config file has no function get_config; it returns base_config(), with some fields changed"),
         (
@@ -121,8 +123,8 @@ def test_a_warning_is_its_text_without_thread_and_line_of_code(config_flag):
 def test_ctrl_c_while_a_command_imports_is_one_line(tmp_path):
     (tmp_path / "jax.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")  # takes its time
     command = [sys.executable, str(ROOT / "launch" / "report.py"), "run"]
-    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    env, pipe = environment(path=str(tmp_path)), subprocess.PIPE
+    process = subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True)
     assert process.stdout.readline() == "importing\n"
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)

@@ -35,8 +35,6 @@ from ncfair_jax.report.measured import folder_names
 from tests import tiny_text
 from tests.rounding import rounding
 
-ROOT = Path(__file__).parents[1]
-
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory) -> Path:
@@ -54,11 +52,8 @@ def command(setting: Path, out: Path, *flags: str) -> list[str]:
     return [sys.executable, script, *models, *options, f"--out={out}", cache, *flags]
 
 
-ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-
-
 def run(*args: str) -> subprocess.CompletedProcess:
-    return subprocess.run(args, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(args, env=environment(), capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +121,7 @@ def test_killed_it_goes_on_bit_for_bit(setting, measured):
     out = setting / "killed"
     kills = 0
     for waited_for in ("model-3/survey/group-001.npz", "model-4/survey/group-000.npz"):
-        process = subprocess.Popen(command(setting, out), env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command(setting, out), env=environment(), stdout=subprocess.DEVNULL)
         while not (out / waited_for).exists() and process.poll() is None:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
@@ -202,6 +197,7 @@ MEASURED_ALONE = """
 import sys
 from pathlib import Path
 from ncfair_jax.measurement import MeasureSettings, measure_models
+from tests.started import ROOT, environment
 model, text, out = sys.argv[1:]
 measure_models([model], MeasureSettings(corpus=text, permutations=0, word_sets=("lexicon",)), Path(out), offline=True)
 print(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")).split()[1])

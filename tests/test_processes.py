@@ -16,7 +16,8 @@ import pytest
 from ncfair_jax import exits
 from ncfair_jax.native_errors import LOSS, NativeErrors
 from ncfair_jax.processes import LostError, Member, ProcessesError, come_together, lost_text, own_member, told_loss
-from tests.test_train import command, environment, metrics, setting  # noqa: F401 (a fixture)
+from tests.started import environment
+from tests.test_train import command, metrics, setting  # noqa: F401 (a fixture)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Sweeps: refused before anything runs, killed, gone on with, and one failing run among others."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,8 +16,6 @@ from ncfair_jax.report.arms import arms_text, read_figures
 from ncfair_jax.sweep import run_arms, run_config
 from tests import tiny_text
 from tests.test_arms import sweep_config
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -57,6 +54,7 @@ def test_seeds_and_worlds_need_arms(tmp_path):
 CONFIG = """
 from ml_collections import ConfigDict
 from ncfair_jax.recipes import base_config
+from tests.started import ROOT, environment
 
 def get_config(arg=None):
     config = base_config("aligned")
@@ -93,7 +91,6 @@ def test_runs_of_a_killed_sweep_end_with_it_and_the_same_command_goes_on(tmp_pat
         "--config.train.save_every=1999",
         "--config.run_arms=plain",
     ]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     runs = [work / f"plain-seed{seed}" for seed in (0, 1)]
 
     def lines(run: Path) -> int:
@@ -101,7 +98,7 @@ def test_runs_of_a_killed_sweep_end_with_it_and_the_same_command_goes_on(tmp_pat
 
     def started() -> subprocess.Popen:
         before = [lines(run) for run in runs]
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
         while not all(lines(run) > count + 1 for run, count in zip(runs, before, strict=True)):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
@@ -137,10 +134,9 @@ def test_one_process_a_run_and_a_failure_leaves_the_others_alone(tmp_path):
     script = str(ROOT / "launch" / "sweep.py")
     options = [f"--config={tmp_path / 'config.py'}", f"--workdir={tmp_path / 'work'}"]
     command = [sys.executable, script, *options, f"--compilation_cache={tmp_path / 'xla'}", "--jobs=2"]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
 
     def run(*flags):
-        return subprocess.run([*command, *flags], env=environment, capture_output=True, text=True, timeout=300)
+        return subprocess.run([*command, *flags], env=environment(), capture_output=True, text=True, timeout=300)
 
     failed = run("--config.run_arms=plain,lost")
     assert failed.returncode == 1

@@ -28,8 +28,8 @@ from ncfair_jax.state import make_train_step
 from ncfair_jax.stopping import Interrupted
 from ncfair_jax.train import train_and_evaluate
 from tests import tiny, tiny_hub
+from tests.started import ROOT, environment
 
-ROOT = Path(__file__).parents[1]
 CONFIG = """
 from ncfair_jax.recipes import base_config
 
@@ -73,11 +73,6 @@ def command(setting: Path, workdir: Path, *flags: str) -> list[str]:
     script = str(ROOT / "launch" / "train.py")
     cache = f"--compilation_cache={setting / 'xla'}"
     return [sys.executable, script, f"--config={setting / 'config.py'}", f"--workdir={workdir}", cache, *flags]
-
-
-def environment(devices: int) -> dict[str, str]:
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
-    return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
 
 
 def run(setting: Path, workdir: Path, *flags: str, devices: int = 1) -> subprocess.CompletedProcess:

@@ -40,8 +40,8 @@ def comparison_table(rows: Sequence[Difference], name_a: str = "before", name_b:
     return text_table(header, body, numeric_from=1, caption=_footnote([row.interval for row in rows]))
 
 
-def headline_table(lines: Sequence[tuple[str, float | None, Sequence[float] | None, int]]) -> Table:
-    """Lines of `headline`."""
+def headline_table(lines: Sequence[Sequence[Any]]) -> Table:
+    """Lines of `headline`, also as they are read from a file."""
     body = [[name, number(value), span(interval), str(n)] for name, value, interval, n in lines]
     header = ["figure", "value", "95% interval", "n"]
     return text_table(header, body, numeric_from=1, caption=_footnote([line[2] for line in lines]))

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +16,8 @@ from ncfair_jax.benchmarks.results import Score, read_table, write_table
 from ncfair_jax.files.sources import DataError, DataFolder
 from ncfair_jax.finite import NonFiniteError
 from tests.benchmarks import plain
+from tests.started import ROOT, environment
 
-ROOT = Path(__file__).parents[2]
 NAMES = "crows_pairs,stereoset,bec_pro,seat:weat6,masked_lm"
 RUN = [name.partition(":")[0] for name in NAMES.split(",")]
 CROWS_FIGURES = {"metric_score", "stereotype_score", "antistereotype_score", "neutral", "n"}
@@ -427,8 +426,9 @@ def test_the_command_keeps_results_lists_failures_and_exits_1(tmp_path, shared):
         "--offline",
         "--compilation_cache=",
     ]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment(), check=False
+    )
     assert done.returncode == 1, done.stderr
     assert "Content warning" in done.stdout
     assert "| StereoSet SS, % |" in done.stdout

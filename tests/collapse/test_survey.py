@@ -3,12 +3,10 @@
 import dataclasses
 import hashlib
 import json
-import os
 import socket
 import subprocess
 import sys
 from functools import partial, reduce
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -27,7 +25,6 @@ from tests import tiny
 from tests.rounding import encoder_operations, rounding
 from tests.tiny import encode
 
-ROOT = Path(__file__).parents[2]
 ROUNDING = rounding(encoder_operations(tiny.MODEL) + 40)  # and the mean of at most 40 rows a class
 
 
@@ -201,6 +198,7 @@ from jax.sharding import AxisType
 from ncfair_jax.collapse.stored import StoredGroups, SurveyError
 from ncfair_jax.collapse.survey import HeldOut, survey, survey_nc4
 from tests import tiny
+from tests.started import ROOT, environment
 mesh = jax.make_mesh((4, 1, 1), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
 groups = survey(tiny.MODEL, tiny.params(), tiny.examples(30), tiny.classes(), row_tokens=32, groups=2, mesh=mesh)["hidden"]
 np.savez(sys.argv[3], *[leaf for group in groups for leaf in group])
@@ -212,12 +210,11 @@ def test_one_process_equals_two(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     outputs = [tmp_path / f"{process}.npz" for process in range(2)]
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PROCESS, address, str(process), str(output)],
-            env=environment,
+            env=environment(),
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -1,7 +1,6 @@
 """The table of a sweep's arms by hand, and made again from what its file keeps."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +11,9 @@ from ncfair_jax.files.reading import DataError
 from ncfair_jax.report.arms import arms_figures, arms_text, flat, mean_sd, read_figures
 from ncfair_jax.report.comparisons import before_and_after
 from tests.benchmarks.test_compare import write_masked_lm
+from tests.started import ROOT, environment
 
 WORK = Path("work")
-ROOT = Path(__file__).parents[2]
 
 
 def test_mean_and_sd_over_seeds():
@@ -96,8 +95,7 @@ def test_the_command_prints_the_table_again_and_refuses_other_files(tmp_path):
     made = arms_figures({arm: [tmp_path / arm] for arm in "ab"}, results)
     (tmp_path / "figures.json").write_text(json.dumps(made))
     command = [sys.executable, str(ROOT / "launch/report.py"), f"--table={tmp_path / 'figures.json'}"]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == arms_text(made).strip()
     (tmp_path / "figures.json").write_text('{"metrics": {}}')

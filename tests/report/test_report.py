@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -35,8 +34,7 @@ from ncfair_jax.report.summary import shared_before, summarise_folders
 from ncfair_jax.report.tables import all_tables, difference_tables, quality_table, setup_tables, summary_table
 from ncfair_jax.tasks.classification.loss import TASKS
 from tests.report.conftest import HOSTILE
-
-ROOT = Path(__file__).parents[2]
+from tests.started import ROOT, environment
 
 
 @pytest.fixture(scope="module")
@@ -496,6 +494,5 @@ def test_the_command(copy, tmp_path):
 
 
 def command(*arguments):
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     script = [sys.executable, str(ROOT / "launch/report.py"), *map(str, arguments)]
-    return subprocess.run(script, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(script, env=environment(), capture_output=True, text=True, timeout=120)

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -31,9 +30,9 @@ from ncfair_jax.methods.mabel.pairs import (
 from ncfair_jax.methods.mabel.templates import PAIRS, TEMPLATES, template_pairs
 from ncfair_jax.vocabulary import WordBoundaries
 from tests import tiny, tiny_text
+from tests.started import ROOT, environment
 
 GENDER = load_lexicon("gender")
-ROOT = Path(__file__).parents[3]
 ROWS = [
     ("A man is eating, slowly.", "A man eats.", "entailment"),
     ("A dog barks.", "An animal makes a noise.", "entailment"),
@@ -186,8 +185,7 @@ def test_nothing_left_writes_nothing(tmp_path):
 def test_command(tmp_path):
     script = [sys.executable, str(ROOT / "launch" / "build_mabel.py"), f"--out={tmp_path / 'pairs.csv'}"]
     flags = [f"--sources={as_jsonl(tmp_path / 'nli.jsonl')}", "--filter=both"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([*script, *flags], capture_output=True, text=True, env=environment)
+    done = subprocess.run([*script, *flags], capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"wrote 1 pairs to {tmp_path / 'pairs.csv'}\n"
     assert read_pairs(tmp_path / "pairs.csv") == [tuple(BUILT[0][:4])]
