@@ -28,7 +28,7 @@ import pytest
 
 from tests import shapes
 
-# Before any of it is imported: wherever a test calls the package, the shapes of arguments and results are checked.
+# Before any of it is imported: wherever a test calls the package, arguments and results are checked.
 shapes.check()
 
 jax.config.update("jax_platforms", "cpu")
@@ -60,7 +60,7 @@ def eight_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def unchecked_shapes() -> Iterator[None]:
-    """For tests of what the package itself says of wrong shapes."""
+    """For tests of what the package itself says of wrong shapes and types."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

@@ -25,6 +25,9 @@ GENDER = load_lexicon("gender")
 TEXT = "The nurse was tired."
 
 
+pytestmark = pytest.mark.usefixtures("unchecked_shapes")  # what the package itself says of a wrong type
+
+
 @pytest.mark.parametrize("values", [("a", "b"), ["a", "b"], iter(["a", "b"]), {"a": 1, "b": 2}, np.array(["a", "b"])])
 def test_several_strings_come_back_as_a_list(values):
     assert several_strings("words", values) == ["a", "b"]

@@ -7,7 +7,7 @@ import pytest
 
 from ncfair_jax.benchmarks.compare import compare
 from ncfair_jax.collapse.stored import refuse_other_survey
-from ncfair_jax.config import EvalConfig, to_dict
+from ncfair_jax.config import EvalConfig, MeshConfig, to_dict
 from ncfair_jax.environment import recording
 from ncfair_jax.evaluation import evaluate_model
 from ncfair_jax.files.reading import DataError
@@ -19,6 +19,7 @@ from ncfair_jax.methods.mlm import MlmRun
 from ncfair_jax.recipes import base_config
 from ncfair_jax.report.arms import read_figures
 from ncfair_jax.run_log import truncate
+from ncfair_jax.sharding import make_mesh
 from ncfair_jax.sweep import refuse_other_world
 from tests import tiny_hub
 
@@ -26,7 +27,8 @@ DAMAGED = ['{"a": 1, "b', "", "\0\0\0", "null", "[]", "[[]]", '"text"', "[" * 10
 
 
 def judged(folder):
-    evaluate_model(tiny_hub.pretrained("bert"), EvalConfig(benchmarks="", collapse_text=""), "model", folder, None)
+    nothing = EvalConfig(benchmarks="", collapse_text="")
+    evaluate_model(tiny_hub.pretrained("bert"), nothing, "model", folder, make_mesh(MeshConfig()))
 
 
 def surveyed(folder):

@@ -63,7 +63,7 @@ def test_cosines_stand_at_their_words(stored):
 
 def test_layers_and_steps_draw_their_numbers():
     measured = [Measured({"nc3": v, "unc3": 2 * v}, {"nc3": [v, v], "unc3": [2 * v, 2 * v]}) for v in (0.3, 0.2, 0.1)]
-    figure = collapse_figures.by_layer({"m": {"lexicon": dict(enumerate(measured))}})
+    figure = collapse_figures.by_layer({"m": {"lexicon": {f"layer_{i}": one for i, one in enumerate(measured)}}})
     np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), [0.3, 0.2, 0.1])
     np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), [0.6, 0.4, 0.2])
     rows = [{"step": 0, "lexicon_unc3": 0.2}, {"step": 10, "loss": 1.0}, {"step": 20, "lexicon_unc3": 0.1}]

@@ -51,7 +51,7 @@ def test_coarse_scores_keep_the_best_earlier_spans():
 def test_fine_scores_are_those_of_the_written_out_pairs():
     spans = np.random.default_rng(3).integers(0, 7, (7, 4)).astype(np.int32)
     context = SpanContext(np.array([0, 1, 0, 1, 2, 0, 0]), np.array([0, 0, 0, 1, 3, 6, 7]), np.array(3))
-    found = fine_scores(PARAMS, jnp.asarray(VECTORS), jnp.asarray(spans), jax.tree.map(jnp.asarray, places), 0.0, None)
+    found = fine_scores(PARAMS, jnp.asarray(VECTORS), jnp.asarray(spans), jax.tree.map(jnp.asarray, context), 0.0, None)
     tables = {name: table["embedding"] for name, table in PARAMS["pair"].items()}
     for (i, c), j in np.ndenumerate(spans):
         features = [
