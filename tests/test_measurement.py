@@ -34,6 +34,7 @@ from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.report.measured import folder_names
 from tests import tiny_text
 from tests.rounding import rounding
+from tests.started import ROOT, environment
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +198,6 @@ MEASURED_ALONE = """
 import sys
 from pathlib import Path
 from ncfair_jax.measurement import MeasureSettings, measure_models
-from tests.started import ROOT, environment
 model, text, out = sys.argv[1:]
 measure_models([model], MeasureSettings(corpus=text, permutations=0, word_sets=("lexicon",)), Path(out), offline=True)
 print(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")).split()[1])

@@ -15,6 +15,7 @@ from ncfair_jax.recipes import base_config
 from ncfair_jax.report.arms import arms_text, read_figures
 from ncfair_jax.sweep import run_arms, run_config
 from tests import tiny_text
+from tests.started import ROOT, environment
 from tests.test_arms import sweep_config
 
 
@@ -54,7 +55,6 @@ def test_seeds_and_worlds_need_arms(tmp_path):
 CONFIG = """
 from ml_collections import ConfigDict
 from ncfair_jax.recipes import base_config
-from tests.started import ROOT, environment
 
 def get_config(arg=None):
     config = base_config("aligned")

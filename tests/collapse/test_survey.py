@@ -23,6 +23,7 @@ from ncfair_jax.models.families import family_of
 from ncfair_jax.vocabulary import WordBoundaries
 from tests import tiny
 from tests.rounding import encoder_operations, rounding
+from tests.started import environment
 from tests.tiny import encode
 
 ROUNDING = rounding(encoder_operations(tiny.MODEL) + 40)  # and the mean of at most 40 rows a class
@@ -198,7 +199,6 @@ from jax.sharding import AxisType
 from ncfair_jax.collapse.stored import StoredGroups, SurveyError
 from ncfair_jax.collapse.survey import HeldOut, survey, survey_nc4
 from tests import tiny
-from tests.started import ROOT, environment
 mesh = jax.make_mesh((4, 1, 1), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
 groups = survey(tiny.MODEL, tiny.params(), tiny.examples(30), tiny.classes(), row_tokens=32, groups=2, mesh=mesh)["hidden"]
 np.savez(sys.argv[3], *[leaf for group in groups for leaf in group])

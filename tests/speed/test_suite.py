@@ -42,7 +42,7 @@ def folders(tmp_path_factory):
 def captured(folders, name):
     """What a benchmark asked, and its Result."""
     benchmark, model = BENCHMARKS[name], load_pretrained(folders[0])
-    questions = benchmark.ask(benchmark.read(DataFolder(Path(folders[1]), offline=True), ""), model)
+    questions = benchmark.questions(benchmark.read(DataFolder(Path(folders[1]), offline=True), ""), model)
     answers = forward_of(model)(questions.requests)
     return suite_ours.Exchange(questions.requests, answers), questions.table(answers)
 
