@@ -42,9 +42,7 @@ def splitmix64(states: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     Args:
         states, numbers: u64[N], or u64[1] for the same one throughout.
     """
-    mixed = numbers * np.uint64(GAMMA)
-    mixed = mixed + (states + np.uint64(GAMMA))
-    return _finalised(mixed)
+    return _finalised(states + np.uint64(GAMMA) + numbers * np.uint64(GAMMA))
 
 
 def _finalised(mixed: np.ndarray) -> np.ndarray:

@@ -27,7 +27,8 @@ def best_fit(lengths: np.ndarray, row_tokens: int) -> Placement:
     counts = rows * each
     place = np.arange(len(lengths)) - np.repeat(np.cumsum(counts) - counts, counts)
     row, nth = np.divmod(place, np.repeat(each, counts))
-    placement = Placement(*(np.empty(len(lengths), np.int64) for _ in range(3)), num_rows)
+    nothing = np.empty(len(lengths), np.int64)
+    placement = Placement(nothing, nothing.copy(), nothing.copy(), num_rows)
     placement.row[longest_first] = row + np.repeat(first, counts)
     placement.offset[longest_first] = np.repeat(before_tokens, counts) + nth * np.repeat(length, counts)
     placement.segment[longest_first] = np.repeat(before, counts) + nth + 1
