@@ -11,6 +11,7 @@ from ncfair_jax.checkpoint import CheckpointError
 from ncfair_jax.config import ConfigError, MeshConfig
 from ncfair_jax.data import pipeline
 from ncfair_jax.prepare import prepare
+from ncfair_jax.registry import METHODS, validate
 from ncfair_jax.sharding import make_mesh
 from tests.data.test_batches import changes, config_of, folder  # noqa: F401 (a fixture)
 from tests.test_prepare import prepared
@@ -136,12 +137,17 @@ def test_devices_need_rows(small):  # noqa: F811
 
 @pytest.mark.parametrize("name", ["mabel", "adept", "ase", "coref"])
 def test_methods_that_need_whole_batches_refuse_rows_in_one_line(folder, name):  # noqa: F811
-    parts = changes(folder, name)
-    parts = parts | {"train": {"batch_size": 0, "batch_rows": 8, "row_groups": 4}}
+    rows = {"batch_size": 0, "batch_rows": 8, "row_groups": 4}
+    config = config_of(name, changes(folder, name) | {"train": rows})
     with pytest.raises(
         ConfigError, match=rf"^config\.train\.batch_rows=8: {name} needs all examples of a batch together"
     ):
-        prepare(config_of(name, parts), make_mesh(MeshConfig(), 1))
+        prepare(config, make_mesh(MeshConfig(), 1))
+    if not METHODS[name].accumulates:
+        with pytest.raises(
+            ConfigError, match=rf"^config\.train\.batch_rows=8: {name} compares the examples of a batch"
+        ):
+            validate(config)
 
 
 @pytest.mark.parametrize("name", ["bios", "bias_nli"])
