@@ -1,6 +1,7 @@
 """Speed beside PyTorch on this machine: `python launch/speed.py --model=FOLDER --data=DATA [--compare=none]`.
 
 All benchmarks: `… --suite`. The train step alone on any device: `… --preset=bert-base --dtype=bfloat16 --tokens=128,512`.
+The host's part, making batches: `python launch/speed.py --data --json=FILE`.
 """
 
 import json
@@ -9,8 +10,20 @@ from pathlib import Path
 from absl import app, flags
 
 MODEL = flags.DEFINE_string("model", "", "Hugging Face folder that both sides load.")
-DATA = flags.DEFINE_string("data", "", "Folder with gap/ and crows_pairs/.")
-BATCHES = flags.DEFINE_list("batches", ["16", "64"], "Sentences a step; one comparison each.")
+TIME_DATA = "true"  # what absl makes of a flag without a value
+DATA = flags.DEFINE_flag(
+    flags.Flag(
+        flags.ArgumentParser(),
+        flags.ArgumentSerializer(),
+        "data",
+        "",
+        "--data=DIR: folder with gap/ and crows_pairs/. --data alone: time how batches are made instead.",
+        boolean=True,
+    )
+)
+BATCHES = flags.DEFINE_list("batches", None, "Sentences a step; one comparison each. 16,64; of --data 16 to 16384.")
+SENTENCES = flags.DEFINE_integer("sentences", 200_000, "Sentences of the corpus of --data.")
+LENGTHS = flags.DEFINE_string("lengths", "", "Text file whose lines give the lengths of --data; '' = those of GAP.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of every contestant.")
 STEPS = flags.DEFINE_integer("steps", 2, "Optimizer steps in a turn.")
 NC3_STEPS = flags.DEFINE_integer("nc3_steps", 20, "Alternating steps for the cost of NC3.")
@@ -26,15 +39,20 @@ COLLAPSE = flags.DEFINE_bool("collapse", False, "Time measuring instead: pairwis
 SUITE = flags.DEFINE_bool("suite", False, "Time all intrinsic benchmarks instead, beside scoring one row at a time.")
 SAMPLE = flags.DEFINE_integer("sample", 200, "Requests of each benchmark of the suite that PyTorch scores.")
 OUT = flags.DEFINE_string("out", "", "JSON file for the figures.")
+flags.DEFINE_alias("json", "out")
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
-    from ncfair_jax.speed import accelerator, collapse, compare, suite, suite_table, tables
+    from ncfair_jax.speed import accelerator, collapse, compare, data, suite, suite_table, tables
     from ncfair_jax.speed.contestants import sizes
 
-    if PRESET.value:
+    if DATA.value == TIME_DATA:
+        asked = BATCHES.value or ["16", "64", "256", "1024", "4096", "16384"]
+        result = data.run(sizes("batches", asked), SENTENCES.value, LENGTHS.value)
+        print(data.data_table(result))
+    elif PRESET.value:
         shape = {"row_tokens": sizes("tokens", TOKENS.value), "rows": ROWS.value, "matmul": MATMUL.value}
         result = accelerator.time_train_step(PRESET.value, dtype=DTYPE.value, attention=ATTENTION.value, **shape)
         print(tables.accelerator_table(result))
@@ -45,7 +63,13 @@ def main(argv: list[str]) -> None:
         result = collapse.run(MODEL.value, DATA.value)
         print(tables.collapse_table(result))
     else:
-        counts = (sizes("batches", BATCHES.value), ROUNDS.value, STEPS.value, NC3_STEPS.value, PAIRS.value)
+        counts = (
+            sizes("batches", BATCHES.value or ["16", "64"]),
+            ROUNDS.value,
+            STEPS.value,
+            NC3_STEPS.value,
+            PAIRS.value,
+        )
         result = compare.run(compare.Settings(MODEL.value, DATA.value, *counts, COMPARE.value, MATMUL.value or 2048))
         print(tables.markdown(result))
     if OUT.value:

@@ -126,6 +126,12 @@ class Checkpoints:
                 cannot be read.
         """
         saved = self._read(step, identity=ocp.args.JsonRestore())["identity"]
+        if saved.get("batches") != identity.get("batches"):
+            raise CheckpointError(
+                f"checkpoint {self.folder / str(step)} belongs to a run that another version began, whose batches were others: "
+                f"{identity.get('batches')} here, {saved.get('batches')} there. Finish it with that version, or use another "
+                "--workdir"
+            )
         if lines := differences(identity, saved, "run"):
             raise CheckpointError(
                 f"checkpoint {self.folder / str(step)} belongs to another run: {'; '.join(lines)}. "

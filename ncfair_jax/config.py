@@ -17,6 +17,9 @@ from typing import Any, NamedTuple, TypeVar
 from ncfair_jax.fields import choice, not_negative, own_rate, positive, section
 
 T = TypeVar("T")
+ROW_GROUPS = 32
+# Fields that earlier versions did not have, and their value where a run is one that those versions knew.
+ADDED = {"train": {"batch_rows": 0, "row_groups": 0}}
 MOVED = {"base_config": "recipes", "parse_arg": "recipes", "freeze": "registry", "PRESETS": "methods.nc3"}
 
 
@@ -117,7 +120,11 @@ class TrainConfig:
     """The loop.
 
     Attributes:
-        batch_size: sentences an update.
+        batch_size: sentences an update; 0 = the batch is counted in rows.
+        batch_rows: rows of data.row_tokens tokens an update, as full as they can be; 0 = the batch is counted in sentences.
+        row_groups: parts that the sentences of an epoch are dealt to, each of which fills its own rows of every batch; a
+            process packs only the parts whose rows it holds. It divides batch_rows, and the number of processes divides it.
+            0 = 32, or batch_rows if that is less.
         accumulation: micro-batches an update; changes memory, not the loss.
         epochs: passes over the corpus, if steps is 0.
         steps: updates in all; 0 = as many as the epochs need.
@@ -129,7 +136,9 @@ class TrainConfig:
         stop_on_divergence: stop as soon as the training loss is above 1.5 times what it was at the start (`divergence`).
     """
 
-    batch_size: int = positive(16)
+    batch_size: int = not_negative(16)
+    batch_rows: int = not_negative(0)
+    row_groups: int = not_negative(0)
     accumulation: int = positive(1)
     epochs: float = not_negative(3.0)
     steps: int = not_negative(0)
@@ -141,6 +150,11 @@ class TrainConfig:
     keep: int = positive(2)
     best: str = choice("", "dev_loss")
     stop_on_divergence: bool = False
+
+    @property
+    def groups(self) -> int:
+        """Row groups, where the batch is counted in rows."""
+        return self.row_groups or min(ROW_GROUPS, self.batch_rows)
 
 
 @dataclass(frozen=True)
@@ -297,8 +311,15 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 
 
 def identity(tree: dict[str, Any]) -> dict[str, Any]:
-    """The fields of `to_dict` that make a run this run: all but the mesh, since a run may move to other devices."""
-    return {name: value for name, value in tree.items() if name != "mesh"}
+    """The fields of `to_dict` that make a run this run.
+
+    Not the mesh, since a run may move to other devices, nor fields that were added later and change nothing here.
+    """
+    kept = {name: value for name, value in tree.items() if name != "mesh"}
+    for part in ADDED.keys() & kept.keys():
+        unchanged = ADDED[part].items()
+        kept[part] = {name: value for name, value in kept[part].items() if (name, value) not in unchanged}
+    return kept
 
 
 def short_hash(config: RunConfig) -> str:

@@ -13,7 +13,7 @@ from ncfair_jax.checkpoint import read_checkpoint_params
 from ncfair_jax.config import ConfigError, RunConfig, identity, to_dict
 from ncfair_jax.data.encoding import tokenizer_fingerprint
 from ncfair_jax.data.layout import PipelineConfig
-from ncfair_jax.data.pipeline import Examples, Pipeline
+from ncfair_jax.data.pipeline import VERSION, Examples, Pipeline
 from ncfair_jax.files.notes import Note, collected
 from ncfair_jax.lexicons.classes import FairnessClasses, lexicon_or_control
 from ncfair_jax.methods.base import Objective
@@ -31,6 +31,7 @@ from ncfair_jax.state import TrainState, init_state
 from ncfair_jax.tracker import Tracker, make_tracker
 
 ROWS_PER_SHARD = 1  # rows are rounded up to a multiple of this on every device
+DEV_FILL = 0.95  # of the tokens of a development batch, where the training batch is counted in rows
 
 
 class Run(NamedTuple):
@@ -106,8 +107,8 @@ def prepare_training(config: RunConfig, mesh: Mesh) -> Run:
             shown, rows = (dev_examples or examples).sequences, config.data.row_tokens
             tracker = make_tracker(model, config.nc3.lexicon, shown, config.train.collapse_sentences, rows, mesh)
     pipeline = make_pipeline(config, model, examples, classes, mesh)
-    dev = None if dev_examples is None else make_pipeline(config, model, dev_examples, classes, mesh)
-    total_steps = config.train.steps or int(np.ceil(config.train.epochs * pipeline.steps_per_epoch))
+    dev = None if dev_examples is None else make_pipeline(config, model, dev_examples, classes, mesh, trains=False)
+    total_steps = config.train.steps or pipeline.steps_of(config.train.epochs)
     objective = method.objective(config, model, examples)
     make_extra = method.extra_params
     if extra := make_extra(config, model.config, jax.random.key(config.seed)) if make_extra else {}:
@@ -121,6 +122,7 @@ def prepare_training(config: RunConfig, mesh: Mesh) -> Run:
     tx, schedule = make_optimizer(config.optimizer, total_steps)
     fingerprints = {
         "config": identity(to_dict(config)),
+        "batches": VERSION,
         "corpus": pipeline.fingerprint,
         "development": "" if dev is None else dev.fingerprint,
         "lexicon": classes.fingerprint if classes is not None else "",
@@ -200,20 +202,39 @@ def nc3_classes(config: TrainedRun, model: Pretrained, examples: Examples) -> Fa
 
 
 def make_pipeline(
-    config: TrainedRun, model: Pretrained, examples: Examples, classes: FairnessClasses | None, mesh: Mesh
+    config: TrainedRun,
+    model: Pretrained,
+    examples: Examples,
+    classes: FairnessClasses | None,
+    mesh: Mesh,
+    trains: bool = True,
 ) -> Pipeline:
-    """Packed, masked batches of the examples, their rows dividing over the mesh."""
+    """Packed, masked batches of the examples, their rows dividing over the mesh.
+
+    Args:
+        trains: whether they are trained on. Other examples are read once each, so their batches are counted in examples.
+    Raises:
+        ConfigError: if the examples, the mesh or the processes do not allow batches that are counted in rows.
+    """
+    train = config.train
+    row_multiple = ROWS_PER_SHARD * batch_shards(mesh) * train.accumulation
+    size = {"batch_size": train.batch_size}
+    if train.batch_rows and trains:
+        refuse_rows(config, examples, row_multiple)
+        size = {"batch_size": 0, "batch_rows": train.batch_rows, "groups": train.groups}
+    elif train.batch_rows:
+        size = {"batch_size": examples_of_rows(examples, train.batch_rows * config.data.row_tokens)}
     masks = dict[str, float]()
     if isinstance(config.objective, MaskingConfig):
         masks = {name: getattr(config.objective, name) for name in ("mask_prob", "mask_frac", "random_frac")}
     settings = PipelineConfig(
         seed=config.seed,
-        batch_size=config.train.batch_size,
         row_tokens=config.data.row_tokens,
-        accumulation=config.train.accumulation,
-        row_multiple=ROWS_PER_SHARD * batch_shards(mesh) * config.train.accumulation,
+        accumulation=train.accumulation,
+        row_multiple=row_multiple,
         alignment=config.nc3.alignment,
         labels=config.nc3.labels,
+        **size,
         **masks,
     )
     return Pipeline(
@@ -225,6 +246,38 @@ def make_pipeline(
         slot_of_token=None if classes is None else classes.slot_of_token,
         boundaries=None if classes is None else classes.boundaries,
     )
+
+
+def refuse_rows(config: TrainedRun, examples: Examples, row_multiple: int) -> None:
+    """Batches that are counted in rows need examples that stand apart, and rows for every device and process.
+
+    Args:
+        row_multiple: rows that the devices and micro-batches take together.
+    Raises:
+        ConfigError: naming the field, its value and the remedy.
+    """
+    train, processes = config.train, jax.process_count()
+    asked = f"config.train.batch_rows={train.batch_rows}"
+    if not examples.stand_apart:
+        raise ConfigError(
+            f"{asked}: {config.objective.name} needs all examples of a batch together, and so many of them; set it to 0, and "
+            "train.batch_size above 0"
+        )
+    if train.batch_rows % row_multiple:
+        raise ConfigError(
+            f"{asked} does not divide over the devices and train.accumulation={train.accumulation}; take a multiple of "
+            f"{row_multiple}"
+        )
+    if train.groups % processes:
+        raise ConfigError(
+            f"config.train.row_groups={train.groups} does not divide over {processes} processes; take a multiple of {processes}"
+        )
+
+
+def examples_of_rows(examples: Examples, tokens: int) -> int:
+    """How many examples fill rows of so many tokens, but for a few pads; all if they are fewer."""
+    lengths = examples.flat[1]
+    return int(np.clip(DEV_FILL * tokens / lengths.mean(), 1, len(lengths)))
 
 
 def start_state(run: Run) -> tuple[TrainState, Any]:

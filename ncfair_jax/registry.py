@@ -113,6 +113,8 @@ def _rules(config: RunConfig) -> Iterator[Rule]:
         yield from training.rules(config)
         split = f"{name} compares the examples of a batch with each other, so splitting it would change the loss; set it to 1"
         yield Rule("train.accumulation", config.train.accumulation == 1 or method.accumulates, split)
+        many = f"{name} compares the examples of a batch with each other, so their number matters; set it to 0"
+        yield Rule("train.batch_rows", config.train.batch_rows == 0 or method.accumulates, many)
     own = f"{name} is judged on its own task; set it to ''"
     yield Rule("evals.benchmarks", method.evaluate is None or not config.evals.benchmarks, own)
 

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from ncfair_jax.config import ConfigError, MeshConfig
 
 BATCH_AXES = ("data", "fsdp")
+COUNT = "num_examples"  # of a batch, for the host alone
 WHOLE = "example_"  # arrays of this name belong to the examples and not to rows: every device and process has them all
 Rules = Sequence[tuple[str, P]]  # regex of a path -> how the leaf lies; the first match wins, else it is replicated
 
@@ -102,12 +103,16 @@ def gathered(tree: Any, mesh: Mesh | None) -> Any:
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's rows [A, R/A/processes, …] become its part of the global batch; scalars are replicated."""
+    """This process's rows [A, R/A/processes, …] become its part of the global batch; scalars are replicated.
+
+    The number of examples stays behind: by rows each process has an estimate of its own.
+    """
     rows = NamedSharding(mesh, P(None, BATCH_AXES))
     everywhere = NamedSharding(mesh, P())
     return {
         name: jax.make_array_from_process_local_data(everywhere if is_whole(name, value) else rows, value)
         for name, value in batch.items()
+        if name != COUNT
     }
 
 

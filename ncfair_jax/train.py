@@ -50,6 +50,7 @@ from ncfair_jax.tracker import track
 from ncfair_jax.workdir import CONFIG_FILE, EXPORT, INPUTS_FILE, RESULT_FILE
 
 LEFT_OUT_FILE = "left_out.json"  # malformed rows of the data, tokens that were cut off, and words without a class
+NAMED = 64  # examples of a bad step that are named
 SHOWN = ("before", "after", "table", "diverged")  # of result.json, what `train_and_evaluate` returns
 
 
@@ -251,7 +252,7 @@ def require_finite(run: Run, done: int, step: int, checkpoints: Checkpoints) -> 
         return
     checkpoints.wait()
     latest = checkpoints.latest()
-    ids = ", ".join(map(str, run.pipeline.example_ids(done)))
+    ids = few(run.pipeline.example_ids(done))
     remedy = "Lower optimizer.learning_rate or nc3.weight, or look at these examples"
     if latest is not None:
         remedy += (
@@ -264,6 +265,12 @@ def require_finite(run: Run, done: int, step: int, checkpoints: Checkpoints) -> 
         f"step {done}: loss or gradient is not finite, on examples {ids}; parameters are those of before it, the last good "
         f"checkpoint is {'none' if latest is None else f'step {latest}'}. {remedy}"
     )
+
+
+def few(ids: np.ndarray) -> str:
+    """The numbers of some examples, with commas between; of many the first ones."""
+    more = f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
+    return ", ".join(map(str, ids[:NAMED])) + more
 
 
 def development_loss(run: Run, state: TrainState, dev_fn: Any) -> float:

@@ -187,12 +187,15 @@ def whole_words(tokens: np.ndarray, positions: np.ndarray, boundaries: WordBound
         positions: i32[N], place of each token in its text, from 0; 0 at pads.
     """
     opens, first, last = boundaries
+    cuts = np.ones(len(tokens) + 1, bool)  # in front of each token, and behind the last
+    if not first.any() and not last.any():  # one kind of character alone, where it never changes
+        cuts[1:-1] = opens[tokens[1:]] | (positions[1:] == 0)
+        return cuts[:-1] & cuts[1:]
     left, right = last[tokens], first[tokens[1:]]
     if (inside := left == INSIDE).any():  # such a token ends with the character that the last one before it began
         left = left[np.maximum.accumulate(np.where(inside, 0, np.arange(len(tokens))))]
     left = left[:-1]
     changes = (left != right) & (left != BLANK) & (right != INSIDE)
-    cuts = np.ones(len(tokens) + 1, bool)  # in front of each token, and behind the last
     cuts[1:-1] = opens[tokens[1:]] | changes | (positions[1:] == 0)
     return cuts[:-1] & cuts[1:]
 

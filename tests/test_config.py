@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from ncfair_jax.config import ConfigError, differences, short_hash, to_dict
+from ncfair_jax.config import ConfigError, differences, identity, short_hash, to_dict
 from ncfair_jax.methods.mlm import MlmRun
 from ncfair_jax.methods.nc3 import PRESETS, NC3Config
 from ncfair_jax.recipes import base_config
@@ -44,7 +44,10 @@ def test_an_integer_serves_as_a_float():
     [
         ("nc3.weight", -1.0, "must not be negative"),
         ("nc3.window", "forever", "choose from 'run', 'epoch', 'ema', 'batch'"),
-        ("train.batch_size", 0, "must be above 0"),
+        ("train.batch_size", 0, r"config\.train\.batch_size=0: set this or train\.batch_rows above 0"),
+        ("train.batch_size", -1, "must not be negative"),
+        ("train.batch_rows", 32, r"config\.train\.batch_rows=32: train\.batch_size=16 .* set one of the two to 0"),
+        ("train.row_groups", 8, r"train\.row_groups=8 .*train\.batch_rows is above 0"),
         ("train.accumulation", 3, "does not divide into train.accumulation=3"),
         ("objective.mask_prob", 1.5, "is a fraction"),
         ("objective.random_frac", 0.5, "exceeds 1"),
@@ -64,6 +67,36 @@ def test_impossible_values_are_refused_by_name(path, value, message):
     config[section][field] = value
     with pytest.raises(ConfigError, match=message):
         validate(freeze(config))
+
+
+def test_rows_must_divide_into_groups_and_micro_batches():
+    config = base_config()
+    config.train.batch_size, config.train.batch_rows = 0, 48
+    with pytest.raises(
+        ConfigError, match=r"batch_rows=48: train\.row_groups=32 must divide it; try train\.row_groups=16$"
+    ):
+        validate(freeze(config))
+    config.train.row_groups = 16
+    validate(freeze(config))
+    config.train.accumulation = 5
+    with pytest.raises(ConfigError, match=r"batch_rows=48: does not divide into train\.accumulation=5"):
+        validate(freeze(config))
+    assert [dataclasses.replace(freeze(config).train, batch_rows=n, row_groups=0).groups for n in (4, 64)] == [4, 32]
+
+
+def test_a_run_by_examples_is_what_it_was_before_batches_were_counted_in_rows():
+    config = freeze(base_config())
+    tree = to_dict(config)
+    older = dict(
+        tree, train={name: value for name, value in tree["train"].items() if name not in ("batch_rows", "row_groups")}
+    )
+    assert identity(tree) == identity(older) != tree
+    rows = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=0, batch_rows=8))
+    assert differences(identity(to_dict(rows)), identity(older)) == [
+        "config.train.batch_rows: 8 here, None there",
+        "config.train.batch_size: 0 here, 16 there",
+    ]
+    assert short_hash(rows) != short_hash(config)
 
 
 def test_regulariser_on_a_frozen_classifier_is_refused_only_without_feature_gradient():

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ncfair_jax.data.masking import mask_draws, mask_tokens
-from ncfair_jax.data.packing import FlatIndex, first_fit_decreasing, flat_index, round_up, scatter_rows
+from ncfair_jax.data.packing import FlatIndex, Placement, flat_index, round_up
+from ncfair_jax.data.planning import best_fit, relieved, safe_masks_per_row, sized
 
 Batch = dict[str, np.ndarray]
 
@@ -26,10 +27,12 @@ class PipelineConfig:
 
     Attributes:
         seed: of the order of the examples and of their masks; not negative.
-        batch_size: E, examples an update (not rows).
+        batch_size: E, examples an update (not rows); 0: by rows.
         row_tokens: T.
         accumulation: A, micro-batches an update.
-        row_multiple: R is rounded up to a multiple of this (and of A): usually 2 * A * devices.
+        row_multiple: R is a multiple of this (and of A): usually A * devices. By examples R is rounded up to one.
+        batch_rows: R, rows an update; 0: by examples.
+        groups: by rows, G: parts that the examples of an epoch are dealt to, each of which fills R/G rows of every batch.
         mask_prob: fraction of the non-special tokens to predict.
         mask_frac, random_frac: fractions of those replaced by [MASK] and by a random token.
         alignment: class of the feature at position t: of the token at t (`same`) or at t+1 (`next`).
@@ -41,6 +44,8 @@ class PipelineConfig:
     row_tokens: int = 128
     accumulation: int = 1
     row_multiple: int = 2
+    batch_rows: int = 0
+    groups: int = 1
     mask_prob: float = 0.15
     mask_frac: float = 0.8
     random_frac: float = 0.1
@@ -50,9 +55,15 @@ class PipelineConfig:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed={self.seed}; must not be negative")
-        for name in ("batch_size", "row_tokens", "accumulation", "row_multiple"):
+        size = "batch_rows" if self.batch_rows else "batch_size"
+        for name in (size, "row_tokens", "accumulation", "row_multiple", "groups"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}; must be at least 1")
+        if self.batch_rows and self.batch_size:
+            raise ValueError(f"batch_rows={self.batch_rows} and batch_size={self.batch_size}; one of them must be 0")
+        for name, parts in {"row_multiple and accumulation": self.multiple, "groups": self.groups}.items():
+            if self.batch_rows % parts:
+                raise ValueError(f"batch_rows={self.batch_rows}; must be a multiple of {parts} ({name})")
         for name in ("mask_prob", "mask_frac", "random_frac"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)}; must lie between 0 and 1")
@@ -62,6 +73,16 @@ class PipelineConfig:
             raise ValueError(f"alignment={self.alignment!r}; choose from ['next', 'same']")
         if self.labels not in ("original", "input"):
             raise ValueError(f"labels={self.labels!r}; choose from ['input', 'original']")
+
+    @property
+    def multiple(self) -> int:
+        """What R is a multiple of."""
+        return math.lcm(self.row_multiple, self.accumulation)
+
+    @property
+    def most_masks(self) -> int | None:
+        """Most masks of one example: what a row holds by rows, where all batches have one shape; None: any number."""
+        return safe_masks_per_row(self.row_tokens, self.mask_prob) if self.batch_rows else None
 
 
 class Setting(NamedTuple):
@@ -73,6 +94,7 @@ class Setting(NamedTuple):
         mask_token_id: of [MASK].
         slot_of_token: i32[V], class of each token, K for none.
         no_class: K.
+        sizes: (how often a batch has each drawn sequence) -> the numbers of rows that batches are rounded up to, ascending.
     """
 
     config: PipelineConfig
@@ -80,13 +102,29 @@ class Setting(NamedTuple):
     mask_token_id: int
     slot_of_token: np.ndarray
     no_class: int
+    sizes: Callable[[int], tuple[int, ...]]
+
+
+class Planned(NamedTuple):
+    """Rows that were planned before anything was drawn.
+
+    Attributes:
+        placement: of the sequences that are drawn, which lie in the order of their rows and columns.
+        rows: R, empty ones included.
+        row_masks: P.
+    """
+
+    placement: Placement
+    rows: int
+    row_masks: int
 
 
 class Drawn(NamedTuple):
-    """The examples of one batch, their sequences laid end to end.
+    """The examples of one batch, or of some of its rows, their sequences laid end to end.
 
     Attributes:
         step: of the batch.
+        turns: what the masks follow from, besides seed and sequence: the step, or by rows the epoch of each sequence, i64[S].
         ids: i64[E], the examples.
         views: i64[E], sequences of each.
         sequence_ids: i64[S].
@@ -94,9 +132,11 @@ class Drawn(NamedTuple):
         tokens: i32[N].
         counted: bool[N], tokens that may count as a class: not fragments of words.
         of_tokens, of_examples: those of `Examples`, [N] and [E, …].
+        planned: where they go; None: the layout places them.
     """
 
     step: int
+    turns: int | np.ndarray
     ids: np.ndarray
     views: np.ndarray
     sequence_ids: np.ndarray
@@ -105,6 +145,7 @@ class Drawn(NamedTuple):
     counted: np.ndarray
     of_tokens: Mapping[str, np.ndarray]
     of_examples: Mapping[str, np.ndarray]
+    planned: Planned | None = None
 
 
 class Sequences(NamedTuple):
@@ -126,11 +167,12 @@ class Sequences(NamedTuple):
 
 
 def masked(drawn: Drawn, setting: Setting) -> Sequences:
-    """The sequences masked for prediction, by draws of (seed, step, sequence)."""
+    """The sequences masked for prediction, by draws of (seed, step or epoch, sequence)."""
     config = setting.config
+    how = (config.mask_prob, config.most_masks)
     found = mask_tokens(
         drawn.tokens,
-        mask_draws(config.seed, drawn.step, drawn.sequence_ids, drawn.lengths),
+        mask_draws(config.seed, drawn.turns, drawn.sequence_ids, drawn.lengths, *how),
         setting.special,
         mask_token_id=setting.mask_token_id,
         vocab_size=len(setting.special),
@@ -168,28 +210,61 @@ def packed(
     Returns:
         tokens, segment_ids (0 = pad), positions (from 0 in each segment), slots (K = no class): i32[R,T]; masked_positions
         (columns of the row), masked_labels i32[R,P] and masked_weights f32[R,P] (0 where unused). R takes few values in a
-        run. P doubles for a batch with an example that has more than P masks, so no masked position is ever dropped.
+        run. By examples P doubles for a batch with an example that has more than P masks, so no masked position is ever
+        dropped.
     """
-    config = setting.config
+    config, row_tokens = setting.config, setting.config.row_tokens
     lengths, original, tokens, selected, classed = sequences(drawn, setting)
-    mask_counts = np.add.reduceat(selected, np.cumsum(lengths) - lengths, dtype=np.int64)
-    row_masks = masks_per_row(config.row_tokens, config.mask_prob)
-    while mask_counts.max() > row_masks:
-        row_masks *= 2
-    placement = first_fit_decreasing(lengths, config.row_tokens, mask_counts, row_masks)
-    index = flat_index(placement, lengths)
-    rows = round_up(placement.num_rows, math.lcm(config.row_multiple, config.accumulation))
-    class_tokens = original if config.labels == "original" else tokens
-    slots = np.where(classed, setting.slot_of_token[class_tokens], setting.no_class)
-    slots = aligned_slots(slots, index, setting.no_class, config.alignment)
-    return {
-        "tokens": scatter_rows(tokens, index, rows, config.row_tokens),
-        "segment_ids": scatter_rows(index.segment, index, rows, config.row_tokens),
-        "positions": scatter_rows(index.position, index, rows, config.row_tokens),
-        "slots": scatter_rows(slots, index, rows, config.row_tokens, fill=setting.no_class),
-        **masked_targets(original, selected, index, rows, row_masks),
-        **arrays(drawn, index, rows, config.row_tokens),
+    placement, rows, row_masks = drawn.planned or planned_here(drawn, lengths, selected, setting)
+    if drawn.planned is not None:
+        where = (
+            np.arange(row_tokens) < np.bincount(placement.row, lengths, rows)[:, None]
+        )  # in order: no places are needed
+    else:
+        where = flat_index(placement, lengths).places(row_tokens)
+    starts = (np.cumsum(lengths) - lengths).astype(np.int32)
+    positions = np.arange(len(tokens), dtype=np.int32) - np.repeat(starts, lengths)
+    slots = setting.slot_of_token.take(original if config.labels == "original" else tokens)
+    if not classed.all():
+        slots[~classed] = setting.no_class
+    slots = aligned_slots(slots, positions, setting.no_class, config.alignment)
+
+    def table(values: np.ndarray, fill: int = 0) -> np.ndarray:
+        filled = np.full(rows * row_tokens, fill, values.dtype)
+        filled[where.ravel()] = values
+        return filled.reshape(rows, row_tokens)
+
+    chosen = np.flatnonzero(selected)
+    at = np.flatnonzero(table(selected)) if drawn.planned is not None else where[chosen]
+    batch = {
+        "tokens": table(tokens),
+        "segment_ids": table(np.repeat(placement.segment.astype(np.int32), lengths)),
+        "positions": table(positions),
+        "slots": table(slots, fill=setting.no_class),
+        **masked_targets(original[chosen], at, (rows, row_tokens, row_masks)),
     }
+    return batch if arrays is nothing_more else batch | arrays(drawn, flat_index(placement, lengths), rows, row_tokens)
+
+
+def planned_here(drawn: Drawn, lengths: np.ndarray, selected: np.ndarray, setting: Setting) -> Planned:
+    """Where the sequences of a whole batch go that was not planned before."""
+    counts = np.add.reduceat(selected, np.cumsum(lengths) - lengths, dtype=np.int64)
+    placement, row_masks = placed(lengths, counts, setting.config)
+    sizes = setting.sizes(len(lengths) // len(drawn.lengths))
+    return Planned(placement, sized(placement.num_rows, sizes), row_masks)
+
+
+def placed(lengths: np.ndarray, masks: np.ndarray, config: PipelineConfig) -> tuple[Placement, int]:
+    """Rows of a batch by examples, and P, which doubles until it is enough for every single example.
+
+    Args:
+        lengths, masks: i64[S], tokens and positions to predict of each sequence.
+    """
+    row_masks = masks_per_row(config.row_tokens, config.mask_prob)
+    while masks.max() > row_masks:
+        row_masks *= 2
+    placement = best_fit(lengths, config.row_tokens)
+    return relieved(placement, lengths, masks, config.row_tokens, row_masks), row_masks
 
 
 def masks_per_row(row_tokens: int, mask_prob: float) -> int:
@@ -201,7 +276,7 @@ def masks_per_row(row_tokens: int, mask_prob: float) -> int:
     return round_up(math.ceil(round(mask_prob * row_tokens * 5 / 3, 6)), 8)
 
 
-def aligned_slots(slots: np.ndarray, index: FlatIndex, no_class: int, alignment: str) -> np.ndarray:
+def aligned_slots(slots: np.ndarray, positions: np.ndarray, no_class: int, alignment: str) -> np.ndarray:
     """Class slot i32[N] of the feature at each token, from the slot of each token (examples laid end to end).
 
     `next` gives every feature the slot of the token after it, and none to an example's last feature: the released
@@ -210,23 +285,29 @@ def aligned_slots(slots: np.ndarray, index: FlatIndex, no_class: int, alignment:
     if alignment == "same":
         return slots
     following = np.append(slots[1:], no_class)
-    first_of_example = np.append(index.position[1:] == 0, True)
+    first_of_example = np.append(positions[1:] == 0, True)
     return np.where(first_of_example, no_class, following)
 
 
-def masked_targets(
-    original: np.ndarray, selected: np.ndarray, index: FlatIndex, num_rows: int, row_masks: int
-) -> dict[str, np.ndarray]:
-    """Columns, labels and weights [R,P] of the selected tokens, in the order of the columns."""
-    chosen = np.flatnonzero(selected)
-    chosen = chosen[np.lexsort((index.column[chosen], index.row[chosen]))]
-    row = index.row[chosen]
+def masked_targets(labels: np.ndarray, places: np.ndarray, shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
+    """Columns, labels and weights [R,P] of the tokens to predict, in the order of the columns.
+
+    Args:
+        labels: i32, original ids of these tokens.
+        places: i64, row · T + column of each.
+        shape: R, T and P.
+    """
+    num_rows, row_tokens, row_masks = shape
+    if np.any(places[1:] < places[:-1]):
+        in_order = np.argsort(places)
+        labels, places = labels[in_order], places[in_order]
+    row, column = np.divmod(places, row_tokens)
     per_row = np.bincount(row, minlength=num_rows)
     place = np.arange(len(row)) - np.repeat(np.cumsum(per_row) - per_row, per_row)
     positions = np.zeros((num_rows, row_masks), np.int32)
-    labels = np.zeros((num_rows, row_masks), np.int32)
+    of_positions = np.zeros((num_rows, row_masks), np.int32)
     weights = np.zeros((num_rows, row_masks), np.float32)
-    positions[row, place] = index.column[chosen]
-    labels[row, place] = original[chosen]
+    positions[row, place] = column
+    of_positions[row, place] = labels
     weights[row, place] = 1
-    return {"masked_positions": positions, "masked_labels": labels, "masked_weights": weights}
+    return {"masked_positions": positions, "masked_labels": of_positions, "masked_weights": weights}

@@ -1,7 +1,12 @@
-"""Dynamic masking for masked language modelling, as a pure function of (seed, step, example).
+"""Dynamic masking for masked language modelling, as a pure function of (seed, step or epoch, example, place in the example).
 
-The draws come from numpy's Philox, a counter-based generator: the key holds the seed, the counter the step and the
-example. Nothing has to be stored to resume, and an example's masks do not depend on what shares its batch or its row.
+The numbers are those of SplitMix64, which is random access: its n-th number is a hash of its state and n. Generators are
+nested: the n-th number of one is the state of another, so the seed, the step or epoch, the sequence and the place of the token
+are taken up one after the other. Nothing has to be stored to resume, all tokens of a batch are drawn at once, and an example's
+masks do not depend on what shares its batch, its row or its process.
+
+Source: Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, OOPSLA 2014; the finaliser is David Stafford's
+variant 13, as in Sebastiano Vigna's splitmix64.c. The generator passes BigCrush.
 """
 
 from collections.abc import Sequence
@@ -9,9 +14,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Second word of the Philox key: keeps the streams of one seed apart by purpose.
+from ncfair_jax.data.packing import flat_positions
+
+# Keep the streams of one seed apart by purpose: the first number taken up after the seed, or second word of a Philox key.
 MASK_STREAM = 0
 SHUFFLE_STREAM = 1
+
+GAMMA = 0x9E3779B97F4A7C15
+MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+AGAIN = 1 << 32  # behind the places of all tokens: state of the next try of a sequence that has too many masks
+PART = 1 << 16  # tokens whose numbers are drawn together: they stay in the processor's cache
+STEPS = np.arange(PART, dtype=np.uint64) * np.uint64(GAMMA)  # from the state of a generator to that behind each number
+
+Ids = Sequence[int] | np.ndarray
 
 
 class MaskedTokens(NamedTuple):
@@ -21,29 +36,82 @@ class MaskedTokens(NamedTuple):
     selected: np.ndarray
 
 
-def mask_draws(seed: int, step: int, example_ids: Sequence[int] | np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Uniform numbers for masking: f64[3, sum(lengths)] in [0, 1), example after example.
+def splitmix64(states: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Of each generator the number with this index, from 0: u64[N].
 
-    The three rows decide selection, the kind of replacement and the random token. The numbers of example e follow from
-    (seed, step, e, its length) alone.
+    Args:
+        states, numbers: u64[N], or u64[1] for the same one throughout.
     """
-    counter = np.array([0, 0, step, 0], np.uint64)  # examples are 2^192 draws apart, steps 2^128
-    generator = np.random.Generator(np.random.Philox(key=[seed, MASK_STREAM]))
-    # Setting the state of one generator costs a tenth of building one per example.
-    state = {
-        "bit_generator": "Philox",
-        "state": {"counter": counter, "key": np.array([seed, MASK_STREAM], np.uint64)},
-        "buffer": np.zeros(4, np.uint64),
-        "buffer_pos": 4,
-        "has_uint32": 0,
-        "uinteger": 0,
-    }
-    draws = []
-    for example, length in zip(example_ids, lengths, strict=True):
-        counter[3] = example
-        generator.bit_generator.state = state
-        draws.append(generator.random((3, int(length))))
-    return np.concatenate(draws, axis=1)
+    return _finalised(states + np.uint64(GAMMA) + numbers * np.uint64(GAMMA))
+
+
+def _finalised(mixed: np.ndarray) -> np.ndarray:
+    """Stafford's variant 13, in place."""
+    shifted = np.empty_like(mixed)
+    for shift, multiplier in zip((30, 27), MULTIPLIERS, strict=True):
+        np.right_shift(mixed, np.uint64(shift), out=shifted)
+        np.bitwise_xor(mixed, shifted, out=mixed)
+        np.multiply(mixed, np.uint64(multiplier), out=mixed)
+    np.right_shift(mixed, np.uint64(31), out=shifted)
+    return np.bitwise_xor(mixed, shifted, out=mixed)
+
+
+def mask_draws(
+    seed: int, turns: int | np.ndarray, sequence_ids: Ids, lengths: Ids, mask_prob: float = 1.0, most: int | None = None
+) -> np.ndarray:
+    """One number for each token, from which its masking follows: u64[sum(lengths)], sequence after sequence.
+
+    The number of a token follows from (seed, turn, sequence, its place) alone, and from `mask_prob` and `most` if there is a
+    most: a sequence of which more tokens would be selected is drawn again.
+
+    Args:
+        turns: steps or epochs, one for all or i64[S].
+        mask_prob, most: as of `mask_tokens`, and the most tokens selected of a sequence; None: however many there are.
+    """
+    lengths = np.asarray(lengths)
+    states = _sequence_states(seed, turns, sequence_ids)
+    draws = _token_draws(states, lengths)
+    tried = np.zeros(0, np.int64) if most is None else np.flatnonzero(lengths > most)
+    places = np.repeat((np.cumsum(lengths) - lengths)[tried], lengths[tried]) + flat_positions(lengths[tried])
+    while tried.size:
+        over = selected_counts(draws[places], lengths[tried], mask_prob) > most
+        places, tried = places[np.repeat(over, lengths[tried])], tried[over]
+        states[tried] = splitmix64(states[tried], np.full(1, AGAIN, np.uint64))
+        draws[places] = _token_draws(states[tried], lengths[tried])
+    return draws
+
+
+def mask_counts(
+    seed: int,
+    turns: int | np.ndarray,
+    sequence_ids: np.ndarray,
+    lengths: np.ndarray,
+    mask_prob: float,
+    most: int | None,
+) -> np.ndarray:
+    """Of each sequence how many tokens are selected, special ones included, from its length alone: i64[S].
+
+    So it is a bound of what `mask_tokens` selects by the same draws, for which no token is read.
+    """
+    counts = np.empty(len(lengths), np.int64)
+    ends = np.cumsum(lengths)
+    start = 0
+    while start < len(lengths):  # a part of the sequences at a time: an epoch's tokens need not fit in memory
+        before = ends[start] - lengths[start]
+        stop = max(start + 1, int(np.searchsorted(ends, before + PART, side="right")))
+        part = slice(start, stop)
+        turn = turns[part] if isinstance(turns, np.ndarray) else turns
+        draws = mask_draws(seed, turn, sequence_ids[part], lengths[part], mask_prob, most)
+        counts[part] = selected_counts(draws, lengths[part], mask_prob)
+        start = stop
+    return counts
+
+
+def selected_counts(draws: np.ndarray, lengths: np.ndarray, mask_prob: float) -> np.ndarray:
+    """Of each sequence, of at least one token, how many of its draws select: i64[S]."""
+    if not len(lengths):
+        return np.zeros(0, np.int64)
+    return np.add.reduceat(_below(draws, mask_prob), np.cumsum(lengths) - lengths, dtype=np.int64)
 
 
 def mask_tokens(
@@ -61,16 +129,45 @@ def mask_tokens(
 
     Args:
         tokens: i32[N], original ids.
-        draws: f64[3, N] from `mask_draws`.
+        draws: u64[N] from `mask_draws`: a number selects its token, and as the state of a generator it says by what the token
+            is replaced: the upper half of that number decides the kind, the lower half the random id.
         special: bool[V], ids that are never selected.
         mask_frac, random_frac: fractions of the selected tokens; the remainder stays unchanged. The random id comes
             from the whole vocabulary, special ids included.
     Source: Devlin et al. 2019, section 3.1; whole-vocabulary draw as in the Hugging Face collator.
     """
-    select, kind, replacement = draws
-    selected = (select < mask_prob) & ~special[tokens]
-    random_ids = (replacement * vocab_size).astype(np.int32)
-    masked = selected & (kind < mask_frac)
-    randomised = selected & (kind >= mask_frac) & (kind < mask_frac + random_frac)
-    inputs = np.where(masked, np.int32(mask_token_id), np.where(randomised, random_ids, tokens))
-    return MaskedTokens(inputs.astype(np.int32), selected)
+    chosen = np.flatnonzero(_below(draws, mask_prob))
+    chosen = chosen[~special[tokens[chosen]]]
+    further = splitmix64(draws[chosen], np.zeros(1, np.uint64))
+    kind = (further >> np.uint64(32)) * 2.0**-32
+    random_ids = ((further & np.uint64(0xFFFFFFFF)) * np.uint64(vocab_size) >> np.uint64(32)).astype(np.int32)
+    kept = np.where(kind < mask_frac + random_frac, random_ids, tokens[chosen])
+    inputs = tokens.astype(np.int32)
+    inputs[chosen] = np.where(kind < mask_frac, np.int32(mask_token_id), kept)
+    selected = np.zeros(len(tokens), bool)
+    selected[chosen] = True
+    return MaskedTokens(inputs, selected)
+
+
+def _below(draws: np.ndarray, probability: float) -> np.ndarray:
+    """Whether each draw, as a fraction of 2^64, is below a probability; 1 takes all of them, 0 none."""
+    limit = int(probability * 2**64)
+    return draws <= np.uint64(limit - 1) if limit else np.zeros(len(draws), bool)
+
+
+def _sequence_states(seed: int, turns: int | np.ndarray, sequence_ids: Ids) -> np.ndarray:
+    """State of the generator of each sequence's tokens, u64[S]."""
+    state = np.array([seed & (2**64 - 1)], np.uint64)
+    for taken in (np.array([MASK_STREAM]), np.atleast_1d(turns), np.asarray(sequence_ids)):
+        state = splitmix64(state, taken.astype(np.uint64))
+    return state
+
+
+def _token_draws(states: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The first numbers of each generator, as many as a sequence has tokens, end to end."""
+    starts = (np.cumsum(lengths) - lengths).astype(np.uint64)
+    # Number n of all is number n - start of its generator; both parts of the product wrap around alike.
+    mixed = np.repeat(states + np.uint64(GAMMA) - starts * np.uint64(GAMMA), lengths)
+    count = len(mixed)
+    mixed += STEPS[:count] if count <= PART else np.arange(count, dtype=np.uint64) * np.uint64(GAMMA)
+    return _finalised(mixed)

@@ -37,6 +37,10 @@ class FlatIndex(NamedTuple):
     position: np.ndarray  # i64[N], from 0 in each example
     segment: np.ndarray  # i64[N]
 
+    def places(self, row_tokens: int) -> np.ndarray:
+        """Where the tokens lie in the rows end to end, i64[N]."""
+        return self.row * row_tokens + self.column
+
 
 def first_fit_decreasing(
     lengths: np.ndarray, row_tokens: int, masks: np.ndarray | None = None, row_masks: int = 0
@@ -89,6 +93,20 @@ def flat_index(placement: Placement, lengths: np.ndarray) -> FlatIndex:
         position=position,
         segment=np.repeat(placement.segment, lengths),
     )
+
+
+def in_order(starts: np.ndarray, lengths: np.ndarray) -> Placement:
+    """The placement of examples that lie in the order of their rows.
+
+    Args:
+        starts: i64[R + 1], the first example of each row, and the number of examples.
+        lengths: i64[E].
+    """
+    sizes = np.diff(starts)
+    begins = np.cumsum(lengths) - lengths
+    first = np.repeat(starts[:-1], sizes)
+    row = np.repeat(np.arange(len(sizes)), sizes)
+    return Placement(row, begins - begins[first], np.arange(len(lengths)) - first + 1, len(sizes))
 
 
 def flat_positions(lengths: np.ndarray) -> np.ndarray:

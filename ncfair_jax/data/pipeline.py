@@ -7,16 +7,24 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from itertools import count, islice
 from typing import final
 
 import grain
 import numpy as np
 
-from ncfair_jax.data.layout import Batch, Drawn, PipelineConfig, Setting, packed
-from ncfair_jax.data.masking import SHUFFLE_STREAM
-from ncfair_jax.data.packing import flat_positions
+from ncfair_jax.data.grouped import Filled, Groups
+from ncfair_jax.data.layout import Batch, Drawn, PipelineConfig, Planned, Setting, packed, placed
+from ncfair_jax.data.masking import SHUFFLE_STREAM, mask_counts
+from ncfair_jax.data.packing import flat_positions, in_order, round_up
+from ncfair_jax.data.planning import best_fit, row_sizes, sized
 from ncfair_jax.sharding import WHOLE, is_whole
 from ncfair_jax.vocabulary import WordBoundaries, whole_words
+
+VERSION = 2  # grows whenever a run of the same config and text would get other batches; a run that began with others is refused
+PART_ROWS = 256  # rows that are built together: what is made on the way stays in the processor's cache
+PART_TOKENS = 1 << 20  # of the corpus, that are looked at together
+SAMPLE = 4096  # examples of the batches from which the numbers of rows are chosen; at least 32 batches, at most 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +39,9 @@ class Examples:
         strata: i32[E], from 0; a batch then holds `batch_size` examples of each stratum, in their order, and an epoch is what
             the smallest fills. None: a batch holds `batch_size` of all.
         layout: (examples of a batch, setting) -> arrays of its rows, [R, …], or, named "example_…", of its examples.
+        apart: whether each row is made of its own examples alone, of one sequence each and in any number: then a batch may be
+            a number of rows, and a process makes only its own. The layout places the examples where they are planned to go.
+        predicted: positions to predict in each example, if examples are apart and the layout does not mask them by chance.
     """
 
     sequences: Sequence[np.ndarray]
@@ -39,13 +50,29 @@ class Examples:
     of_examples: Mapping[str, np.ndarray] = field(default_factory=dict)
     strata: np.ndarray | None = None
     layout: Callable[[Drawn, Setting], Batch] = packed
+    apart: bool | None = None
+    predicted: int | None = None
+
+    @property
+    def stand_apart(self) -> bool:
+        """`apart`, which examples of the plain layout are unless they say something else."""
+        alone = self.strata is None and isinstance(self.views, int) and self.views == 1
+        return alone and (self.layout is packed if self.apart is None else self.apart)
+
+    @cached_property
+    def flat(self) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens of all sequences end to end, i32[N], and the length of each, i64[S]."""
+        lengths = np.fromiter(map(len, self.sequences), np.int64, len(self.sequences))
+        tokens = np.concatenate(self.sequences) if len(lengths) else np.zeros(0, np.int32)
+        return tokens.astype(np.int32, copy=False), lengths
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (first 16 hex digits) of all arrays."""
-        lengths = np.array([len(sequence) for sequence in self.sequences], "<i8")
-        digest = hashlib.sha256(lengths.tobytes())
-        digest.update(np.concatenate(self.sequences).astype("<i4").tobytes())
+        tokens, lengths = self.flat
+        digest = hashlib.sha256(lengths.astype("<i8").tobytes())
+        for part in parts(tokens):
+            digest.update(part.astype("<i4").tobytes())
         further = {f"token {name}": np.concatenate(values) for name, values in self.of_tokens.items()}
         further |= {f"example {name}": value for name, value in self.of_examples.items()}
         if not isinstance(self.views, int):
@@ -68,8 +95,8 @@ class Pipeline:
         slot_of_token: i32[V], class of each token, K for none; None: no classes (K = 0).
         boundaries: a token counts as its class only where the original token is a whole word by them; None: everywhere.
     Raises:
-        ValueError: no examples, none with a token that is not special, an example longer than a row, or a token id outside
-            the vocabulary.
+        ValueError: no examples, none with a token that is not special, an example longer than a row, a token id outside
+            the vocabulary; or, by rows, examples that do not stand apart, or fewer of them than groups.
     """
 
     def __init__(
@@ -83,51 +110,69 @@ class Pipeline:
         slot_of_token: np.ndarray | None = None,
         boundaries: WordBoundaries | None = None,
     ):
-        sequences = examples.sequences
-        if not len(sequences):
-            raise ValueError("the corpus holds no examples; check the corpus file and its filters")
-        self._lengths = np.array([len(sequence) for sequence in sequences], np.int64)
-        if self._lengths.max() > config.row_tokens or self._lengths.min() < 1:
-            raise ValueError(
-                f"examples have {self._lengths.min()} to {self._lengths.max()} tokens, rows hold {config.row_tokens}: "
-                "encode with max_tokens <= row_tokens"
-            )
-        self._tokens = np.concatenate(sequences).astype(np.int32)
-        self._starts = np.cumsum(self._lengths) - self._lengths
-        if self._tokens.min() < 0 or self._tokens.max() >= vocab_size:
-            raise ValueError(
-                f"token ids reach {self._tokens.max()}, the vocabulary has {vocab_size}: tokenizer and model differ"
-            )
+        self.examples, self.config = examples, config
+        self._tokens, self._lengths = examples.flat
         special = np.zeros(vocab_size, bool)
         special[list(special_ids)] = True
-        if special[self._tokens].all():
+        self._refuse_unusable(special)
+        self._starts = np.cumsum(self._lengths) - self._lengths
+        slots = full_slots(slot_of_token, vocab_size)
+        no_class = int(slots.max())
+        self._setting = Setting(config, special, mask_token_id, slots, no_class, lru_cache(self._sizes))
+        self._boundaries = boundaries
+        self._of_tokens = {name: np.concatenate(values) for name, values in examples.of_tokens.items()}
+        views = examples.views
+        self._views = np.full(len(self._lengths) // views, views) if isinstance(views, int) else views
+        self._first = np.cumsum(self._views) - self._views  # sequence of each example
+        self.num_examples = len(self._views)
+        self._strata = strata(examples, self.num_examples)
+        self._order = lru_cache(maxsize=2)(self._epoch_order)
+        smallest = min(map(len, self._strata))
+        if config.batch_rows:
+            if not examples.stand_apart:
+                raise ValueError(
+                    f"batch_rows={config.batch_rows}: these examples do not stand apart; batch them by batch_size"
+                )
+            self._groups = Groups(self._lengths, config, self._most_masks, self._row_masks)
+            self.steps_per_epoch = max(1, self._groups.rows_of_epoch // self._groups.rows_of_step)
+        else:
+            # Few development examples make a smaller batch of each stratum.
+            self._each = config.batch_size if examples.strata is None else min(config.batch_size, smallest)
+            self.steps_per_epoch = -(-smallest // self._each) if examples.strata is None else smallest // self._each
+
+    def _refuse_unusable(self, special: np.ndarray) -> None:
+        """Raises if the examples cannot be rows of this vocabulary."""
+        if not len(self._lengths):
+            raise ValueError("the corpus holds no examples; check the corpus file and its filters")
+        row_tokens, vocab_size = self.config.row_tokens, len(special)
+        if self._lengths.max() > row_tokens or self._lengths.min() < 1:
+            raise ValueError(
+                f"examples have {self._lengths.min()} to {self._lengths.max()} tokens, rows hold {row_tokens}: "
+                "encode with max_tokens <= row_tokens"
+            )
+        only_special = True
+        for part in parts(self._tokens):
+            if part.min() < 0 or part.max() >= vocab_size:
+                raise ValueError(
+                    f"token ids reach {part.max()}, the vocabulary has {vocab_size}: tokenizer and model differ"
+                )
+            only_special = only_special and bool(special[part].all())
+        if only_special:
             raise ValueError(
                 "the corpus holds only special tokens, such as that for unknown words: no token of it can be predicted; check "
                 "the corpus file and the language and case of the model"
             )
-        slots = full_slots(slot_of_token, vocab_size)
-        self.examples, self.config = examples, config
-        self._setting = Setting(config, special, mask_token_id, slots, int(slots.max()))
-        # Of the examples as they are: a masked or random piece behind a token makes no whole word of it.
-        self._counted = np.ones(len(self._tokens), bool)
-        if boundaries is not None:
-            self._counted = whole_words(self._tokens, flat_positions(self._lengths), boundaries)
-        self._of_tokens = {name: np.concatenate(values) for name, values in examples.of_tokens.items()}
-        views = examples.views
-        self._views = np.full(len(sequences) // views, views) if isinstance(views, int) else views
-        self._first = np.cumsum(self._views) - self._views  # sequence of each example
-        self.num_examples = len(self._views)
-        self._strata = strata(examples, self.num_examples)
-        smallest = min(map(len, self._strata))
-        # Few development examples make a smaller batch of each stratum.
-        self._each = config.batch_size if examples.strata is None else min(config.batch_size, smallest)
-        self.steps_per_epoch = -(-smallest // self._each) if examples.strata is None else smallest // self._each
-        self._order = lru_cache(maxsize=2)(self._epoch_order)
 
     @property
     def fingerprint(self) -> str:
         """That of the examples."""
         return self.examples.fingerprint
+
+    def steps_of(self, epochs: float) -> int:
+        """Steps that so many passes over the examples take; by rows, that the group with the fewest rows fills."""
+        if not self.config.batch_rows:
+            return int(np.ceil(epochs * self.steps_per_epoch))
+        return max(1, int(epochs * self._groups.rows_of_epoch / self._groups.rows_of_step))
 
     def _epoch_order(self, epoch: int) -> list[np.ndarray]:
         order = []
@@ -137,59 +182,135 @@ class Pipeline:
         return order
 
     def example_ids(self, step: int) -> np.ndarray:
-        """i64[E] examples of a step, from permutations that are fresh every epoch; the last batch of all may be short."""
+        """i64[E] examples of a step, from permutations that are fresh every epoch; by examples the last batch may be short."""
+        if self.config.batch_rows:
+            return self._groups.take(step, range(self.config.groups)).ids
         epoch, index = divmod(step, self.steps_per_epoch)
         take = slice(index * self._each, (index + 1) * self._each)
         return np.concatenate([ids[take] for ids in self._order(epoch)])
 
+    @property
+    def _row_masks(self) -> int:
+        """P by rows: that fewer than one in 10,000 rows exceed, or what any row of examples has."""
+        if self.examples.predicted is None:
+            assert self.config.most_masks is not None
+            return self.config.most_masks
+        return round_up(self.examples.predicted * (self.config.row_tokens // int(self._lengths.min())), 8)
+
+    def _most_masks(self, turns: int | np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """The most positions to predict of each example, i64[E], of examples that stand apart."""
+        if self.examples.predicted is not None:
+            return np.full(len(ids), self.examples.predicted)
+        config = self.config
+        return mask_counts(config.seed, turns, ids, self._lengths[ids], config.mask_prob, config.most_masks)
+
+    def _sizes(self, copies: int) -> tuple[int, ...]:
+        """Numbers of rows of batches that have each drawn sequence so many times, chosen from the first whole batches."""
+        full = sum(min(self._each, len(ids)) for ids in self._strata)
+        number = int(np.clip(SAMPLE // full, 32, 128))
+        whole = (ids for ids in map(self.example_ids, count()) if len(ids) == full)
+        batches = [np.tile(self._lengths[self._sequences(ids)], copies) for ids in islice(whole, number)]
+        rows = np.array([best_fit(lengths, self.config.row_tokens).num_rows for lengths in batches])
+        tokens = np.array([lengths.sum() for lengths in batches])
+        return row_sizes(rows, tokens, self.config.row_tokens, self.config.multiple)
+
+    def _sequences(self, ids: np.ndarray) -> np.ndarray:
+        """i64[S], sequences of examples."""
+        views = self._views[ids]
+        return np.repeat(self._first[ids], views) + flat_positions(views)
+
     def drawn(self, step: int) -> Drawn:
         """The examples of a step, whatever was asked before."""
-        ids = self.example_ids(step)
-        views = self._views[ids]
-        of_ids = np.repeat(self._first[ids], views) + flat_positions(views)
-        lengths = self._lengths[of_ids]
-        at = np.repeat(self._starts[of_ids], lengths) + flat_positions(lengths)
-        return Drawn(
-            step,
-            ids,
-            views,
-            of_ids,
-            lengths,
-            self._tokens[at],
-            self._counted[at],
-            {name: flat[at] for name, flat in self._of_tokens.items()},
-            {name: value[ids] for name, value in self.examples.of_examples.items()},
-        )
+        return self._drawn(step, self.example_ids(step), step, None)
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step: what the examples' layout makes of them, split into micro-batches.
+    def _drawn(self, step: int, ids: np.ndarray, turns: int | np.ndarray, planned: Planned | None) -> Drawn:
+        of_ids = self._sequences(ids)
+        lengths = self._lengths[of_ids]
+        positions = flat_positions(lengths)
+        at = np.repeat(self._starts[of_ids], lengths) + positions
+        tokens = self._tokens[at]
+        # Of the examples as they are: a masked or random piece behind a token makes no whole word of it.
+        counted = np.ones(len(tokens), bool)
+        if self._boundaries is not None:
+            counted = whole_words(tokens, positions, self._boundaries)
+        of_tokens = {name: flat[at] for name, flat in self._of_tokens.items()}
+        of_examples = {name: value[ids] for name, value in self.examples.of_examples.items()}
+        views = self._views[ids]
+        return Drawn(step, turns, ids, views, of_ids, lengths, tokens, counted, of_tokens, of_examples, planned)
+
+    def batch(self, step: int, process_index: int = 0, process_count: int = 1) -> Batch:
+        """One process's share of the batch of a step: what the examples' layout makes of them, split into micro-batches.
+
+        Process p of P gets rows p*R/(A*P) to (p+1)*R/(A*P) of every micro-batch. Where examples stand apart it makes no others.
 
         Returns:
-            Arrays [A, R/A, …], those of the examples as a whole [1, …]; step, num_examples i32[].
+            Arrays [A, R/A/P, …], those of the examples as a whole [1, …]; step, num_examples i32[]: examples of the whole
+            batch, by rows P times those of the process.
+        Raises:
+            ValueError: rows or groups that do not divide over the processes.
         """
-        drawn = self.drawn(step)
-        laid = self.examples.layout(drawn, self._setting)
+        if self.examples.stand_apart:
+            filled, rows, row_masks, number = self._share(step, process_index, process_count)
+            laid = self._laid(step, filled, rows, row_masks)
+        else:
+            drawn = self.drawn(step)
+            laid, number = self.examples.layout(drawn, self._setting), len(drawn.ids)
         batch = {
             name: value[None] if name.startswith(WHOLE) else split_rows(value, self.config.accumulation)
             for name, value in laid.items()
         }
-        batch["step"] = np.array(step, np.int32)
-        batch["num_examples"] = np.array(len(drawn.ids), np.int32)
-        return batch
+        if not self.examples.stand_apart:
+            batch = process_rows(batch, process_index, process_count)
+        return batch | {"step": np.array(step, np.int32), "num_examples": np.array(number, np.int32)}
+
+    def _share(self, step: int, process_index: int, process_count: int) -> tuple[Filled, int, int, int]:
+        """The rows of a step that a process holds: those with examples, R/P, P masks a row, examples of the whole batch."""
+        config = self.config
+        if config.batch_rows:
+            own = process_share(config.groups, process_index, process_count, "groups", "make groups a multiple of that")
+            filled = self._groups.take(step, own)
+            return filled, config.batch_rows // process_count, self._row_masks, len(filled.ids) * process_count
+        ids = self.example_ids(step)
+        lengths = self._lengths[ids]
+        placement, row_masks = placed(lengths, self._most_masks(step, ids), config)
+        order = np.argsort(placement.row.astype(np.min_scalar_type(placement.num_rows)), kind="stable")
+        starts = np.append(0, np.cumsum(np.bincount(placement.row, minlength=placement.num_rows)))
+        own = process_share(
+            sized(placement.num_rows, self._setting.sizes(1)) // config.accumulation,
+            process_index,
+            process_count,
+            "rows a micro-batch",
+            "make row_multiple a multiple of accumulation * devices",
+        )
+        there = min(own.stop * config.accumulation, placement.num_rows)
+        some = Filled(ids[order], starts, step).some(min(own.start * config.accumulation, there), there)
+        return some, len(own) * config.accumulation, row_masks, len(ids)
+
+    def _laid(self, step: int, filled: Filled, rows: int, row_masks: int) -> Batch:
+        """What the layout makes of rows that are planned, some of them at a time, with empty rows behind them."""
+        parts = []
+        for start in range(0, rows, PART_ROWS):
+            number = min(PART_ROWS, rows - start)
+            some = filled.some(*(min(row, len(filled.starts) - 1) for row in (start, start + number)))
+            planned = Planned(in_order(some.starts, self._lengths[some.ids]), number, row_masks)
+            parts.append(self.examples.layout(self._drawn(step, some.ids, some.turns, planned), self._setting))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts[1:] else parts[0]
 
     def waste(self, batch: Mapping[str, np.ndarray]) -> float:
         """Fraction of the batch's token places that are pads."""
         return float((batch["segment_ids"] == 0).mean())
 
     def batches(self, start: int, stop: int, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
-        """Batches of the steps [start, stop), made ahead of time in a thread.
-
-        Process p of P gets rows p*R/(A*P) to (p+1)*R/(A*P) of every micro-batch of the one global packing.
-        """
+        """One process's share of the batches of the steps [start, stop), made ahead of time in a thread."""
         steps = grain.MapDataset.range(start, stop).map(
-            lambda step: process_rows(self.batch(int(step)), process_index, process_count)
+            lambda step: self.batch(int(step), process_index, process_count)
         )
         yield from steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8))
+
+
+def parts(tokens: np.ndarray) -> Iterator[np.ndarray]:
+    """An array a part at a time, of which copies may be made."""
+    return (tokens[start : start + PART_TOKENS] for start in range(0, len(tokens), PART_TOKENS))
 
 
 def full_slots(slot_of_token: np.ndarray | None, vocab_size: int) -> np.ndarray:
@@ -216,13 +337,16 @@ def split_rows(rows: np.ndarray, accumulation: int) -> np.ndarray:
 
 
 def process_rows(batch: Batch, process_index: int, process_count: int) -> Batch:
-    """One process's contiguous share of the rows of every micro-batch; scalars stay whole."""
-    rows = batch["tokens"].shape[1]
-    if rows % process_count:
-        raise ValueError(
-            f"{rows} rows a micro-batch do not divide over {process_count} processes: "
-            "make row_multiple a multiple of accumulation * devices"
-        )
-    share = rows // process_count
-    mine = slice(process_index * share, (process_index + 1) * share)
+    """One process's contiguous share of the rows of every micro-batch; what belongs to the whole batch stays whole."""
+    remedy = "make row_multiple a multiple of accumulation * devices"
+    rows = process_share(batch["tokens"].shape[1], process_index, process_count, "rows a micro-batch", remedy)
+    mine = slice(rows.start, rows.stop)
     return {name: value if is_whole(name, value) else value[:, mine] for name, value in batch.items()}
+
+
+def process_share(number: int, process_index: int, process_count: int, what: str, remedy: str) -> range:
+    """Which of so many things a process holds."""
+    if number % process_count:
+        raise ValueError(f"{number} {what} do not divide over {process_count} processes: {remedy}")
+    share = number // process_count
+    return range(process_index * share, (process_index + 1) * share)

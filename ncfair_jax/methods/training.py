@@ -1,10 +1,11 @@
 """What the config of every method has that trains."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ncfair_jax.config import ConfigError, OptimizerConfig, Rule, RunConfig, TrainConfig
+from ncfair_jax.config import ROW_GROUPS, ConfigError, OptimizerConfig, Rule, RunConfig, TrainConfig
 from ncfair_jax.fields import section
 from ncfair_jax.methods.nc3 import NC3Config
 from ncfair_jax.unread import Switch
@@ -33,6 +34,7 @@ SWITCHES = (
         lambda config: config.train.collapse_every > 0,
         "config.train.collapse_every is above 0",
     ),
+    Switch(("train.row_groups",), lambda config: config.train.batch_rows > 0, "config.train.batch_rows is above 0"),
 )
 
 
@@ -41,6 +43,14 @@ def rules(config: TrainedRun) -> Iterator[Rule]:
     train = config.train
     parts = f"does not divide into train.accumulation={train.accumulation} micro-batches"
     yield Rule("train.batch_size", train.batch_size % train.accumulation == 0, parts)
+    yield Rule("train.batch_rows", train.batch_rows % train.accumulation == 0, parts)
+    yield Rule("train.batch_size", train.batch_size + train.batch_rows > 0, "set this or train.batch_rows above 0")
+    both = f"train.batch_size={train.batch_size} says how large a batch is as well; set one of the two to 0"
+    yield Rule("train.batch_rows", not (train.batch_rows and train.batch_size), both)
+    if train.batch_rows:
+        some = math.gcd(train.batch_rows, ROW_GROUPS)
+        divides = f"train.row_groups={train.groups} must divide it; try train.row_groups={some}"
+        yield Rule("train.batch_rows", train.batch_rows % train.groups == 0, divides)
     yield Rule("train.epochs", train.steps > 0 or train.epochs > 0, "with train.steps=0 there is nothing to do")
     if train.dev_every or train.best:
         yield Rule("data.dev_examples", config.data.dev_examples > 0, "a development loss needs sentences")

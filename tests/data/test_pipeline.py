@@ -317,11 +317,11 @@ def test_a_corpus_of_special_tokens_only_is_refused():
 
 def test_gap_epoch_wastes_below_ten_percent_in_a_handful_of_shapes(gap_pipeline):
     pipeline = gap_pipeline()
-    start = time.perf_counter()
+    start = time.process_time()
     batches = [pipeline.batch(step) for step in range(pipeline.steps_per_epoch)]
-    milliseconds = (time.perf_counter() - start) / len(batches) * 1000
+    milliseconds = (time.process_time() - start) / len(batches) * 1000
     assert np.mean([pipeline.waste(batch) for batch in batches]) < 0.10
-    assert len({batch["tokens"].shape for batch in batches}) <= 6
+    assert len({batch["tokens"].shape for batch in batches}) <= 3
     assert {batch["masked_labels"].shape[-1] for batch in batches} == {32}
     assert milliseconds < 10  # 0.7 on an idle core; the bound leaves room for a busy machine
     masked = sum(batch["masked_weights"].sum() for batch in batches)

@@ -81,5 +81,5 @@ def fisher_rows(
         "tokens": scatter_rows(tokens, index, count, row_tokens),
         "segment_ids": scatter_rows(index.segment, index, count, row_tokens),
         "positions": scatter_rows(index.position, index, count, row_tokens),
-        **masked_targets(original, selected, index, count, row_masks),
+        **masked_targets(original[selected], index.places(row_tokens)[selected], (count, row_tokens, row_masks)),
     }

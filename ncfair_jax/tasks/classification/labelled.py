@@ -115,7 +115,12 @@ def made_of(encoded: Encoded, labels: Sequence[float]) -> Examples:
     """Examples with labels; nothing is masked."""
     of_examples = {"labels": np.array(labels, np.float32)}
     return Examples(
-        encoded.tokens, of_tokens={"token_types": encoded.token_types}, of_examples=of_examples, layout=LAYOUT
+        encoded.tokens,
+        of_tokens={"token_types": encoded.token_types},
+        of_examples=of_examples,
+        layout=LAYOUT,
+        apart=True,
+        predicted=1,
     )
 
 
