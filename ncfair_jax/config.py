@@ -41,8 +41,12 @@ class ModelSource:
             still the model that the trained one is compared with. Optimizer, step and order of the text begin anew. "" = no.
         head: "" if the folder holds an MLM head, else how to make one: "identity" or "seeded:N".
         remat: recompute layers in the backward pass: less memory, about a third more time.
-        attention: implementation of `models.attention`.
+        layers: whether training runs the layers as one loop ("scanned": it compiles in a fraction of the time and costs a copy
+            of their weights) or one after the other ("unrolled"). "auto": one loop, but on a CPU. No part of a run's identity.
+        attention: implementation of `models.attention`. "auto": that of the devices, where it can do what the run asks.
         hidden_dropout, attention_dropout: -1 keeps the model's own rate.
+        dropout_bits: generator of dropout's random bits: "threefry", the same on any number of devices, or the hardware's,
+            "rbg" or "unsafe_rbg" (see `jax.random`), the same only on the same devices with the same software.
     """
 
     path: str = ""
@@ -50,9 +54,11 @@ class ModelSource:
     head: str = ""
     activation_dtype: str = choice("float32", "bfloat16")
     remat: bool = False
-    attention: str = "xla"
+    layers: str = choice("auto", "scanned", "unrolled")
+    attention: str = choice("auto", "xla", "cudnn", "pallas_gpu", "splash")
     hidden_dropout: float = own_rate()
     attention_dropout: float = own_rate()
+    dropout_bits: str = choice("threefry", "rbg", "unsafe_rbg")
 
 
 @dataclass(frozen=True)
@@ -297,8 +303,12 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 
 
 def identity(tree: dict[str, Any]) -> dict[str, Any]:
-    """The fields of `to_dict` that make a run this run: all but the mesh, since a run may move to other devices."""
-    return {name: value for name, value in tree.items() if name != "mesh"}
+    """The fields of `to_dict` that make a run this run: all but the mesh and how the layers are run.
+
+    A run may move to other devices; both change the last digits of its numbers and nothing else.
+    """
+    model = {name: value for name, value in tree.get("model", {}).items() if name != "layers"}
+    return {name: value for name, value in tree.items() if name != "mesh"} | {"model": model}
 
 
 def short_hash(config: RunConfig) -> str:
