@@ -31,7 +31,9 @@ PAIRS = flags.DEFINE_integer("pairs", 40, "CrowS-Pairs pairs of both sides; ours
 COMPARE = flags.DEFINE_enum("compare", "torch", ["torch", "none"], "none: ncfair_jax alone, without PyTorch.")
 PRESET = flags.DEFINE_string("preset", "", "Time only the train step of: tiny, minilm, bert-base, bert-large.")
 DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Activations of the preset.")
-ATTENTION = flags.DEFINE_string("attention", "xla", "Attention of the preset; cudnn has no attention dropout.")
+ATTENTION = flags.DEFINE_string("attention", "xla", "Attention of the preset; only xla has attention dropout.")
+LAYERS = flags.DEFINE_enum("layers", "unrolled", ["scanned", "unrolled"], "Layers of the preset: one loop or not.")
+BITS = flags.DEFINE_enum("dropout_bits", "threefry", ["threefry", "rbg", "unsafe_rbg"], "Dropout's generator, preset.")
 TOKENS = flags.DEFINE_list("tokens", ["128"], "Row lengths of the preset.")
 ROWS = flags.DEFINE_integer("rows", 0, "Rows of 128 tokens a step of the preset; 0 = by backend.")
 MATMUL = flags.DEFINE_integer("matmul", 0, "Size of the bare matrix product; 0 = by backend.")
@@ -54,7 +56,8 @@ def main(argv: list[str]) -> None:
         print(data.data_table(result))
     elif PRESET.value:
         shape = {"row_tokens": sizes("tokens", TOKENS.value), "rows": ROWS.value, "matmul": MATMUL.value}
-        result = accelerator.time_train_step(PRESET.value, dtype=DTYPE.value, attention=ATTENTION.value, **shape)
+        kind = {"dtype": DTYPE.value, "attention": ATTENTION.value, "layers": LAYERS.value, "dropout_bits": BITS.value}
+        result = accelerator.time_train_step(PRESET.value, **kind, **shape)
         print(tables.accelerator_table(result))
     elif SUITE.value:
         result = suite.run(suite.Settings(MODEL.value, DATA.value, ROUNDS.value, SAMPLE.value, COMPARE.value))

@@ -19,7 +19,8 @@ from ncfair_jax.fields import choice, not_negative, own_rate, positive, section
 T = TypeVar("T")
 ROW_GROUPS = 32
 # Fields that earlier versions did not have, and their value where a run is one that those versions knew.
-ADDED = {"train": {"batch_rows": 0, "row_groups": 0}}
+ADDED = {"train": {"batch_rows": 0, "row_groups": 0}, "model": {"dropout_bits": "threefry"}}
+HOW = {"model": ("layers", "attention")}  # how the step is computed: no part of a run's identity
 MOVED = {"base_config": "recipes", "parse_arg": "recipes", "freeze": "registry", "PRESETS": "methods.nc3"}
 
 
@@ -44,8 +45,12 @@ class ModelSource:
             still the model that the trained one is compared with. Optimizer, step and order of the text begin anew. "" = no.
         head: "" if the folder holds an MLM head, else how to make one: "identity" or "seeded:N".
         remat: recompute layers in the backward pass: less memory, about a third more time.
-        attention: implementation of `models.attention`.
+        layers: whether training runs the layers as one loop ("scanned": it compiles in a fraction of the time and costs a copy
+            of their weights) or one after the other ("unrolled"). "auto": one loop, but on a CPU.
+        attention: implementation of `models.attention`. "auto": that of the devices, where it can do what the run asks.
         hidden_dropout, attention_dropout: -1 keeps the model's own rate.
+        dropout_bits: generator of dropout's random bits: "threefry", the same on any number of devices, or the hardware's,
+            "rbg" or "unsafe_rbg" (see `jax.random`), the same only on the same devices with the same software.
     """
 
     path: str = ""
@@ -53,9 +58,11 @@ class ModelSource:
     head: str = ""
     activation_dtype: str = choice("float32", "bfloat16")
     remat: bool = False
-    attention: str = "xla"
+    layers: str = choice("auto", "scanned", "unrolled")
+    attention: str = choice("auto", "xla", "cudnn", "pallas_gpu", "splash")
     hidden_dropout: float = own_rate()
     attention_dropout: float = own_rate()
+    dropout_bits: str = choice("threefry", "rbg", "unsafe_rbg")
 
 
 @dataclass(frozen=True)
@@ -313,12 +320,14 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 def identity(tree: dict[str, Any]) -> dict[str, Any]:
     """The fields of `to_dict` that make a run this run.
 
-    Not the mesh, since a run may move to other devices, nor fields that were added later and change nothing here.
+    Not the mesh and how the step is computed, since a run may move to other devices and both change the last digits of its
+    numbers only; nor fields that were added later and change nothing here.
     """
     kept = {name: value for name, value in tree.items() if name != "mesh"}
-    for part in ADDED.keys() & kept.keys():
-        unchanged = ADDED[part].items()
-        kept[part] = {name: value for name, value in kept[part].items() if (name, value) not in unchanged}
+    for part in (HOW.keys() | ADDED.keys()) & kept.keys():
+        how, unchanged = HOW.get(part, ()), ADDED.get(part, {}).items()
+        fields = kept[part].items()
+        kept[part] = {name: value for name, value in fields if name not in how and (name, value) not in unchanged}
     return kept
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,9 @@ from ncfair_jax.methods.base import Objective
 from ncfair_jax.methods.mlm import MaskingConfig
 from ncfair_jax.methods.nc3 import with_nc3
 from ncfair_jax.methods.training import TrainedRun
-from ncfair_jax.models.base import EXTRA, PREFIX, Params
+from ncfair_jax.models import attention
+from ncfair_jax.models.base import EXTRA, PREFIX, ModelConfig, Params
+from ncfair_jax.models.dropout import GENERATORS
 from ncfair_jax.models.families import family_of
 from ncfair_jax.models.fingerprint import params_fingerprint
 from ncfair_jax.models.hf import Pretrained, load_pretrained
@@ -32,6 +35,8 @@ from ncfair_jax.tracker import Tracker, make_tracker
 
 ROWS_PER_SHARD = 1  # rows are rounded up to a multiple of this on every device
 DEV_FILL = 0.95  # of the tokens of a development batch, where the training batch is counted in rows
+# Part of a run's identity. It changes when the same state and batch make another update; an unfinished run does not go on then.
+STEP_VERSION = "dropout keyed by layer"
 
 
 class Run(NamedTuple):
@@ -73,17 +78,17 @@ def prepare(config: RunConfig, mesh: Mesh) -> Run | Untrained:
 
 def prepare_edit(config: RunConfig, mesh: Mesh) -> Untrained:
     """Reads model and text of a run that trains nothing."""
-    model = start_model(config)
+    model = start_model(config, mesh)
     with collected() as left_out:
         examples, _ = method_of(config).examples(config, model)
     return Untrained(config, model, examples, mesh, tuple(left_out))
 
 
-def start_model(config: RunConfig) -> Pretrained:
-    """The model that the config names, as the run wants it.
+def start_model(config: RunConfig, mesh: Mesh) -> Pretrained:
+    """The model that the config names, as the run wants it on these devices.
 
     Raises:
-        ConfigError: if sentences are cut to more than it has positions for.
+        ConfigError: if sentences are cut to more than it has positions for, or the attention cannot do what is asked of it.
     """
     model = load_pretrained(
         config.model.path,
@@ -92,12 +97,12 @@ def start_model(config: RunConfig) -> Pretrained:
         remat=config.model.remat,
     )
     refuse_too_long(config, model)
-    return model._replace(config=with_runtime_choices(config, model))
+    return model._replace(config=with_runtime_choices(config, model.config, mesh))
 
 
 def prepare_training(config: RunConfig, mesh: Mesh) -> Run:
     """Reads model, text and words of a run that trains."""
-    method, model = method_of(config), start_model(config)
+    method, model = method_of(config), start_model(config, mesh)
     assert isinstance(config, TrainedRun) and method.objective is not None
     with collected() as left_out:
         examples, dev_examples = method.examples(config, model)
@@ -127,6 +132,7 @@ def prepare_training(config: RunConfig, mesh: Mesh) -> Run:
         "development": "" if dev is None else dev.fingerprint,
         "lexicon": classes.fingerprint if classes is not None else "",
         "tokenizer": tokenizer_fingerprint(model.tokenizer),
+        "step": STEP_VERSION,
     }
     if names := not_saved(config, model.params):
         fingerprints["frozen"] = params_fingerprint({name: model.params[name] for name in names})
@@ -184,13 +190,27 @@ def model_params(params: Params) -> Params:
     return own | {PREFIX: extra[PREFIX]} if PREFIX in extra else own
 
 
-def with_runtime_choices(config: RunConfig, model: Pretrained) -> Any:
-    """The model's config with what the run decides: attention implementation and dropout rates."""
-    changes: dict[str, Any] = {"attention": config.model.attention}
-    for name in ("hidden_dropout", "attention_dropout"):
-        if (rate := getattr(config.model, name)) >= 0:
-            changes[name] = rate
-    return dataclasses.replace(model.config, **changes)
+def with_runtime_choices(config: RunConfig, model: ModelConfig, mesh: Mesh) -> ModelConfig:
+    """The model's config with what the run and its devices decide: dropout rates, attention and how the layers are run.
+
+    Raises:
+        ConfigError: if the implementation of attention cannot do what is asked of it.
+    """
+    rates = {name: getattr(config.model, name) for name in ("hidden_dropout", "attention_dropout")}
+    model = dataclasses.replace(model, **{name: rate for name, rate in rates.items() if rate >= 0})
+    platform, name = mesh.devices.flat[0].platform, config.model.attention
+    asked: dict[str, Any] = {
+        "platform": platform,
+        "dropout_rate": model.attention_dropout,
+        "activation_dtype": model.activation_dtype,
+        "row_tokens": config.data.row_tokens,
+    }
+    name = attention.default(**asked) if name == "auto" else name
+    if reason := attention.refusal(name, **asked):
+        raise ConfigError(f"config.model.attention={name!r}: {reason}")
+    layers = config.model.layers
+    scanned = platform != "cpu" if layers == "auto" else layers == "scanned"
+    return dataclasses.replace(model, attention=name, scan_layers=scanned)
 
 
 def nc3_classes(config: TrainedRun, model: Pretrained, examples: Examples) -> FairnessClasses | None:
@@ -282,9 +302,21 @@ def examples_of_rows(examples: Examples, tokens: int) -> int:
 
 def start_state(run: Run) -> tuple[TrainState, Any]:
     """The state before the first update, on the mesh, and its shardings."""
-    rng = jax.random.key(run.config.seed)
-    abstract = jax.eval_shape(lambda p: init_state(p, run.objective, run.tx, rng), run.start)
-    shardings = state_shardings(abstract, run.mesh, family_of(run.model.config).sharding)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(run))
     params = put_tree(run.start, shardings.params)
-    state = jax.jit(lambda p: init_state(p, run.objective, run.tx, rng), out_shardings=shardings)(params)
-    return state, shardings
+    return jax.jit(partial(first_state, run), out_shardings=shardings)(params), shardings
+
+
+def abstract_state(run: Run) -> TrainState:
+    """Shapes and shardings of the state: enough to compile the step for devices that are not there."""
+    shapes = jax.eval_shape(partial(first_state, run), run.start)
+    shardings = state_shardings(shapes, run.mesh, family_of(run.model.config).sharding)
+    return jax.tree.map(
+        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, shardings
+    )
+
+
+def first_state(run: Run, params: Params) -> TrainState:
+    """The state before the first update; its key is of the generator that dropout draws from."""
+    rng = jax.random.key(run.config.seed, impl=GENERATORS[run.config.model.dropout_bits])
+    return init_state(params, run.objective, run.tx, rng)

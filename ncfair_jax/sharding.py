@@ -1,12 +1,12 @@
 """The mesh, and where parameters and batches lie on it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ncfair_jax.config import ConfigError, MeshConfig
@@ -36,7 +36,17 @@ def make_mesh(config: MeshConfig, num_devices: int | None = None) -> Mesh:
     return jax.make_mesh(tuple(sizes), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
 
 
-def batch_shards(mesh: Mesh) -> int:
+def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """The function, to be jitted, for what asks jax for the mesh while it is traced: a kernel that splits its own work."""
+
+    def traced(*args: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args)
+
+    return traced
+
+
+def batch_shards(mesh: Mesh | AbstractMesh) -> int:
     """Number of devices that the rows of a batch are split over."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 

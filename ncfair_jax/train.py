@@ -42,7 +42,7 @@ from ncfair_jax.report.html import page
 from ncfair_jax.report.model_card import model_card
 from ncfair_jax.report.summary import summarise_folders
 from ncfair_jax.run_log import METRICS_FILE, RunLog, say
-from ncfair_jax.sharding import agreed, make_mesh, put_batch, to_host
+from ncfair_jax.sharding import agreed, make_mesh, on_mesh, put_batch, to_host
 from ncfair_jax.state import TrainState, make_dev_loss, make_train_step
 from ncfair_jax.stopping import stage
 from ncfair_jax.throughput import Interval
@@ -189,8 +189,9 @@ def loop(run: Run, state: TrainState, shardings: Any, checkpoints: Checkpoints, 
     """Steps, logs, development losses and checkpoints, until the last step or a signal."""
     config = run.config.train
     everywhere = NamedSharding(run.mesh, P())
-    step_fn = jax.jit(make_train_step(run.objective, run.tx), donate_argnums=0, out_shardings=(shardings, everywhere))
-    dev_fn = jax.jit(make_dev_loss(run.objective), out_shardings=everywhere)
+    train_step = on_mesh(make_train_step(run.objective, run.tx), run.mesh)
+    step_fn = jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, everywhere))
+    dev_fn = jax.jit(on_mesh(make_dev_loss(run.objective), run.mesh), out_shardings=everywhere)
     interval = Interval()
     dev_loss: dict[str, float] = {}
     start = int(state.step)

@@ -14,8 +14,9 @@ from ncfair_jax.files.atomic import DiskFullError
 from ncfair_jax.files.digests import damaged
 from ncfair_jax.methods.mlm import mlm_objective
 from ncfair_jax.methods.nc3 import ALIGNED, NC3Config, with_nc3
+from ncfair_jax.models.dropout import GENERATORS
 from ncfair_jax.optimizer import make_optimizer
-from ncfair_jax.state import init_state
+from ncfair_jax.state import init_state, make_train_step
 from tests import tiny
 
 WRITTEN_LAST = ("_CHECKPOINT_METADATA", "commit_success.txt")  # times, and that it is done
@@ -47,6 +48,24 @@ def test_everything_comes_back(tmp_path, state):
     for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(state), strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(raw(a), raw(b))
+
+
+@pytest.mark.parametrize("generator", list(GENERATORS.values()))
+def test_a_restored_state_draws_the_same_dropout(tmp_path, generator):
+    model = dataclasses.replace(tiny.MODEL, hidden_dropout=0.1, attention_dropout=0.1)
+    objective, (tx, _) = mlm_objective(model), make_optimizer(OptimizerConfig(), 10)
+    step, pipeline = jax.jit(make_train_step(objective, tx)), tiny.pipeline()
+    fresh = jax.jit(lambda p: init_state(p, objective, tx, jax.random.key(7, impl=generator)))(tiny.params())
+    state, _ = step(fresh, pipeline.batch(0))
+    checkpoints = Checkpoints(tmp_path / "c", keep=1)
+    checkpoints.save(1, state, IDENTITY, {})
+    checkpoints.wait()
+    restored = checkpoints.restore(1, fresh, IDENTITY)
+    checkpoints.close()
+    assert str(jax.random.key_impl(restored.rng)) == generator
+    ours, theirs = (step(each, pipeline.batch(1))[0] for each in (restored, state))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(raw(a), raw(b)), ours, theirs)
+    assert int(ours.step) == 2
 
 
 def test_another_identity_is_refused_naming_both_sides(tmp_path, state):

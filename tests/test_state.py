@@ -1,16 +1,26 @@
-"""The step: it learns, refuses what is not finite, and refuses a batch that is not its own."""
+"""The step: it learns, refuses what is not finite and a batch that is not its own, and does not wait for the host."""
+
+import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ncfair_jax.config import OptimizerConfig
+from ncfair_jax import train
+from ncfair_jax.config import MeshConfig, OptimizerConfig
 from ncfair_jax.methods.mlm import mlm_objective
-from ncfair_jax.methods.nc3 import ALIGNED, NC3Config, with_nc3
+from ncfair_jax.methods.nc3 import ALIGNED, PAPER, NC3Config, with_nc3
+from ncfair_jax.models import bert
 from ncfair_jax.optimizer import make_optimizer
+from ncfair_jax.prepare import prepare_training
+from ncfair_jax.recipes import base_config
+from ncfair_jax.registry import freeze
+from ncfair_jax.sharding import make_mesh
+from ncfair_jax.speed.accelerator import preset_model, synthetic_classes, synthetic_pipeline
 from ncfair_jax.state import init_state, make_train_step
-from tests import tiny
+from tests import tiny, tiny_text
 
 
 def start(freeze=""):
@@ -90,3 +100,73 @@ def test_one_compilation_per_shape():
         shapes.add((batch["tokens"].shape, batch["masked_positions"].shape))
         state, _ = step(state, batch)
     assert len(traces) == len(shapes)
+
+
+def array_reads(monkeypatch, told: Callable[[], None]) -> None:
+    """`told` is called from now on whenever the host reads an array or waits for one."""
+    array = type(jnp.zeros(()))
+    value, as_numpy, wait = array._value, array.__array__, array.block_until_ready
+    monkeypatch.setattr(array, "_value", property(lambda self: (told(), value.fget(self))[1]))
+    monkeypatch.setattr(array, "__array__", lambda self, *args, **kwargs: (told(), as_numpy(self, *args, **kwargs))[1])
+    monkeypatch.setattr(array, "block_until_ready", lambda self: (told(), wait(self))[1])
+
+
+def test_nothing_is_read_between_two_log_points(monkeypatch, tmp_path):
+    """With NC3, the guard against what is not finite, the norm of the gradient, and tracking."""
+    model, text = tiny_text.write(tmp_path, count=60)
+    config = base_config("aligned")
+    config.model.path, config.data.corpus, config.data.path = str(model), "text", str(text)
+    config.data.max_tokens = config.data.row_tokens = 32
+    config.nc3.weight, config.train.batch_size, config.train.steps = 1.0, 8, 12
+    config.train.log_every, config.train.save_every, config.train.collapse_every = 4, 12, 8
+    run = prepare_training(freeze(config), make_mesh(MeshConfig(), 1))
+    events: list[str] = []
+    compiling: dict[tuple, str] = {}  # the first step of each shape, which reads the constants of its program
+    put = train.put_batch
+
+    def putting(batch, mesh):
+        events.append(f"step {int(batch['step']) + 1}")
+        compiling.setdefault((batch["tokens"].shape, batch["masked_positions"].shape), events[-1])
+        return put(batch, mesh)
+
+    monkeypatch.setattr(train, "put_batch", putting)
+    array_reads(monkeypatch, lambda: events.append("read"))
+    train.train(run, tmp_path / "run")
+    reads = {name: after.count("read") for name, after in chapters(events).items()}
+    assert list(reads) == [f"step {step}" for step in range(1, 13)]
+    assert len(compiling) < 6
+    logs = {"step 4", "step 8", "step 12"}
+    assert {name for name, count in reads.items() if count} - set(compiling.values()) == logs - set(compiling.values())
+
+
+def chapters(events: list[str]) -> dict[str, list[str]]:
+    """What happened after each step was given its batch, and before the next."""
+    found: dict[str, list[str]] = {}
+    for event in events:
+        if event.startswith("step"):
+            found[event] = []
+        elif found:
+            found[list(found)[-1]].append(event)
+    return found
+
+
+@pytest.mark.parametrize(("settings", "most"), [(PAPER, 0.0005), (ALIGNED, 0.008)])
+def test_operations_that_nc3_adds_at_the_size_of_bert_base(settings, most):
+    """Counted by XLA in the program as it is written; "aligned" takes every token through the head's dense layer."""
+    model = dataclasses.replace(preset_model("bert-base", "bfloat16", "xla"), num_layers=2)
+    deep = dataclasses.replace(model, num_layers=4)
+    classes = synthetic_classes(model.vocab_size)
+    batch = synthetic_pipeline(model, 128, 32, classes).batch(0)
+
+    def operations(model, weight: float) -> float:
+        objective = mlm_objective(model)
+        if weight:
+            objective = with_nc3(objective, NC3Config(weight=weight, **settings), classes, model, 1)
+        tx, _ = make_optimizer(OptimizerConfig(), 10)
+        params = jax.eval_shape(lambda: bert.init(model, jax.random.key(0)))
+        state = jax.eval_shape(lambda params: init_state(params, objective, tx, jax.random.key(0)), params)
+        return jax.jit(make_train_step(objective, tx)).lower(state, batch).cost_analysis()["flops"]
+
+    plain = operations(model, 0.0)
+    whole = plain + 5 * (operations(deep, 0.0) - plain)  # 12 layers
+    assert 0 < operations(model, 1.0) - plain < most * whole

@@ -79,7 +79,7 @@ def init(config: BagConfig, rng: jax.Array) -> Params:
 
 
 def hidden(config: BagConfig, params: Params, rows: Rows, ask: Ask) -> Hidden:
-    check_ask(config, ask)
+    check_ask(ask)
     table = embedding(params).astype(config.activation_dtype)
     x = dropout(
         jnp.take(table, rows.tokens, axis=0, mode="fill", fill_value=jnp.nan), config.hidden_dropout, ask.dropout_rng

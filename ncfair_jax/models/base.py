@@ -24,7 +24,7 @@ from ncfair_jax.models.attention import IMPLEMENTATIONS
 
 Params = dict[str, Any]
 PREFIX, NSP, EXTRA = "prefix", "nsp", "method"
-CHOICES = {"activation_dtype": ("float32", "bfloat16"), "attention": tuple(IMPLEMENTATIONS)}
+CHOICES = {"activation_dtype": ("float32", "bfloat16"), "attention": IMPLEMENTATIONS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class ModelConfig:
         activation_dtype: "float32" or "bfloat16". Parameters, norms, softmax and logits are float32 in both.
         remat: recompute each layer in the backward pass instead of storing its inside.
         attention: a name in `attention.IMPLEMENTATIONS`.
-        scan_layers: all layers but the last as one loop, which compiles in a fraction of the time; without dropout only.
+        scan_layers: the layers as one loop, which compiles in a fraction of the time and costs a copy of their weights.
         initializer_range: standard deviation of fresh matrices and embeddings.
         causal: whether a token sees only itself and those before it.
     Raises:
@@ -113,7 +113,7 @@ class Ask(NamedTuple):
         read: columns whose last hidden states are wanted: the last layer computes no others. None: all.
         all_layers: also the embeddings and every layer's output.
         received_attention: also how much attention each token is paid; attention maps are never kept.
-        dropout_rng: typed key; without it there is no dropout. Row r's dropout depends on r, not on later rows.
+        dropout_rng: typed key; without it there is no dropout. With Threefry row r's dropout depends on r, not on later rows.
     """
 
     read: Int[Array, "R Q"] | None = None
@@ -220,13 +220,11 @@ class FieldsError(ValueError):
         self.problems = problems
 
 
-def check_ask(config: ModelConfig, ask: Ask) -> None:
+def check_ask(ask: Ask) -> None:
     """Refuses what no family computes.
 
     Raises:
-        ValueError: if `read` leaves out what `received_attention` averages, or dropout is asked of `scan_layers`.
+        ValueError: if `read` leaves out what `received_attention` averages.
     """
     if ask.read is not None and ask.received_attention:
         raise ValueError("received_attention averages over all tokens, but `read` names some; leave one of them out")
-    if config.scan_layers and ask.dropout_rng is not None:
-        raise ValueError("scan_layers has no dropout; leave it out, or give no dropout_rng")

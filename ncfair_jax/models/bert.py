@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 from transformers import PreTrainedTokenizerBase
 
 import ncfair_jax.models.fields as fields
-from ncfair_jax.models.attention import Mask, attend, received
+from ncfair_jax.models.attention import Segments, attend, received
 from ncfair_jax.models.base import (
     NSP,
     PREFIX,
@@ -40,7 +40,7 @@ from ncfair_jax.models.base import (
 )  # fmt: skip
 from ncfair_jax.models.dropout import dropout
 from ncfair_jax.models.folders import CONFIG
-from ncfair_jax.models.layers import LayerNorm, Table, attention_mask, dense, gelu, looped, per_feature, queries
+from ncfair_jax.models.layers import LayerNorm, Table, dense, gelu, key_of, per_feature, stack
 
 PREFIX_DROPOUT = 0.1  # of the elements of a learned prefix, drawn for each row
 _RECEIVED = "received_attention"  # the collection that layers write to where it is asked for
@@ -114,7 +114,7 @@ class Attention(Module):
     """Self-attention, output projection, dropout, residual, LayerNorm. `x` [R,Q,D] attends to `seen` [R,T,D]."""
 
     @nn.compact
-    def __call__(self, x: Array, seen: Array, mask: Mask, prefix: Float[Array, "2 P H C"] | None) -> Array:
+    def __call__(self, x: Array, seen: Array, segments: Segments, prefix: Float[Array, "2 P H C"] | None) -> Array:
         config = self.config
         query, key, value = (
             dense(config, config.hidden_size, name)(y).reshape(*y.shape[:2], config.num_heads, -1)
@@ -125,9 +125,9 @@ class Attention(Module):
             learned = dropout(learned, PREFIX_DROPOUT, self.dropout_key()).astype(key.dtype)
             key, value = (jnp.concatenate([learned[:, i], own], axis=1) for i, own in enumerate((key, value)))
         if self.is_mutable_collection(_RECEIVED):
-            self.sow(_RECEIVED, "of_keys", received(query, key, mask)[:, -seen.shape[1] :])
+            self.sow(_RECEIVED, "of_keys", received(query, key, segments)[:, -seen.shape[1] :])
         rate, rng = config.attention_dropout, self.dropout_key()
-        context = attend(query, key, value, mask, dropout_rate=rate, rng=rng, implementation=config.attention)
+        context = attend(query, key, value, segments, dropout_rate=rate, rng=rng, implementation=config.attention)
         return self.norm(x + self.drop(dense(config, config.hidden_size, "output")(context.reshape(x.shape))))
 
 
@@ -135,40 +135,30 @@ class Layer(Module):
     """Attention block and feed-forward block, each normalised after its residual sum."""
 
     @nn.compact
-    def __call__(self, x: Array, seen: Array, mask: Mask, prefix: Float[Array, "2 P H C"] | None) -> Array:
+    def __call__(self, x: Array, seen: Array, segments: Segments, prefix: Float[Array, "2 P H C"] | None) -> Array:
         config = self.config
-        x = Attention(config, self.train, name="attention")(x, seen, mask, prefix)
+        x = Attention(config, self.train, name="attention")(x, seen, segments, prefix)
         inner = gelu(dense(config, config.intermediate_size, "intermediate")(x))
         return self.norm(x + self.drop(dense(config, config.hidden_size, "output")(inner)))
 
 
 class Layers(Module):
-    """The stack; returns the output of every layer, of the last one at the columns `read` only (None: at all)."""
+    """The parameters of the stack, by the number of the layer; `stack` runs them."""
 
     @nn.compact
-    def __call__(
-        self, x: Array, mask: Mask, prefix: Float[Array, "L 2 P H C"] | None, read: Int[Array, "R Q"] | None
-    ) -> tuple[Array, ...]:
-        layer = nn.remat(Layer) if self.config.remat else Layer
-        outputs = [x]
+    def __call__(self, x: Array, segments: Segments) -> Array:
         for index in range(self.config.num_layers):
-            x = seen = outputs[-1]
-            if index == self.config.num_layers - 1:
-                x, mask = queries(seen, mask, read)
-            learned = None if prefix is None else prefix[index]
-            outputs.append(layer(self.config, self.train, name=f"layer_{index}")(x, seen, mask, learned))
-        return tuple(outputs)
+            x = Layer(self.config, self.train, name=f"layer_{index}")(x, x, segments, None)
+        return x
 
 
 class Encoder(Module):
-    """Embeddings and layers."""
+    """The parameters of embeddings and layers, for `init`."""
 
     @nn.compact
-    def __call__(self, rows: Rows, prefix: Array | None, read: Array | None) -> tuple[Array, ...]:
-        inputs: Any = (rows.tokens, rows.positions, rows.token_types)
-        x = Embeddings(self.config, self.train, name="embeddings")(*inputs)
-        mask = attention_mask(rows.segment_ids, prefix)
-        return Layers(self.config, self.train, name="encoder")(x, mask, prefix, read)
+    def __call__(self, ids: Array) -> Array:
+        x = Embeddings(self.config, self.train, name="embeddings")(ids, ids, ids)
+        return Layers(self.config, self.train, name="encoder")(x, Segments(ids, ids))
 
 
 def hidden(config: BertConfig, params: Params, rows: Rows, ask: Ask) -> Hidden:
@@ -176,36 +166,22 @@ def hidden(config: BertConfig, params: Params, rows: Rows, ask: Ask) -> Hidden:
 
     A prefix takes no position: the tokens keep theirs, and hidden states are those of tokens only.
     """
-    check_ask(config, ask)
-    if rows.token_types is None:
-        rows = rows._replace(token_types=jnp.zeros_like(rows.tokens))
-    paid, prefix = None, params.get(PREFIX)
-    module = Encoder(config, train=ask.dropout_rng is not None)
-    rngs = {} if ask.dropout_rng is None else {"dropout": ask.dropout_rng}
-    layers: Any
-    if config.scan_layers and config.num_layers > 1:
-        layers, paid = _looped(config, params, rows, prefix, ask)
-    else:
-        told = [_RECEIVED] if ask.received_attention else []
-        layers, sown = module.apply({"params": params}, rows, prefix, ask.read, rngs=rngs, mutable=told)
-        paid = jnp.stack(jax.tree.leaves(sown)) if told else None  # [L,R,T]
-    return Hidden(layers[-1], layers if ask.all_layers else None, None if paid is None else paid.mean(0))
+    check_ask(ask)
+    train, told = ask.dropout_rng is not None, [_RECEIVED] if ask.received_attention else []
 
+    def run(module: Module, weights: Params, rng: Key[Array, ""] | None, *inputs: Any) -> tuple[Any, Any]:
+        rngs = {} if rng is None else {"dropout": rng}
+        output, sown = module.apply({"params": weights}, *inputs, rngs=rngs, mutable=told)
+        return output, jax.tree.leaves(sown)[0] if sown else None
 
-def _looped(config: BertConfig, params: Params, rows: Rows, prefix: Array | None, ask: Ask) -> tuple[Any, Any]:
-    """What `Encoder` computes without dropout, and the attention each layer pays [L,R,T] if it is asked for."""
-    inputs: Any = (rows.tokens, rows.positions, rows.token_types)
-    x: Any = Embeddings(config, False).apply({"params": params["embeddings"]}, *inputs)
+    def layer(x: Array, seen: Array, segments: Segments, weights: Params, learned: Any, rng: Any) -> tuple[Array, Any]:
+        return run(Layer(config, train), weights, rng, x, seen, segments, learned)
 
-    def layer(x: Array, seen: Array, mask: Mask, weights: Params, learned: Array | None) -> tuple[Array, Any]:
-        output, sown = Layer(config, False).apply(
-            {"params": weights}, x, seen, mask, learned, mutable=[_RECEIVED] if ask.received_attention else []
-        )
-        return output, jax.tree.leaves(sown)[0] if ask.received_attention else None
-
-    mask = attention_mask(rows.segment_ids, prefix)
-    weights = [params["encoder"][f"layer_{index}"] for index in range(config.num_layers)]
-    return looped(layer, weights, x, mask, prefix, ask.read)
+    types = jnp.zeros_like(rows.tokens) if rows.token_types is None else rows.token_types
+    first = Embeddings(config, train), params["embeddings"], key_of(ask.dropout_rng, 0)
+    x, _ = run(*first, rows.tokens, rows.positions, types)
+    layers = [params["encoder"][f"layer_{index}"] for index in range(config.num_layers)]
+    return stack(config, layer, layers, x, rows.segment_ids, params.get(PREFIX), ask)
 
 
 class MlmHead(nn.Module):
@@ -251,9 +227,7 @@ def init(config: BertConfig, rng: Key[Array, ""]) -> Params:
     """Matrices and embeddings N(0, initializer_range²), biases 0, LayerNorm 1 and 0."""
     ids = jnp.zeros((1, 1), jnp.int32)
     encoder_rng, head_rng = jax.random.split(rng)
-    params: Params = dict(
-        Encoder(config, train=False).init(encoder_rng, Rows(ids, ids, ids, ids), None, None)["params"]
-    )
+    params: Params = dict(Encoder(config, train=False).init(encoder_rng, ids)["params"])
     params["mlm"] = MlmHead(config).init(head_rng, jnp.zeros((1, config.hidden_size)))["params"]
     return params
 

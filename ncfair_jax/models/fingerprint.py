@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,8 +11,9 @@ from ncfair_jax.files.fingerprint import fingerprint_of
 from ncfair_jax.models.base import Params
 from ncfair_jax.models.hf import Pretrained
 
-# Fields of a model's config that act in training only, or that change memory and not results.
+# Fields of a model's config that act in training only, or that change memory or time and not results.
 _NOT_JUDGED = ("hidden_dropout", "attention_dropout", "remat")
+_JUDGED_AS: dict[str, Any] = {"attention": "xla", "scan_layers": False}
 
 
 def params_fingerprint(params: Params) -> str:
@@ -24,7 +26,8 @@ def model_fingerprint(model: Pretrained) -> str:
 
     A next-sentence head does not count, since it is loaded only where it is asked for.
     """
-    config = {name: value for name, value in dataclasses.asdict(model.config).items() if name not in _NOT_JUDGED}
+    fields = dataclasses.asdict(model.config) | _JUDGED_AS
+    config = {name: value for name, value in fields.items() if name not in _NOT_JUDGED}
     tokenizer = json.loads(model.tokenizer.backend_tokenizer.to_str())
     for state in ("truncation", "padding"):  # of its last call
         tokenizer.pop(state, None)

@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
-from ncfair_jax.models.attention import Mask, segment_mask
-from ncfair_jax.models.base import ModelConfig, Params
+from ncfair_jax.models.attention import Segments
+from ncfair_jax.models.base import Ask, Hidden, ModelConfig, Params
 
 
 def per_feature(vector: Float[Array, " D"], ndim: int) -> Array:
@@ -74,53 +74,64 @@ def at_columns(x: Float[Array, "R T D"], columns: Int[Array, "R Q"]) -> Float[Ar
     return jnp.take_along_axis(x, columns[..., None], axis=1)
 
 
-def queries(
-    seen: Float[Array, "R T D"], mask: Mask, read: Int[Array, "R Q"] | None
-) -> tuple[Float[Array, "R A D"], Bool[Array, "R 1 A S"]]:
-    """What the last layer computes: of `seen`, and of the mask, the columns `read` (None: all)."""
-    if read is None:
-        return seen, mask
-    return at_columns(seen, read), jnp.take_along_axis(mask, read[:, None, :, None], axis=2)
+# x [R,Q,D], seen [R,T,D], segments, the layer's parameters, its part of the prefix and its key
+# -> output [R,Q,D], attention paid [R,T] or None
+Layer = Callable[
+    [Array, Array, Segments, Params, Array | None, Key[Array, ""] | None], tuple[Array, Float[Array, "R T"] | None]
+]
 
 
-def attention_mask(segment_ids: Int[Array, "R T"], prefix: Float[Array, "L 2 P H C"] | None) -> Mask:
-    """Who sees whom: the tokens of a segment each other, and all a prefix."""
-    mask = segment_mask(segment_ids)
-    if prefix is not None:
-        mask = jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (prefix.shape[2], 0)), constant_values=True)
-    return mask
+def key_of(rng: Key[Array, ""] | None, number: int | Int[Array, ""]) -> Key[Array, ""] | None:
+    """The dropout key of a layer by its number from 1; 0 are the embeddings. None where there is no dropout."""
+    return None if rng is None else jax.random.fold_in(rng, number)
 
 
-# x [R,Q,D], seen [R,T,D], mask, the layer's parameters and part of the prefix -> output [R,Q,D], attention paid [R,T] or None
-Layer = Callable[[Array, Array, Mask, Params, Array | None], tuple[Array, Array | None]]
-
-
-def looped(
+def stack(
+    config: ModelConfig,
     layer: Layer,
     layers: list[Params],
     x: Float[Array, "R T D"],
-    mask: Mask,
-    prefix: Any,
-    read: Int[Array, "R Q"] | None,
-) -> tuple[tuple[Array, ...], Float[Array, "L R T"] | None]:
-    """A stack whose layers are all alike, all but the last as one loop.
+    segment_ids: Int[Array, "R T"],
+    prefix: Float[Array, "L 2 P H C"] | None,
+    ask: Ask,
+) -> Hidden:
+    """A stack whose layers are all alike, as one loop or one after the other: the same numbers within rounding.
+
+    A loop compiles in the time of one layer and costs a copy of the weights, made anew in each call. Where the last layer
+    computes some columns only (`ask.read`), it comes after the loop.
 
     Args:
+        layer: its key is None without dropout.
         layers: parameters of each.
         x: what the first layer takes.
-        prefix: [L,2,P,H,C] or None.
-        read: columns that the last layer computes; None: all.
-    Returns:
-        `x` and every layer's output, and the attention each layer pays if `layer` tells.
     """
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers[:-1])
+    in_loop = (len(layers) - (ask.read is not None)) * config.scan_layers
+    if config.remat:  # a loop's body is not merged with the forward pass, so nothing need be done against it
+        layer = jax.checkpoint(layer, prevent_cse=not in_loop)
 
-    def step(seen: Array, inputs: tuple[Params, Array | None]) -> tuple[Array, tuple[Array, Array | None]]:
-        output, paid = layer(seen, seen, mask, *inputs)
-        return output, (output, paid)
+    def one(seen: Array, number: Any, weights: Params, learned: Array | None, read: Array | None) -> tuple[Any, Any]:
+        queried, ids = seen, segment_ids
+        if read is not None:
+            queried, ids = at_columns(seen, read), jnp.take_along_axis(segment_ids, read, axis=1)
+        return layer(queried, seen, Segments(ids, segment_ids), weights, learned, key_of(ask.dropout_rng, number + 1))
 
-    paid: Any
-    seen, (outputs, paid) = jax.lax.scan(step, x, (stacked, None if prefix is None else prefix[:-1]))
-    queried, its_mask = queries(seen, mask, read)
-    last, paid_last = layer(queried, seen, its_mask, layers[-1], None if prefix is None else prefix[-1])
-    return (x, *outputs, last), None if paid_last is None else jnp.concatenate([paid, paid_last[None]])
+    def step(seen: Array, inputs: tuple[Any, Params, Array | None]) -> tuple[Array, tuple[Array | None, Any]]:
+        output, paid = one(seen, *inputs, None)
+        return output, (output if ask.all_layers else None, paid)
+
+    outputs: list[Any] = [x]
+    paid: list[Any] = []
+    if in_loop:
+        weights = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers[:in_loop])
+        learned = None if prefix is None else prefix[:in_loop]
+        x, (each, paid_each) = jax.lax.scan(step, x, (jnp.arange(in_loop), weights, learned))
+        outputs.extend(each if ask.all_layers else [x])
+        paid.extend([] if paid_each is None else paid_each)
+    for number in range(in_loop, len(layers)):
+        learned = None if prefix is None else prefix[number]
+        read = ask.read if number == len(layers) - 1 else None
+        output, its_paid = one(outputs[-1], number, layers[number], learned, read)
+        outputs.append(output)
+        paid.extend([] if its_paid is None else [its_paid])
+    whole = jnp.stack(paid).mean(0) if ask.received_attention else None
+    return Hidden(outputs[-1], tuple(outputs) if ask.all_layers else None, whole)

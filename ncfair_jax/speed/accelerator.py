@@ -17,6 +17,7 @@ from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.methods.mlm import mlm_objective
 from ncfair_jax.methods.nc3 import ALIGNED, NC3Config, with_nc3
 from ncfair_jax.models.bert import BertConfig
+from ncfair_jax.models.dropout import GENERATORS
 from ncfair_jax.models.families import family_of
 from ncfair_jax.optimizer import make_optimizer
 from ncfair_jax.speed.contestants import Result, SpeedError, spread
@@ -38,8 +39,8 @@ LONGEST = 128
 FILL = 0.92
 
 
-def preset_model(preset: str, dtype: str, attention: str) -> BertConfig:
-    """A BERT of a known size.
+def preset_model(preset: str, dtype: str, attention: str, layers: str = "unrolled") -> BertConfig:
+    """A BERT of a known size; attention dropout only where the implementation of attention has it.
 
     Raises:
         SpeedError: for an unknown preset.
@@ -58,10 +59,11 @@ def preset_model(preset: str, dtype: str, attention: str) -> BertConfig:
         type_vocab_size=2,
         layer_norm_eps=1e-12,
         hidden_dropout=0.1,
-        attention_dropout=0.0 if attention == "cudnn" else 0.1,
+        attention_dropout=0.1 if attention == "xla" else 0.0,
         pad_token_id=0,
         activation_dtype=dtype,
         attention=attention,
+        scan_layers=layers == "scanned",
     )
 
 
@@ -98,6 +100,8 @@ def time_train_step(
     *,
     dtype: str,
     attention: str,
+    layers: str = "unrolled",
+    dropout_bits: str = "threefry",
     row_tokens: Sequence[int],
     rows: int = 0,
     steps: int = 0,
@@ -106,6 +110,7 @@ def time_train_step(
     """Times the train step with MLM + NC3 ("aligned" settings) at each row length.
 
     Args:
+        layers, dropout_bits: as of `config.ModelSource`, without "auto".
         row_tokens: row lengths T, at most 512.
         rows: rows of 128 tokens a step; longer rows are fewer in proportion. 0: 256 on an accelerator, 4 on a CPU.
         steps: timed steps after two untimed ones. 0: 50 on an accelerator, 3 on a CPU.
@@ -115,7 +120,7 @@ def time_train_step(
     """
     on_cpu = jax.default_backend() == "cpu"
     rows, steps = rows or (4 if on_cpu else 256), steps or (3 if on_cpu else 50)
-    model = preset_model(preset, dtype, attention)
+    model = preset_model(preset, dtype, attention, layers)
     for length in row_tokens:
         if not 16 <= length <= model.max_tokens:
             raise SpeedError(f"tokens={length}; rows of the {preset} preset hold 16 to {model.max_tokens}")
@@ -124,13 +129,18 @@ def time_train_step(
         "preset": preset,
         "dtype": dtype,
         "attention": attention,
+        "layers": layers,
+        "dropout_bits": dropout_bits,
         "device": jax.devices()[0].device_kind,
         "matmul_tflops": bare / 1e12,
-        "steps": [measure_length(model, length, max(1, rows * 128 // length), steps, bare) for length in row_tokens],
+        "steps": [
+            measure_length(model, dropout_bits, length, max(1, rows * 128 // length), steps, bare)
+            for length in row_tokens
+        ],
     }
 
 
-def measure_length(model: BertConfig, row_tokens: int, rows: int, steps: int, bare: float) -> Result:
+def measure_length(model: BertConfig, dropout_bits: str, row_tokens: int, rows: int, steps: int, bare: float) -> Result:
     """One row length; `bare` is FLOP/s of the bare product."""
     classes = synthetic_classes(model.vocab_size)
     pipeline = synthetic_pipeline(model, row_tokens, rows, classes)
@@ -139,8 +149,10 @@ def measure_length(model: BertConfig, row_tokens: int, rows: int, steps: int, ba
     batch = pipeline.batch(0)
     put = jax.device_put(batch)
     params = family_of(model).init(model, jax.random.key(0))
-    state = init_state(params, objective, tx, jax.random.key(1))
+    state = init_state(params, objective, tx, jax.random.key(1, impl=GENERATORS[dropout_bits]))
+    began = time.perf_counter()
     compiled = jax.jit(make_train_step(objective, tx), donate_argnums=0).lower(state, put).compile()
+    compile_seconds = time.perf_counter() - began
     seconds: list[float] = []
     for _ in range(steps + 2):
         put["step"] = copy(state.step)
@@ -157,6 +169,7 @@ def measure_length(model: BertConfig, row_tokens: int, rows: int, steps: int, ba
         "row_tokens": row_tokens,
         "rows": int(batch["tokens"].shape[1]),
         "pad_fraction": pipeline.waste(batch),
+        "compile_seconds": compile_seconds,
         "flops_per_step": flops,
         "xla_flops_per_step": float((compiled.cost_analysis() or {}).get("flops", float("nan"))),
         "step_milliseconds": spread([1e3 * second for second in seconds]),

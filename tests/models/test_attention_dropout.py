@@ -7,15 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ncfair_jax.config import MeshConfig
 from ncfair_jax.models import bert
-from ncfair_jax.models.attention import attend, segment_mask
+from ncfair_jax.models.attention import Segments, attend
 from ncfair_jax.models.base import Ask, Rows
-from ncfair_jax.models.dropout import LEVELS, dropout, keep_mask
+from ncfair_jax.models.dropout import GENERATORS, LEVELS, dropout, keep_mask
+from ncfair_jax.sharding import make_mesh, on_mesh
 from tests import tiny
 from tests.rounding import rounding
 
 R, T, H, C = 2, 7, 3, 5
 SEGMENTS = np.array([[1, 1, 1, 2, 2, 0, 0], [1, 2, 2, 2, 0, 2, 0]], np.int32)
+EACH = Segments(SEGMENTS, SEGMENTS)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +27,7 @@ def qkv():
 
 
 def test_attention_equals_numpy_over_each_segment(qkv):
-    out = np.asarray(attend(*qkv, segment_mask(SEGMENTS)))
+    out = np.asarray(attend(*qkv, EACH))
     query, key, value = qkv.astype(np.float64)
     for row in range(R):
         for token in range(T):
@@ -38,7 +41,7 @@ def test_attention_equals_numpy_over_each_segment(qkv):
 def test_large_logits_neither_overflow_nor_reach_the_masked(qkv):
     query, key, value = 1e4 * qkv[0], 1e4 * qkv[1], qkv[2]
     poisoned = np.where((SEGMENTS == 0)[..., None, None], np.float32(1e6), value)
-    plain, other = (attend(query, key, v, segment_mask(SEGMENTS)) for v in (value, poisoned))
+    plain, other = (attend(query, key, v, EACH) for v in (value, poisoned))
     real = SEGMENTS > 0
     assert np.isfinite(np.asarray(plain)).all()
     np.testing.assert_array_equal(np.asarray(plain)[real], np.asarray(other)[real])
@@ -46,27 +49,28 @@ def test_large_logits_neither_overflow_nor_reach_the_masked(qkv):
 
 def test_attention_dropout_acts_on_probabilities_and_keeps_the_mean():
     zeros, ones = jnp.zeros((64, 16, 2, 4)), jnp.ones((64, 16, 2, 4))  # equal logits: probabilities 1/16
-    mask = jnp.ones((64, 1, 16, 16), bool)
-    out = np.asarray(attend(zeros, zeros, ones, mask, dropout_rate=0.25, rng=jax.random.key(0)))[..., 0]
+    one = Segments(*[jnp.ones((64, 16), jnp.int32)] * 2)
+    out = np.asarray(attend(zeros, zeros, ones, one, dropout_rate=0.25, rng=jax.random.key(0)))[..., 0]
     kept = out * 16 * 0.75  # how many of 16 probabilities survived
     np.testing.assert_allclose(kept, np.round(kept), atol=1e-4)
     count = kept.size * 16
     assert abs(kept.sum() / count - 0.75) < 4 * np.sqrt(0.25 * 0.75 / count)
     assert len(np.unique(np.round(kept))) > 4  # a mask for every query, not one for all
     assert not np.array_equal(kept[..., 0], kept[..., 1])  # and for every head
-    np.testing.assert_array_equal(attend(zeros, zeros, ones, mask, dropout_rate=0.25), 1)  # no key, no dropout
+    np.testing.assert_array_equal(attend(zeros, zeros, ones, one, dropout_rate=0.25), 1)  # no key, no dropout
 
 
+@pytest.mark.parametrize("generator", list(GENERATORS.values()))
 @pytest.mark.parametrize(("rate", "shape"), [(0.1, (40, 20, 50)), (0.9, (7, 30, 401))])
-def test_rate_within_four_sigma_on_every_lane(rate, shape):
-    kept = np.asarray(keep_mask(jax.random.key(1), rate, shape))
+def test_rate_within_four_sigma_on_every_lane(rate, shape, generator):
+    kept, other = (np.asarray(keep_mask(jax.random.key(seed, impl=generator), rate, shape)) for seed in (1, 2))
     assert kept.shape == shape
-    for lane in range(4):  # four neighbours share a Threefry block; each quarter must have the rate of the whole
+    for lane in range(4):  # neighbours share a word or a block of words; each quarter must have the rate of the whole
         part = kept[..., lane::4]
         assert abs(part.mean() - (1 - rate)) < 4 * np.sqrt(rate * (1 - rate) / part.size)
-    product = (kept[..., :-1] != kept[..., 1:]).mean()  # neighbours differ as often as independent draws do
-    expected = 2 * rate * (1 - rate)
-    assert abs(product - expected) < 4 * np.sqrt(expected / kept.size)
+    expected = 2 * rate * (1 - rate)  # how often independent draws differ: neighbours, rows, and masks of two keys
+    for differs in (kept[..., :-1] != kept[..., 1:], kept[:-1] != kept[1:], kept != other):
+        assert abs(differs.mean() - expected) < 4 * np.sqrt(expected / differs.size)
 
 
 @pytest.mark.parametrize("width", [4, 33])
@@ -81,6 +85,23 @@ def test_mask_is_the_same_however_it_is_laid_out():
     sharding = jax.NamedSharding(mesh, jax.P("data"))
     split = jax.jit(lambda key: keep_mask(key, 0.3, (16, 6, 10)), out_shardings=sharding)(jax.random.key(3))
     np.testing.assert_array_equal(split, keep_mask(jax.random.key(3), 0.3, (16, 6, 10)))
+
+
+@pytest.mark.parametrize("generator", ["rbg", "unsafe_rbg"])
+def test_every_device_draws_the_hardwares_bits_for_its_own_rows(eight_devices, generator):
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2), 8)
+    rng, shape = jax.random.key(3, impl=generator), (16, 60, 33)
+    draw = jax.jit(on_mesh(lambda key: keep_mask(key, 0.3, shape), mesh))
+    kept = draw(rng)
+    assert kept.sharding.shard_shape(shape) == (4, 60, 33)
+    assert "all-gather" not in draw.lower(rng).compile().as_text()
+    np.testing.assert_array_equal(kept, draw(rng))
+    rows = np.asarray(kept)
+    assert abs(rows.mean() - 0.7) < 4 * np.sqrt(0.21 / rows.size)
+    differs = (rows[:, None] != rows[None]).mean((2, 3))[~np.eye(16, dtype=bool)]  # no two rows share their bits
+    assert np.abs(differs - 0.42).max() < 5 * np.sqrt(0.42 / rows[0].size)
+    uneven = jax.jit(on_mesh(lambda key: keep_mask(key, 0.3, (3, 7)), mesh))(rng)
+    np.testing.assert_array_equal(uneven, keep_mask(rng, 0.3, (3, 7)))
 
 
 def test_dropout_rescales_by_the_rate_that_is_drawn():
@@ -120,11 +141,28 @@ def test_every_place_of_every_layer_draws_its_own_mask(monkeypatch):
     assert len(keys) == len(set(keys)) == 2 * (1 + 3 * config.num_layers)
 
 
-def test_cudnn_with_dropout_is_refused_only_while_training(qkv):
-    mask = segment_mask(SEGMENTS)
-    with pytest.raises(ValueError, match=r"attention='cudnn' has no dropout, but attention_dropout=0\.1; set it to 0"):
-        attend(*qkv, mask, dropout_rate=0.1, rng=jax.random.key(0), implementation="cudnn")
-    config = dataclasses.replace(tiny.MODEL, attention="cudnn", attention_dropout=0.1)
+def test_every_layer_draws_its_mask_by_its_number_scanned_or_not(monkeypatch):
+    """The keys themselves, so that a loop that repeats one layer's masks would be seen."""
+    config = dataclasses.replace(tiny.MODEL, num_layers=3, hidden_dropout=0.1, attention_dropout=0.1)
+    params = tiny.params(model=config)
     tokens = np.ones((1, 4), np.int32)
-    with pytest.raises(ValueError, match="attention='cudnn' has no dropout"):
-        bert.hidden(config, tiny.params(), Rows(tokens, tokens, tokens), Ask(dropout_rng=jax.random.key(0)))
+    positions = np.arange(4, dtype=np.int32)[None]
+
+    def keys(scanned: bool) -> list[tuple]:
+        found = []
+
+        def record(x, rate, rng):
+            jax.debug.callback(lambda data: found.append(tuple(data.tolist())), jax.random.key_data(rng), ordered=True)
+            return x
+
+        monkeypatch.setattr("ncfair_jax.models.attention.dropout", record)
+        monkeypatch.setattr("ncfair_jax.models.bert.dropout", record)
+        looped = dataclasses.replace(config, scan_layers=scanned)
+        rows, ask = Rows(tokens, tokens, positions), Ask(dropout_rng=jax.random.key(3))
+        jax.jit(lambda params: bert.hidden(looped, params, rows, ask))(params)
+        jax.effects_barrier()
+        return found
+
+    unrolled = keys(False)
+    assert len(set(unrolled)) == 1 + 3 * config.num_layers
+    assert keys(True) == unrolled

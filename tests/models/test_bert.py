@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ncfair_jax.models import bert
-from ncfair_jax.models.attention import attend
+from ncfair_jax.models.attention import Segments, attend
 from ncfair_jax.models.bert import BertConfig
 from ncfair_jax.models.dropout import keep_mask
 from ncfair_jax.models.hf import load_pretrained, save_pretrained
@@ -207,7 +207,7 @@ def test_choices_are_refused_by_name():
             heads,
             heads,
             heads,
-            jnp.ones((1, 1, 4, 4), bool),
+            Segments(*[jnp.ones((1, 4), jnp.int32)] * 2),
             dropout_rate=0.1,
             rng=rng,
             implementation="cudnn",
@@ -329,6 +329,29 @@ def test_layers_in_a_loop_are_those_one_by_one(layers, prefix, read):
         assert "scan" in str(jax.make_jaxpr(lambda: encode(looped, params, *inputs).hidden_states)())
 
 
-def test_a_loop_of_layers_refuses_dropout():
-    with pytest.raises(ValueError, match="scan_layers has no dropout"):
-        hidden([1, 7, 2], config=dataclasses.replace(tiny.MODEL, scan_layers=True), dropout_rng=jax.random.key(0))
+@pytest.mark.parametrize("generator", ["threefry2x32", "rbg"])
+@pytest.mark.parametrize(("remat", "prefix"), [(False, False), (True, False), (True, True)])
+def test_layers_in_a_loop_learn_as_those_one_by_one(remat, prefix, generator):
+    """Values and gradients with the same dropout, of every parameter and of a prefix, all of it drawn anew in each layer."""
+    config = dataclasses.replace(DROPPING, num_layers=3, remat=remat)
+    params = tiny.params(model=config)
+    if prefix:
+        params["prefix"] = jax.random.normal(jax.random.key(1), (3, 2, 3, config.num_heads, 8))
+    inputs = rows([1, 7, 8, 2], [1, 9, 2], tokens=10)
+    weights = np.random.default_rng(0).normal(size=(1, 10, config.hidden_size)).astype(np.float32)
+
+    def loss(params, config):
+        rng = jax.random.key(4, impl=generator)
+        found = encode(config, params, *inputs, dropout_rng=rng).hidden_states
+        return jnp.sum(weights * found), found
+
+    (_, found), grads = jax.value_and_grad(loss, has_aux=True)(params, dataclasses.replace(config, scan_layers=True))
+    (_, expected), wanted = jax.value_and_grad(loss, has_aux=True)(params, config)
+    tolerance = rounding(2 * encoder_operations(config))
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+    for (path, ours), theirs in zip(jax.tree.leaves_with_path(grads), jax.tree.leaves(wanted), strict=True):
+        size = float(jnp.abs(theirs).max()) + 1.0  # key biases have gradient zero by symmetry
+        name = jax.tree_util.keystr(path)
+        np.testing.assert_allclose(ours, theirs, atol=tolerance * size, rtol=tolerance, err_msg=name)
+    plain = encode(config, params, *inputs).hidden_states
+    assert float(jnp.abs(plain - found).max()) > 0.01

@@ -10,7 +10,15 @@ from ncfair_jax.speed.contestants import SpeedError
 
 def test_tiny_preset():
     result = accelerator.time_train_step(
-        "tiny", dtype="bfloat16", attention="xla", row_tokens=[64, 128], rows=4, steps=2, matmul=64
+        "tiny",
+        dtype="bfloat16",
+        attention="xla",
+        layers="scanned",
+        dropout_bits="rbg",
+        row_tokens=[64, 128],
+        rows=4,
+        steps=2,
+        matmul=64,
     )
     result = json.loads(json.dumps(result))
     assert [item["rows"] for item in result["steps"]] == [8, 4]

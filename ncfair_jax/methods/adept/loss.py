@@ -5,6 +5,7 @@ sentences where the original model had them. Letters: K groups, B neutral words 
 L all layers, E words of a batch, W tokens of a word; R, T, D as everywhere.
 """
 
+import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from itertools import combinations
@@ -175,6 +176,7 @@ def make_prototypes(
     model: ModelConfig, examples: Examples, debias_layer: str, row_tokens: int
 ) -> Callable[[Params], Float[Array, "K S D"]]:
     """The function from parameters to each group's mean word representation over all its examples, without dropout."""
+    model = dataclasses.replace(model, attention="xla")  # a kernel has the mesh within the train step alone
     keys, pieces, counts = (examples.of_examples[name] for name in ("key", "pieces", "num_pieces"))
     attributes = np.flatnonzero(keys != NEUTRAL)
     packed = pack_for_inference([examples.sequences[i] for i in attributes.tolist()], row_tokens)

@@ -8,6 +8,7 @@ pronouns as labels (there: squares of gradients summed over all sentences so far
 file), scaled to mean 1; and the direction compares words encoded alone (there: two long texts of all words).
 """
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,6 +51,7 @@ def ase_objective(model: ModelConfig, config: AseConfig, inputs: AseInputs) -> O
     before its weight).
     """
     mlm = mlm_objective(model)
+    outside = dataclasses.replace(model, attention="xla")  # a kernel has the mesh within the train step alone
     neutralises, consolidates = config.sn_weight > 0, config.ewc_weight > 0
 
     def init(params: Params) -> dict[str, Any]:
@@ -87,9 +89,9 @@ def ase_objective(model: ModelConfig, config: AseConfig, inputs: AseInputs) -> O
     def refresh(params: Params, carry: dict[str, Any]) -> dict[str, Any]:
         made: dict[str, Any] = {}
         if neutralises:
-            made["direction"] = gender_direction(model, params, inputs.direction)
+            made["direction"] = gender_direction(outside, params, inputs.direction)
         if consolidates:
-            fisher = fisher_diagonal(model, params, inputs.fisher)
+            fisher = fisher_diagonal(outside, params, inputs.fisher)
             # Copied: the step gives its state's buffers away, and no buffer can be given away twice.
             made["anchor"] = jax.tree.map(jnp.copy, params)
             made["fisher"] = mean_one(fisher) if config.fisher_scale == "mean_one" else fisher

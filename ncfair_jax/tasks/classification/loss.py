@@ -23,7 +23,7 @@ from ncfair_jax.tasks.classification.config import SWITCHES, ClassificationRun
 from ncfair_jax.tasks.classification.labelled import Task, labelled_examples
 
 TASKS: dict[str, Task] = {"bios": bios.TASK, "bias_nli": bias_nli.TASK} | glue.TASKS
-HEAD_DROPOUT = 1  # fold of an update's key; the encoder uses the key itself
+HEAD_DROPOUT = 1 << 20  # fold of an update's key; the encoder's layers use those of their numbers
 
 
 def classification_objective(model: ModelConfig) -> Objective:
