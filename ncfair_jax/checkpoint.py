@@ -13,10 +13,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
+from orbax.checkpoint._src.path.atomicity import COMMIT_SUCCESS_FILE  # it is documented, and exported nowhere
 
 from ncfair_jax.config import differences
 from ncfair_jax.files import digests
 from ncfair_jax.files.atomic import disk_full_told, is_disk_full, remove
+from ncfair_jax.files.bucket import BucketPath, path_of
 from ncfair_jax.models.base import Params
 from ncfair_jax.run_log import say
 from ncfair_jax.sharding import agreed
@@ -43,7 +45,7 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one workdir, written asynchronously and renamed into place when complete.
+    """The checkpoints of one workdir, written asynchronously. They get their name (on a bucket: a last file) when complete.
 
     A checkpoint is `<step>/params`, `<step>/state` (optimizer, carry, step, rng), `<step>/identity` (resolved config and
     fingerprints of tokenizer, lexicon and corpus) and `<step>/digests.json`. One that is not what was written is moved to the
@@ -159,6 +161,8 @@ class Checkpoints:
 
     def _refuse_full_disk(self, state: TrainState) -> None:
         """Raises before anything is written if the state will not fit; weights hardly compress."""
+        if isinstance(self.folder, BucketPath):
+            return
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         free = shutil.disk_usage(self.folder).free
         if agreed(free < needed):
@@ -193,7 +197,11 @@ class Checkpoints:
                 digests.record(folder, [name for name in digests.files_of(folder) if name != _TIMES])
 
     def _half_written(self) -> list[Path]:
-        return list(self.folder.glob("*.orbax-checkpoint-tmp*"))
+        """Folders of a save that is not done: their name says so on disk; on a bucket they lack orbax's last file."""
+        if not isinstance(self.folder, BucketPath):
+            return list(self.folder.glob("*.orbax-checkpoint-tmp*"))
+        steps = [path for path in self.folder.iterdir() if path.name.isdecimal()]
+        return [path for path in steps if not (path / COMMIT_SUCCESS_FILE).is_file()]
 
     def _set_aside_if_damaged(self, step: int) -> bool:
         """Moves a damaged checkpoint away, in process 0; all processes learn whether it was."""
@@ -257,7 +265,7 @@ def checkpoint_folder(run_at_step: str) -> Path:
         raise CheckpointError(
             f"init_from={run_at_step!r}: expected RUN@STEP, a run's workdir and the step of a checkpoint"
         )
-    folder = Path(run).expanduser().resolve() / "checkpoints"
+    folder = path_of(run).expanduser().resolve() / "checkpoints"
     if not (folder / step).is_dir():
         there = sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
         raise CheckpointError(
