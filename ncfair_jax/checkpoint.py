@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import checkpoint_managers
 from orbax.checkpoint._src.path.atomicity import COMMIT_SUCCESS_FILE  # it is documented, and exported nowhere
 
@@ -301,7 +302,9 @@ def read_checkpoint_params(run_at_step: str, like: Params, optional: Sequence[st
                 f"init_from={run_at_step!r}: it has no {wrong[0]} of this model's shape ({len(wrong)} of {len(wanted)} "
                 "parameters differ); take a run of the same model, or give that run's export as model.path"
             )
-        restored = checkpointer.restore(folder / "params")
+        here = SingleDeviceSharding(jax.local_devices()[0])  # other processes, or more of them, may have written it
+        layout = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), saved)
+        restored = checkpointer.restore(folder / "params", layout)
     return like | {name: jax.tree.map(np.asarray, restored[name]) for name in taken}
 
 
