@@ -4,8 +4,6 @@
 parameters from --params (such a folder, or runs/X/checkpoints/300/params of a training run) and writes a Hugging Face folder.
 """
 
-from pathlib import Path
-
 from absl import app, flags
 
 TO = flags.DEFINE_enum("to", None, ["orbax", "hf"], "What to write.", required=True)
@@ -18,6 +16,7 @@ OFFLINE = flags.DEFINE_bool("offline", False, "Fetch nothing; say what would hav
 
 def main(argv: list[str]) -> None:
     from ncfair_jax.checkpoint import CheckpointError, restore_params, save_params
+    from ncfair_jax.files.bucket import path_of
     from ncfair_jax.models.hf import load_pretrained, save_pretrained
 
     if len(argv) > 1:
@@ -25,7 +24,7 @@ def main(argv: list[str]) -> None:
     if (TO.value == "hf") != bool(PARAMS.value):
         given = "came with" if PARAMS.value else "came without"
         raise ValueError(f"--to={TO.value} {given} --params; --to=hf needs the Orbax folder, --to=orbax takes none")
-    out, params = Path(OUT.value).expanduser(), Path(PARAMS.value).expanduser()
+    out, params = path_of(OUT.value).expanduser(), path_of(PARAMS.value).expanduser()
     if TO.value == "orbax" and out.exists():
         raise ValueError(f"--out={out} exists; choose another name or remove it")
     if not params.is_dir():

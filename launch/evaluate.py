@@ -1,11 +1,12 @@
 """Judge a masked language model: `python launch/evaluate.py --model=FOLDER_OR_NAME --data=DIR --out=DIR`.
 
-Writes OUT/NAME.json and OUT/NAME.csv for each benchmark and prints the headline figures. Exit status 1 if one failed.
+Writes OUT/NAME.json and OUT/NAME.csv for each benchmark and prints the headline figures. Exit status 1 if one failed. Several
+processes share the work, if all are started with --coordinator (docs/scale.md), and process 0 writes and prints.
 """
 
-from pathlib import Path
-
 from absl import app, flags
+
+from ncfair_jax import process_flags
 
 MODEL = flags.DEFINE_string("model", None, "Hugging Face folder or Hub name.", required=True)
 HEAD = flags.DEFINE_string("head", "", "If the folder has no masked-LM head: 'identity' or 'seeded:N'.")
@@ -26,7 +27,9 @@ def main(argv: list[str]) -> None:
     from ncfair_jax import launcher
     from ncfair_jax.benchmarks.registry import BENCHMARKS as KNOWN
     from ncfair_jax.benchmarks.registry import EvaluationError, content_warnings, evaluate, headline, parse
+    from ncfair_jax.files.bucket import path_of
     from ncfair_jax.models.hf import load_pretrained
+    from ncfair_jax.processes import together
     from ncfair_jax.report.comparisons import headline_table
     from ncfair_jax.report.render import table_text
 
@@ -34,17 +37,19 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
     nsp = any("nsp" in KNOWN[name].needs for name, _ in parse(BENCHMARKS.value))
     launcher.prepare_jax(CACHE.value)
-    for warning in content_warnings(BENCHMARKS.value):
-        print(f"Content warning: {warning}")
-    pretrained = load_pretrained(MODEL.value, head=HEAD.value, nsp=nsp, offline=OFFLINE.value)
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    names = {"model_name": MODEL.value, "mesh": mesh, "offline": OFFLINE.value, "progress": True}
-    try:
-        results, failed = evaluate(pretrained, BENCHMARKS.value, DATA.value, Path(OUT.value), **names), ""
-    except EvaluationError as error:
-        results, failed = error.results, str(error)
-    if results:
-        print(table_text(headline_table(headline(results))))
+    with together(*process_flags.asked()):
+        first = jax.process_index() == 0
+        for warning in content_warnings(BENCHMARKS.value) if first else ():
+            print(f"Content warning: {warning}")
+        pretrained = load_pretrained(MODEL.value, head=HEAD.value, nsp=nsp, offline=OFFLINE.value)
+        mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+        names = {"model_name": MODEL.value, "mesh": mesh, "offline": OFFLINE.value, "progress": True}
+        try:
+            results, failed = evaluate(pretrained, BENCHMARKS.value, DATA.value, path_of(OUT.value), **names), ""
+        except EvaluationError as error:
+            results, failed = error.results, str(error)
+        if results and first:
+            print(table_text(headline_table(headline(results))))
     if failed:
         raise ValueError(failed)
 

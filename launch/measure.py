@@ -1,13 +1,15 @@
 """Measure neural collapse: `python launch/measure.py --model=A [--model=B …] --corpus=TEXT --lexicon=gender --out=DIR`.
 
 Each model is measured on the lexicon's words and on controls, and compared with the first. The same command again goes on
-where it was killed. Writes measures.json, words.csv and stats.npz for each model, table.md and figures/.
+where it was killed. Writes measures.json, words.csv and stats.npz for each model, table.md and figures/. Several processes
+share the work, if all are started with --coordinator (docs/scale.md), and process 0 writes and prints.
 """
 
 import dataclasses
-from pathlib import Path
 
 from absl import app, flags
+
+from ncfair_jax import process_flags
 
 MODEL = flags.DEFINE_multi_string("model", None, "Hugging Face folder or Hub name; may be repeated.", required=True)
 flags.DEFINE_string("corpus", "wikitext2", "'wikitext2' (held-out part), 'gap', or a text file or folder.")
@@ -34,15 +36,22 @@ CACHE = flags.DEFINE_string("compilation_cache", "~/.cache/ncfair_jax/xla", "Fol
 
 
 def main(argv: list[str]) -> None:
+    import jax
+
     from ncfair_jax import launcher
+    from ncfair_jax.files.bucket import path_of
     from ncfair_jax.measurement import MeasureSettings, measure_models
+    from ncfair_jax.processes import together
 
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
     launcher.prepare_jax(CACHE.value)
     asked = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(MeasureSettings)}
     settings = MeasureSettings(**asked | {"word_sets": tuple(asked["word_sets"])})
-    print(measure_models(MODEL.value, settings, Path(OUT.value), offline=OFFLINE.value))
+    with together(*process_flags.asked()):
+        table = measure_models(MODEL.value, settings, path_of(OUT.value), offline=OFFLINE.value)
+        if jax.process_index() == 0:
+            print(table)
 
 
 if __name__ == "__main__":

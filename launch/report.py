@@ -6,8 +6,6 @@ launch/measure.py. Several stand side by side, and each is compared with the fir
 `python launch/report.py --table=FILE` prints the table of a sweep again, from its figures.json.
 """
 
-from pathlib import Path
-
 from absl import app, flags
 
 OUT = flags.DEFINE_string("out", "", "HTML page to write.")
@@ -18,6 +16,7 @@ TABLE = flags.DEFINE_string("table", "", "figures.json of a sweep: print its tab
 
 def main(argv: list[str]) -> None:
     from ncfair_jax.files.atomic import write_text
+    from ncfair_jax.files.bucket import BucketPath, path_of
     from ncfair_jax.report.html import page
     from ncfair_jax.report.latex import latex
     from ncfair_jax.report.markdown import markdown
@@ -28,19 +27,20 @@ def main(argv: list[str]) -> None:
 
         print(arms_text(read_figures(TABLE.value)))
         return
-    folders = [Path(name) for name in argv[1:]]
+    folders = [path_of(name) for name in argv[1:]]
     if not folders:
         raise app.UsageError("name at least one folder of a run")
     wanted = [(OUT.value, page), (MARKDOWN.value, markdown), (LATEX.value, latex)]
     for path, _ in wanted:
-        if path and not Path(path).resolve().parent.is_dir():
-            raise ValueError(f"{Path(path).parent} is not a folder; make it, or write {Path(path).name} elsewhere")
+        file = path_of(path)
+        if path and not isinstance(file, BucketPath) and not file.resolve().parent.is_dir():
+            raise ValueError(f"{file.parent} is not a folder; make it, or write {file.name} elsewhere")
     if not any(path for path, _ in wanted):
         wanted = [(str(folders[0] / "report.html"), page)]
     summary = summarise_folders(folders)
     for path, render in wanted:
         if path:
-            write_text(Path(path), render(summary))
+            write_text(path_of(path), render(summary))
             print(path)
 
 

@@ -5,7 +5,6 @@ at its end stands one table with intervals and paired tests, also in W/table.md.
 """
 
 import os
-from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -19,6 +18,7 @@ flags.mark_flag_as_required("config")
 
 def main(argv: list[str]) -> None:
     from ncfair_jax import launcher
+    from ncfair_jax.files.bucket import path_of
     from ncfair_jax.sweep import run_arms
 
     if len(argv) > 1:
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
     if JOBS.value > 1:  # by default each process takes three quarters of a GPU's memory for itself
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     launcher.prepare_jax(CACHE.value)
-    launcher.finish(*run_arms(CONFIG.value, Path(WORKDIR.value), JOBS.value, CACHE.value))
+    launcher.finish(*run_arms(CONFIG.value, path_of(WORKDIR.value), JOBS.value, CACHE.value))
 
 
 if __name__ == "__main__":

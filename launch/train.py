@@ -5,27 +5,19 @@ The same command again resumes. Every field of the config can be overridden. A c
 
 import os
 import sys
-from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
 
+from ncfair_jax import process_flags
+
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file; arguments after a colon, e.g. configs/bec_nc.py:paper"
 )
-WORKDIR = flags.DEFINE_string("workdir", "", "Identity of the run; default runs/<config name>-<hash of the config>.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", "", "Identity of the run, on disk or gs://…; default runs/<config name>-<hash of the config>."
+)
 CACHE = flags.DEFINE_string("compilation_cache", "~/.cache/ncfair_jax/xla", "Folder of compiled programs; '' = none.")
-COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0 of several, or 'auto' on a cluster.")
-PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "How many processes make up the run; with --coordinator=host:port."
-)
-PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0.")
-COORDINATOR_TIMEOUT = flags.DEFINE_integer(
-    "coordinator_timeout", 120, "Seconds for all processes to come together; then exit code 75.", lower_bound=1
-)
-PEER_TIMEOUT = flags.DEFINE_integer(
-    "peer_timeout", 30, "Seconds without a sign of life until a process counts as lost; exit code 75.", lower_bound=1
-)
 INIT_FROM = flags.DEFINE_string(
     "init_from",
     "",
@@ -38,6 +30,7 @@ flags.mark_flag_as_required("config")
 
 def main(argv: list[str]) -> None:
     from ncfair_jax import launcher
+    from ncfair_jax.files.bucket import path_of
     from ncfair_jax.processes import together
     from ncfair_jax.sweep import run_config
 
@@ -46,9 +39,8 @@ def main(argv: list[str]) -> None:
     launcher.prepare_jax(CACHE.value)
     if INIT_FROM.value:
         CONFIG.value.model.init_from = INIT_FROM.value
-    limits = COORDINATOR_TIMEOUT.value, PEER_TIMEOUT.value
-    with together(COORDINATOR.value, PROCESSES.value, PROCESS.value, *limits):
-        outcome = run_config(CONFIG.value, Path(WORKDIR.value) if WORKDIR.value else None)
+    with together(*process_flags.asked()):
+        outcome = run_config(CONFIG.value, path_of(WORKDIR.value) if WORKDIR.value else None)
     launcher.finish(*outcome)
 
 

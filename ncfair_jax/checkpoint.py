@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import checkpoint_managers
+from orbax.checkpoint._src.path.atomicity import COMMIT_SUCCESS_FILE  # it is documented, and exported nowhere
 
 from ncfair_jax.config import differences
 from ncfair_jax.files import digests
 from ncfair_jax.files.atomic import disk_full_told, is_disk_full, remove
+from ncfair_jax.files.bucket import BucketPath, path_of
 from ncfair_jax.models.base import Params
 from ncfair_jax.run_log import say
 from ncfair_jax.sharding import agreed
@@ -43,7 +46,7 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one workdir, written asynchronously and renamed into place when complete.
+    """The checkpoints of one workdir, written asynchronously. They get their name (on a bucket: a last file) when complete.
 
     A checkpoint is `<step>/params`, `<step>/state` (optimizer, carry, step, rng), `<step>/identity` (resolved config and
     fingerprints of tokenizer, lexicon and corpus) and `<step>/digests.json`. One that is not what was written is moved to the
@@ -165,6 +168,8 @@ class Checkpoints:
 
     def _refuse_full_disk(self, state: TrainState) -> None:
         """Raises before anything is written if the state will not fit; weights hardly compress."""
+        if isinstance(self.folder, BucketPath):
+            return
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         free = shutil.disk_usage(self.folder).free
         if agreed(free < needed):
@@ -199,7 +204,11 @@ class Checkpoints:
                 digests.record(folder, [name for name in digests.files_of(folder) if name != _TIMES])
 
     def _half_written(self) -> list[Path]:
-        return list(self.folder.glob("*.orbax-checkpoint-tmp*"))
+        """Folders of a save that is not done: their name says so on disk; on a bucket they lack orbax's last file."""
+        if not isinstance(self.folder, BucketPath):
+            return list(self.folder.glob("*.orbax-checkpoint-tmp*"))
+        steps = [path for path in self.folder.iterdir() if path.name.isdecimal()]
+        return [path for path in steps if not (path / COMMIT_SUCCESS_FILE).is_file()]
 
     def _set_aside_if_damaged(self, step: int) -> bool:
         """Moves a damaged checkpoint away, in process 0; all processes learn whether it was."""
@@ -263,7 +272,7 @@ def checkpoint_folder(run_at_step: str) -> Path:
         raise CheckpointError(
             f"init_from={run_at_step!r}: expected RUN@STEP, a run's workdir and the step of a checkpoint"
         )
-    folder = Path(run).expanduser().resolve() / "checkpoints"
+    folder = path_of(run).expanduser().resolve() / "checkpoints"
     if not (folder / step).is_dir():
         there = sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
         raise CheckpointError(
@@ -299,7 +308,9 @@ def read_checkpoint_params(run_at_step: str, like: Params, optional: Sequence[st
                 f"init_from={run_at_step!r}: it has no {wrong[0]} of this model's shape ({len(wrong)} of {len(wanted)} "
                 "parameters differ); take a run of the same model, or give that run's export as model.path"
             )
-        restored = checkpointer.restore(folder / "params")
+        here = SingleDeviceSharding(jax.local_devices()[0])  # other processes, or more of them, may have written it
+        layout = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), saved)
+        restored = checkpointer.restore(folder / "params", layout)
     return like | {name: jax.tree.map(np.asarray, restored[name]) for name in taken}
 
 

@@ -64,7 +64,7 @@ def _earlier(path: Path) -> list[dict[str, Any]]:
         )
     except DataError as error:
         say(f"warning: {error}")
-        os.replace(path, aside)
+        path.replace(aside)
         return []
     return entries
 

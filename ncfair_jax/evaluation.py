@@ -19,6 +19,7 @@ from ncfair_jax.data.texts import measured_files, text_sentences
 from ncfair_jax.data.token_store import temporary_store
 from ncfair_jax.engine import Wrap
 from ncfair_jax.files.atomic import write_json
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.files.digests import drop_damaged, record
 from ncfair_jax.files.fingerprint import present_fingerprint, why_again
 from ncfair_jax.files.notes import as_json, collected, tell
@@ -107,7 +108,7 @@ def evaluation_content(config: EvalConfig, judged_on: Sequence[Path] = ()) -> di
         ValueError: for an unknown benchmark.
         DataError: if a public file cannot be fetched.
     """
-    data = DataFolder(Path(config.data) if config.data else None)
+    data = DataFolder(path_of(config.data) if config.data else None)
     content = {}
     for name, selector in parse(config.benchmarks) if config.benchmarks else []:
         benchmark = BENCHMARKS[name]

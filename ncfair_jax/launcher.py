@@ -19,6 +19,7 @@ from absl import flags, logging
 from ncfair_jax import exits
 from ncfair_jax.config import ConfigError
 from ncfair_jax.divergence import DivergedError
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.registry import of_another
 
 # What a user can mend. Anything else is a fault of ours and keeps its traceback.
@@ -138,5 +139,5 @@ def without_traceback(text: str) -> str:
 def prepare_jax(cache: str = "") -> None:
     """Compilation cache; must precede every other use of jax."""
     if cache:
-        jax.config.update("jax_compilation_cache_dir", str(Path(cache).expanduser()))
+        jax.config.update("jax_compilation_cache_dir", str(path_of(cache).expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

@@ -7,7 +7,6 @@ and `stats.npz`, from which all figures can be computed again without the model.
 import csv
 import dataclasses
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ from ncfair_jax.data.texts import measured_files, text_sentences
 from ncfair_jax.data.token_store import temporary_store
 from ncfair_jax.engine.forward import layer_names
 from ncfair_jax.files import digests
-from ncfair_jax.files.atomic import write_json, write_text, written
+from ncfair_jax.files.atomic import remove, write_json, write_text, written
 from ncfair_jax.files.fingerprint import present_fingerprint, why_again
 from ncfair_jax.files.locking import held_by_all
 from ncfair_jax.files.notes import as_json, collected, tell
@@ -286,7 +285,7 @@ def clear(folder: Path) -> None:
     if jax.process_count() > 1:  # all have seen that it is there
         multihost_utils.sync_global_devices(f"{folder} is outdated")
     if jax.process_index() == 0:
-        shutil.rmtree(folder / SURVEY_FOLDER, ignore_errors=True)
+        remove(folder / SURVEY_FOLDER)
         (folder / MEASURES_FILE).unlink()  # last: a killed process starts again from here
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"{folder} is empty")

@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
-from ncfair_jax.files.atomic import disk_full_told, write_text
+from ncfair_jax.files.atomic import write_text
+from ncfair_jax.files.bucket import copy_file, scratch
+from ncfair_jax.files.lines import Lines
 from ncfair_jax.files.records import metrics_lines
 
 METRICS_FILE = "metrics.jsonl"
@@ -28,8 +31,11 @@ class RunLog:
             return
         path = workdir / METRICS_FILE
         self.logged = truncate(path, start_step or -1)  # a run that starts anew also logs its step 0 anew
-        self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step)
+        self._lines = Lines(path)
+        self._board_folder = workdir / "tensorboard"
+        self._opened = ExitStack()
+        self._board_there = self._opened.enter_context(scratch(self._board_folder))
+        self._board = SummaryWriter(str(self._board_there), purge_step=start_step)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -46,15 +52,23 @@ class RunLog:
         if not self._writes:
             return
         self.logged.append({"step": step} | values)
-        with disk_full_told(str(self._file.name)):
-            self._file.write(json.dumps({"step": step} | values) + "\n")
-            self._file.flush()
+        self._lines.add(json.dumps({"step": step} | values))
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
         shown = [f"loss {values['loss']:.3f}"] if "loss" in values else []
         shown += [f"NC3 {values['nc3_loss']:.4f}"] if "nc3_loss" in values else []
         shown += [f"{values['tokens_per_second']:,.0f} tokens/s"] if "tokens_per_second" in values else []
         self._progress.update(self._task, completed=step, figures="  ".join(shown))
+
+    def sync(self) -> None:
+        """Returns when all that was logged outlasts a kill; asked before a checkpoint, so that the two fit."""
+        if not self._writes:
+            return
+        self._lines.sync()
+        if self._board_there != self._board_folder:
+            self._board.flush()
+            for path in self._board_there.iterdir():
+                copy_file(path, self._board_folder / path.name)
 
     def say(self, text: str) -> None:
         """Prints one line above the bar."""
@@ -65,8 +79,10 @@ class RunLog:
         """Flushes everything; safe to call after an error."""
         if self._writes:
             self._progress.stop()
+            self.sync()
             self._board.close()
-            self._file.close()
+            self._lines.close()
+            self._opened.close()
 
 
 def say(text: str) -> None:

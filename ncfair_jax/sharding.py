@@ -1,5 +1,6 @@
 """The mesh, and where parameters and batches lie on it."""
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -138,6 +139,18 @@ def to_host(tree: Any) -> Any:
     from jax.experimental import multihost_utils
 
     return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def of_process_0(value: Any) -> Any:
+    """JSON that process 0 has, in every process (two collectives where processes are several)."""
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    text = json.dumps(value).encode() if jax.process_index() == 0 else b""
+    sent = np.zeros(int(multihost_utils.broadcast_one_to_all(np.int32(len(text)))), np.uint8)
+    sent[: len(text)] = np.frombuffer(text, np.uint8)
+    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes())
 
 
 def agreed(value: bool) -> bool:

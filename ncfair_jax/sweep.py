@@ -16,7 +16,7 @@ from ncfair_jax import stopping
 from ncfair_jax.arms import AGAINST, arm_config, arm_folder, arm_names, before_folder, run_seeds
 from ncfair_jax.config import ConfigError, RunConfig, differences, short_hash
 from ncfair_jax.exits import DIVERGED, DONE, STOPPED_BY_SIGTERM
-from ncfair_jax.files.atomic import write_json, write_text
+from ncfair_jax.files.atomic import is_there, write_json, write_text
 from ncfair_jax.files.locking import held, held_by_all
 from ncfair_jax.files.records import read_record
 from ncfair_jax.finished import refuse_other_content, training_content
@@ -113,7 +113,7 @@ def _run_all(config: ConfigDict, runs: Runs, workdir: Path, jobs: int, cache: st
     refuse_other_world(workdir / "world", config)
     writes = bool(jobs) or jax.process_index() == 0
     manifest = Manifest(workdir, [_entry(key, run, workdir) for key, run in runs.items()], writes)
-    if config.world.sentences and writes and not (workdir / "world").exists():
+    if config.world.sentences and writes and not is_there(workdir / "world"):
         world = config.world
         write_world(workdir / "world", sentences=world.sentences, bias=world.bias, seed=world.seed)
     if not jobs and jax.process_count() > 1:
@@ -149,7 +149,7 @@ def refuse_other_world(folder: Path, config: ConfigDict) -> None:
     Raises:
         SweepError: if the one that is there was generated with others.
     """
-    if not config.world.sentences or not folder.exists():
+    if not config.world.sentences or not is_there(folder):
         return
     wanted = config.world.to_dict()
     made = read_record(

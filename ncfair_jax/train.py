@@ -224,6 +224,7 @@ def loop(run: Run, state: TrainState, shardings: Any, checkpoints: Checkpoints, 
         if config.stop_on_divergence:
             stop_if_diverged(run, step, log)
         if wants_save:
+            log.sync()
             checkpoints.save(step, state, run.identity, dev_loss)
         if stop:
             checkpoints.wait()

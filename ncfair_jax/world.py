@@ -12,7 +12,9 @@ from transformers import BertTokenizer
 
 from ncfair_jax.data.generated import draw_new, truth, vocabulary
 from ncfair_jax.data.generated_benchmarks import utility_lines, write_benchmarks, write_json, write_lines
-from ncfair_jax.files.atomic import written
+from ncfair_jax.files import digests
+from ncfair_jax.files.atomic import is_there, written
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.models.bert import BertConfig
 from ncfair_jax.models.families import family_of
 from ncfair_jax.models.hf import Pretrained, save_pretrained
@@ -38,8 +40,8 @@ def write_world(folder: str | Path, *, sentences: int, bias: float, seed: int) -
     """
     if sentences < 1 or not 0 <= bias <= 1 or seed < 0:
         raise ValueError(f"sentences={sentences}, bias={bias}, seed={seed}; expected at least 1, 0 to 1, at least 0")
-    folder = Path(folder).absolute()
-    if folder.exists():
+    folder = path_of(folder).absolute()
+    if is_there(folder):
         raise FileExistsError(f"{folder} exists; remove it or name another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.Generator(np.random.Philox(key=seed))
@@ -53,6 +55,7 @@ def write_world(folder: str | Path, *, sentences: int, bias: float, seed: int) -
         write_lines(new / "data" / "wikitext2" / "test.txt", utility_lines(heldout, corpus))
         write_json(new / TRUTH_FILE, {"sentences": sentences, "bias": bias, "seed": seed} | truth(corpus, bias))
         _write_model(new / "model", seed)
+        digests.record(new, digests.files_of(new))
 
 
 def _write_model(folder: Path, seed: int) -> None:

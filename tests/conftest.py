@@ -58,6 +58,15 @@ def eight_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "device_count", lambda: 8)
 
 
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """gs://… of an emulator, which is the only bucket that this process and those it starts can reach."""
+    from tests.emulator import BUCKET, emulator
+
+    with emulator():
+        yield f"gs://{BUCKET}"
+
+
 @pytest.fixture
 def unchecked_shapes() -> Iterator[None]:
     """For tests of what the package itself says of wrong shapes and types."""

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "ncfair_jax"
 # Each line may import the lines above it, and the rooms of one line nothing of each other. A room is a folder or a file of the
 # package. The last line is what commands are made of: its files may import each other, without a circle.
 LAYERS = (
-    ("divergence", "exits", "fields", "finite", "native_errors", "stopping", "strings"),
+    ("divergence", "exits", "fields", "finite", "native_errors", "process_flags", "stopping", "strings"),
     ("files",),
     ("config", "run_log", "statistics", "vocabulary"),
     ("environment", "manifest", "unread", "workdir"),

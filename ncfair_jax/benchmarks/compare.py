@@ -14,6 +14,7 @@ import numpy as np
 from ncfair_jax.benchmarks.base import Benchmark, defined_path, lookup, n_of
 from ncfair_jax.benchmarks.registry import BENCHMARKS, headlines_of
 from ncfair_jax.benchmarks.results import Table, numbers, read_table, scored
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.files.records import DOCUMENT, EVALUATE_AGAIN, read_record, taken_apart
 from ncfair_jax.files.sources import DataError
 from ncfair_jax.statistics.paired import compare_distance, compare_paired, holm
@@ -76,7 +77,7 @@ def compare_many(
 
 
 def _listed(folders: Folders) -> list[Path]:
-    return [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
+    return [path_of(folders)] if isinstance(folders, str | Path) else [path_of(folder) for folder in folders]
 
 
 def _compare_benchmark(name: str, folders_a: list[Path], folders_b: list[Path]) -> list[Difference]:

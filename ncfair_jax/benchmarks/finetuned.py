@@ -11,6 +11,7 @@ from ncfair_jax.benchmarks import bias_nli, bios, glue, registry
 from ncfair_jax.benchmarks.coref_predict import predict_clusters
 from ncfair_jax.benchmarks.coref_scores import score_documents
 from ncfair_jax.benchmarks.winobias_coref import score_winobias
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.files.fingerprint import files_fingerprint
 from ncfair_jax.files.notes import collected
 from ncfair_jax.models.base import EXTRA
@@ -61,7 +62,7 @@ def coreference(config: CorefRun, trained: Pretrained, folder: Path, mesh: Mesh)
 
     if coref.winobias:
         with collected() as left_out:
-            groups = read_winobias(Path(coref.winobias), coref.winobias_split)
+            groups = read_winobias(path_of(coref.winobias), coref.winobias_split)
         predictions = {group: list(zip(d, predict(d), strict=True)) for group, d in groups.items()}
         result = score_winobias(predictions, {"split": coref.winobias_split})
         result = result._replace(left_out=tuple(left_out))
@@ -87,7 +88,7 @@ def coreference_files(config: CorefRun) -> list[Path]:
 
 def _winobias_files(config: CorefRun) -> list[Path]:
     coref = config.coref
-    return winobias_files(Path(coref.winobias), coref.winobias_split) if coref.winobias else []
+    return winobias_files(path_of(coref.winobias), coref.winobias_split) if coref.winobias else []
 
 
 def _dev_files(config: CorefRun) -> list[Path]:

@@ -30,6 +30,7 @@ from ncfair_jax.benchmarks.quality import quality_report
 from ncfair_jax.benchmarks.results import Result, write_result, write_table
 from ncfair_jax.engine import Forward, Wrap, forward_of
 from ncfair_jax.files import digests
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.files.locking import held_by_all
 from ncfair_jax.files.notes import collected, tell
 from ncfair_jax.files.reading import read_json
@@ -39,6 +40,7 @@ from ncfair_jax.finite import NonFiniteError
 from ncfair_jax.models.fingerprint import model_fingerprint, params_fingerprint
 from ncfair_jax.models.hf import Pretrained
 from ncfair_jax.run_log import say
+from ncfair_jax.sharding import of_process_0
 from ncfair_jax.stopping import stage
 
 
@@ -131,8 +133,8 @@ def evaluate(
         EvaluationError: at the end, if some failed.
     """
     parsed = parse(benchmarks)
-    data = DataFolder(Path(data_dir) if data_dir else None, offline or HF_HUB_OFFLINE)
-    folder, model = Path(out_dir), model_fingerprint(pretrained) + (f", {wrap.name}" if wrap else "")
+    data = DataFolder(path_of(data_dir) if data_dir else None, offline or HF_HUB_OFFLINE)
+    folder, model = path_of(out_dir), model_fingerprint(pretrained) + (f", {wrap.name}" if wrap else "")
     with held_by_all(folder):
         refuse_other_model(folder, model, [name for name, _ in parsed])
         return _evaluate(pretrained, parsed, data, folder, model, model_name, wrap, mesh, progress)
@@ -164,7 +166,7 @@ def _evaluate(
             content = {"model": model, "data": data.fingerprint(benchmark.files(selector))}
             if "nsp" in benchmark.needs:
                 content["nsp"] = params_fingerprint(pretrained.params.get("nsp", {}))
-            if kept := finished(folder, name, model_name, selector, content):
+            if kept := of_process_0(finished(folder, name, model_name, selector, content)):
                 results[name] = kept
                 if progress:
                     say(f"{name}: read back from {folder}; model, data and definition are the same")

@@ -25,6 +25,7 @@ from ncfair_jax.benchmarks.seat_tests import ADDRESS, GROUPS, SHA256
 from ncfair_jax.benchmarks.splits import MOST_SPLITS, split_tests
 from ncfair_jax.data.encoding import encode_texts
 from ncfair_jax.engine.requests import FIRST_VECTOR, MEAN_VECTOR, Answer, Request
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.files.reading import read_json
 from ncfair_jax.files.sources import DataError, DataFolder, Source
 from ncfair_jax.models.hf import Pretrained
@@ -66,7 +67,7 @@ def read_test(path: str | Path) -> SeatTest:
     Raises:
         DataError: for a file that is cut off, lacks a list, or has an empty one.
     """
-    path = Path(path)
+    path = path_of(path)
     content = read_json(path)
     try:
         given = [content[key]["examples"] for key in KEYS]

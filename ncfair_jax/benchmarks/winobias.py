@@ -33,6 +33,7 @@ from ncfair_jax.benchmarks.sentences import filled, gap_token, with_gaps
 from ncfair_jax.data.encoding import MASK
 from ncfair_jax.data.winobias import parallel_lines
 from ncfair_jax.engine.requests import Answer, Request, named, scored_log_probs
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.files.reading import DataError, accepted
 from ncfair_jax.files.sources import GITHUB, DataFolder, Source
 from ncfair_jax.models.hf import Pretrained
@@ -119,7 +120,7 @@ def read_lines(pro: str | Path, anti: str | Path, split: str, kind: str) -> Line
         DataError: for files that cannot be read, have more than 1 % other than numbered lines, or are not equally long.
     """
     lines = Lines([], 0, 0)
-    pairs = accepted(parallel_lines(Path(pro), Path(anti)), lambda place, pair: (place.row, *pair))
+    pairs = accepted(parallel_lines(path_of(pro), path_of(anti)), lambda place, pair: (place.row, *pair))
     for number, sentence, other in pairs:
         found, anti_found = _PRONOUN.findall(sentence), _PRONOUN.findall(other)
         if len(found) != 1:

@@ -46,7 +46,7 @@ class StoredGroups(Sequence[ClassStats]):
             raise IndexError(index)
         path = group_file(self.folder, index % self.groups)
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = [stored[f"{self.features}/{name}"] for name in ClassStats._fields]
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise SurveyError(f"{path} cannot be read ({error}); delete it and measure again") from error
@@ -85,7 +85,7 @@ def is_whole(path: Path) -> bool:
     if not path.exists():
         return False
     try:
-        with ZipFile(path) as arrays:
+        with path.open("rb") as file, ZipFile(file) as arrays:
             fault = arrays.testzip()
     except (OSError, EOFError, BadZipFile, NotImplementedError) as error:
         fault = str(error)
@@ -131,7 +131,7 @@ def load_stats(path: Path) -> StoredStats:
         SurveyError: for a file that cannot be read.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             stats = ClassStats(*(stored[name] for name in ClassStats._fields))
             words = stored["words"].tolist()
             return StoredStats(stats, words, stored["token_ids"], stored["classifier"], stored["bias"])

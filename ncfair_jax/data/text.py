@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ncfair_jax.data.gap import split_sentences
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.files.reading import DataError, Place, accepted, check_visible, numbered_lines
 
 
@@ -33,5 +34,5 @@ def _sentences(place: Place, line: str) -> list[str]:
 
 def text_files(path: str | Path) -> list[Path]:
     """The file itself, or all `*.txt` below a folder in the order of their paths."""
-    path = Path(path)
+    path = path_of(path)
     return sorted(path.rglob("*.txt")) if path.is_dir() else [path]

@@ -6,6 +6,7 @@ from pathlib import Path
 from ncfair_jax.data.gap import read_gap, split_sentences
 from ncfair_jax.data.text import read_text, text_files
 from ncfair_jax.data.wikitext import heldout_text
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.files.sources import GAP, WIKITEXT2, DataFolder
 
 
@@ -14,7 +15,7 @@ def measured_files(corpus: str, data: str | Path) -> list[Path]:
     named = {"wikitext2": WIKITEXT2, "gap": GAP}
     if corpus not in named:
         return text_files(corpus)
-    return [DataFolder(Path(data) if data else None).path(named[corpus])]
+    return [DataFolder(path_of(data) if data else None).path(named[corpus])]
 
 
 def text_sentences(corpus: str, data: str | Path) -> Iterator[str]:
@@ -26,7 +27,7 @@ def text_sentences(corpus: str, data: str | Path) -> Iterator[str]:
     Raises:
         DataError: as `read_text`, `read_gap` and `heldout_text`.
     """
-    folder = DataFolder(Path(data) if data else None)
+    folder = DataFolder(path_of(data) if data else None)
     if corpus == "gap":
         yield from read_gap(folder.path(GAP))
     elif corpus == "wikitext2":

@@ -16,6 +16,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.data.encoding import encode_batches
+from ncfair_jax.files.bucket import scratch
 
 TOKENS_FILE, OFFSETS_FILE = "tokens.i32", "offsets.i64"
 TOKEN, OFFSET = np.dtype("<i4"), np.dtype("<i8")
@@ -82,13 +83,15 @@ def build(sentences: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_toke
 def temporary_store(
     sentences: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int, folder: Path
 ) -> Iterator[TokenStore]:
-    """`build` in a folder below `folder`, one for each process, which is removed at the end of the context.
+    """`build` in a folder below `folder` (on disk, if that is on a bucket), one for each process, removed at the end of the
+    context.
 
     What a killed process left there goes, too.
     """
-    own = folder / f"tokens-{jax.process_index()}"
-    shutil.rmtree(own, ignore_errors=True)
-    try:
-        yield build(sentences, tokenizer, max_tokens, own)
-    finally:
+    with scratch(folder) as on_disk:
+        own = on_disk / f"tokens-{jax.process_index()}"
         shutil.rmtree(own, ignore_errors=True)
+        try:
+            yield build(sentences, tokenizer, max_tokens, own)
+        finally:
+            shutil.rmtree(own, ignore_errors=True)

@@ -1,7 +1,9 @@
 """Files and folders that appear under their name only when they are whole.
 
-What is being written has a temporary name beside the final one, `.NAME.PID-XXXXXXXX.tmp`, which no two processes share. After
-an error it is removed at once; what a killed process left is removed when the same file or folder is written again.
+On disk, what is being written has a temporary name beside the final one, `.NAME.PID-XXXXXXXX.tmp`, which no two processes
+share. After an error it is removed at once; what a killed process left is removed when the same file or folder is written
+again. On a bucket an object appears whole by itself, and a folder counts when its digests are there, which are written last;
+what is being written lies on this machine's disk until then.
 """
 
 import errno
@@ -11,11 +13,15 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ncfair_jax.files.bucket import BucketPath, upload
+
+LAST_FILE = "digests.json"  # of a folder: what `digests` writes when all else is there
 _TEMPORARY = re.compile(r"\..+\.(\d+)-[0-9a-f]{8}\.tmp")
 
 
@@ -25,7 +31,7 @@ class DiskFullError(OSError):
 
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """Gives a temporary path, beside `path`, at which to write a file or a folder, and then moves it to `path`.
+    """Gives a temporary path at which to write a file or a folder, and then moves it to `path`, or copies it to a bucket.
 
     A file already there is replaced in one step. A folder already there is first moved away: between the two steps
     there is none under its name.
@@ -34,6 +40,11 @@ def written(path: Path) -> Iterator[Path]:
         DiskFullError: if the space runs out.
     """
     path = path.absolute()
+    if isinstance(path, BucketPath):
+        with tempfile.TemporaryDirectory(prefix="ncfair_jax-") as scratch, disk_full_told(str(path)):
+            yield Path(scratch) / path.name
+            upload(Path(scratch) / path.name, path, LAST_FILE)
+        return
     _remove_leftovers(path)
     temporary, earlier = _temporary(path), _temporary(path)
     try:
@@ -66,6 +77,11 @@ def is_disk_full(error: BaseException | None) -> bool:
         return False
     told = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return told or os.strerror(errno.ENOSPC) in str(error) or is_disk_full(error.__cause__)
+
+
+def is_there(folder: Path) -> bool:
+    """Whether a folder that was `written` is there: one on a bucket without its digests was begun and not finished."""
+    return (folder / LAST_FILE).is_file() if isinstance(folder, BucketPath) else folder.exists()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -105,7 +121,9 @@ def _is_other_process(pid: int) -> bool:
 
 def remove(path: Path) -> None:
     """Removes a file or a folder; nothing if there is none."""
-    if path.is_dir() and not path.is_symlink():
+    if isinstance(path, BucketPath):
+        path.rmtree()
+    elif path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

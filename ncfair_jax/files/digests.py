@@ -8,10 +8,10 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from ncfair_jax.files.atomic import write_json
+from ncfair_jax.files.atomic import LAST_FILE, write_json
 from ncfair_jax.files.reading import DataError, read_json
 
-DIGESTS_FILE = "digests.json"
+DIGESTS_FILE = LAST_FILE
 
 
 def record(folder: Path, names: Iterable[str]) -> None:

@@ -1,8 +1,9 @@
 """Fingerprints of files: what finished work is recognised by.
 
 A fingerprint is the first 16 hex digits of a SHA-256. Files are hashed once: a small file in the cache folder remembers
-each file's fingerprint together with its size, times and inode, and a file is hashed again only when one of these
-changed. The cache only saves time. If it is missing, damaged or cannot be written, files are hashed again.
+each file's fingerprint together with its size, times and inode (on a bucket: size and generation), and a file is hashed again
+only when one of these changed. The cache only saves time. If it is missing, damaged or cannot be written, files are hashed
+again.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from ncfair_jax.files.bucket import BucketPath, path_of
 from ncfair_jax.files.notes import remembered
 
 P = ParamSpec("P")
@@ -57,24 +59,30 @@ def file_fingerprints(paths: Iterable[Path]) -> dict[Path, str]:
     """
     cache, found, fresh = _read_cache(), dict[Path, str](), dict[str, Any]()
     for path in paths:
-        real = os.path.realpath(path)
+        real = path if isinstance(path, BucketPath) else Path(os.path.realpath(path))
+        name = str(real)
         before = stamp(real)
-        entry = cache.get(real)
+        entry = cache.get(name)
         if entry is not None and entry[0] == before:
             found[path] = entry[1]
             continue
-        with open(real, "rb") as file:
+        with real.open("rb") as file:
             found[path] = hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
-        settled = time.time_ns() - max(before[1:3]) > SETTLED_NS
+        settled = isinstance(real, BucketPath) or time.time_ns() - max(before[1:3]) > SETTLED_NS
         if settled and stamp(real) == before:
-            fresh[real] = [before, found[path]]
+            fresh[name] = [before, found[path]]
     if fresh:
         _write_cache(cache, fresh)
     return found
 
 
 def stamp(path: str | Path) -> list[int]:
-    """Size, times of the last change of content and of state (ns), inode and device of a file; links are followed."""
+    """Size, times of the last change of content and of state (ns), inode and device of a file; links are followed.
+
+    Of an object on a bucket: size and generation.
+    """
+    if isinstance(path, BucketPath):
+        return path.version()
     stat = os.stat(path)
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
 
@@ -128,7 +136,7 @@ def fingerprint_of(parts: Iterable[Any]) -> str:
 
 def _stamps(source: str) -> tuple[tuple[Any, ...], ...]:
     """Stamps of a file, or of the files in a folder and in its folders; () if there is none."""
-    path = Path(source).expanduser()
+    path = path_of(source).expanduser()
     if source and path.is_file():
         return ((source, *stamp(path)),)
     if not source or not path.is_dir():

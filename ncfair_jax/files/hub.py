@@ -5,6 +5,8 @@ from typing import Any
 
 import datasets
 
+from ncfair_jax.files.bucket import BucketPath, path_of
+from ncfair_jax.files.copies import local_folder
 from ncfair_jax.files.reading import DataError, Place, Records, RowError, accepted, check_visible
 
 
@@ -23,7 +25,7 @@ def read_hub(
     (from 4.0) reads data files alone, and refuses pickled ones.
 
     Args:
-        name: `owner/name` on the Hub, or a local folder of parquet, json, csv or text files.
+        name: `owner/name` on the Hub, or a folder (on disk or a bucket) of parquet, json, csv or text files.
         subset: configuration of the data set, "" for its only or default one.
         split: also a slice such as `train[:1%]` where not streaming.
         streaming: read over the network as needed instead of fetching the whole split first.
@@ -59,6 +61,8 @@ def load_rows(name: str, subset: str = "", split: str = "train", streaming: bool
         DataError: not available, or no such subset or split.
     """
     what = described(name, subset, split)
+    if isinstance(folder := path_of(name), BucketPath):
+        name = str(local_folder(folder, folder.rglob("*")))
     try:
         return datasets.load_dataset(name, subset or None, split=split, streaming=streaming)
     except (ConnectionError, FileNotFoundError) as error:

@@ -1,7 +1,7 @@
 """One process at a time in a folder: a workdir, a folder of results, a start folder that the runs of a sweep share.
 
 The lock is the operating system's (`flock`), so it ends with its process, however that ends. `.holder` beside it only tells
-others whom they wait for.
+others whom they wait for. A folder on a bucket has a lease instead (`files.lease`).
 """
 
 import json
@@ -17,8 +17,11 @@ import jax
 import numpy as np
 
 from ncfair_jax.files.atomic import write_json
+from ncfair_jax.files.bucket import BucketError, BucketPath
+from ncfair_jax.files.lease import HeldError, leased
 
 LOCK_FILE, HOLDER_FILE = ".lock", ".holder"
+_IN_USE = "wait until it ends, stop it, or use another folder"
 
 
 class LockedError(ValueError):
@@ -34,6 +37,10 @@ def held(folder: Path, wait: bool = False) -> Iterator[None]:
     Raises:
         LockedError: naming the process and the host that hold it.
     """
+    if isinstance(folder, BucketPath):
+        with _leased(folder, wait):
+            yield
+        return
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder.resolve() / LOCK_FILE, is_singleton=True)
@@ -42,9 +49,7 @@ def held(folder: Path, wait: bool = False) -> Iterator[None]:
         lock.acquire(blocking=False)
     except filelock.Timeout:
         if not wait:
-            raise LockedError(
-                f"{folder} is in use by {holder(folder)}; wait until it ends, stop it, or use another folder"
-            ) from None
+            raise LockedError(f"{folder} is in use by {holder(folder)}; {_IN_USE}") from None
         print(f"waiting for {holder(folder)}, which works in {folder}", file=sys.stderr, flush=True)
         lock.acquire()
     except (NotImplementedError, OSError) as error:
@@ -65,6 +70,16 @@ def held(folder: Path, wait: bool = False) -> Iterator[None]:
 
 
 @contextmanager
+def _leased(folder: BucketPath, wait: bool) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(leased(folder, wait))
+        except HeldError as error:
+            raise LockedError(f"{folder} is in use by {error}; {_IN_USE}") from None
+        yield
+
+
+@contextmanager
 def held_by_all(folder: Path, wait: bool = False) -> Iterator[None]:
     """`held`, by the processes of one run together: process 0 has the lock, the others learn whether it got it.
 
@@ -76,7 +91,7 @@ def held_by_all(folder: Path, wait: bool = False) -> Iterator[None]:
         if jax.process_index() == 0:
             try:
                 stack.enter_context(held(folder, wait))
-            except (LockedError, OSError) as found:  # not raised yet: the others wait to be told
+            except (LockedError, BucketError, OSError) as found:  # not raised yet: the others wait to be told
                 error = found
         if jax.process_count() > 1:
             from jax.experimental import multihost_utils

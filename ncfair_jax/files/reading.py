@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from ncfair_jax.files import notes
+from ncfair_jax.files.bucket import path_of
 
 MOST_SKIPPED = 0.01  # share of a file's rows
 _ARCHIVES = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -138,7 +139,7 @@ def stream_lines(path: str | Path) -> Iterator[str]:
     Raises:
         DataError: the file is missing, or not UTF-8 (with the line of the first bad byte and the likely encoding).
     """
-    path = Path(path)
+    path = path_of(path)
     if not path.is_file():
         raise DataError(
             f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; give the path of a file that is there"

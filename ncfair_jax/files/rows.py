@@ -5,6 +5,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ncfair_jax.files.bucket import path_of
+from ncfair_jax.files.copies import local_file
 from ncfair_jax.files.reading import DataError, Place, Records, RowError, json_lines
 from ncfair_jax.files.tables import comma_separated, tab_separated, table_rows
 from ncfair_jax.strings import several_strings
@@ -33,7 +35,7 @@ def read_rows(source: str | Path, columns: Sequence[str] = (), header: Sequence[
     Raises:
         DataError: missing, of an unknown or unsafe kind, or broken; with the line where it can.
     """
-    path = Path(source)
+    path = path_of(source)
     suffix = path.suffix.lower()
     if suffix in PICKLES:
         raise DataError(
@@ -64,7 +66,7 @@ def split_rows(source: str, splits: Sequence[str], origin: str) -> Rows:
         TypeError: `splits` is a single string.
     """
     splits = several_strings("splits", splits)
-    folder = Path(source).expanduser()
+    folder = path_of(source).expanduser()
     if not folder.exists():
         return hub_rows(source, "", splits[0])
     found = local_files(folder, splits)
@@ -77,7 +79,7 @@ def split_rows(source: str, splits: Sequence[str], origin: str) -> Rows:
 
 def split_files(source: str, splits: Sequence[str]) -> list[Path]:
     """The files that `split_rows` reads; none where the source is a Hub name or lacks the part."""
-    return local_files(Path(source).expanduser(), splits)
+    return local_files(path_of(source).expanduser(), splits)
 
 
 def local_files(folder: Path, splits: Sequence[str]) -> list[Path]:
@@ -127,7 +129,7 @@ def parquet_rows(path: str | Path) -> Rows:
     import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(path)
+        file = pyarrow.parquet.ParquetFile(local_file(path_of(path)))
     except (OSError, pyarrow.ArrowInvalid) as error:
         raise DataError(f"{path}: {str(error).splitlines()[0]}; get the file again") from None
     names = file.schema_arrow.names

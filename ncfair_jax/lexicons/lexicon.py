@@ -23,6 +23,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.files.reading import DataError, read_json
 from ncfair_jax.strings import several_strings
 
@@ -60,7 +61,7 @@ def load_lexicon(name_or_path: str | Path) -> Lexicon:
     if str(name_or_path) in SHIPPED:
         with resources.as_file(resources.files("ncfair_jax.lexicons") / f"{name_or_path}.json") as shipped:
             return _parse(read_json(shipped), shipped.name)
-    if not Path(name_or_path).is_file():
+    if not path_of(name_or_path).is_file():
         raise LexiconError(
             f"lexicon {str(name_or_path)!r} is neither a file nor shipped; choose from {sorted(SHIPPED)}"
         )
@@ -75,7 +76,7 @@ def lexicon_file(name_or_path: str | Path) -> Path:
     """The file behind a lexicon's name, whether or not it is there."""
     if str(name_or_path) in SHIPPED:
         return shipped_file(f"{name_or_path}.json")
-    return Path(name_or_path)
+    return path_of(name_or_path)
 
 
 def shipped_file(name: str) -> Path:

@@ -11,6 +11,7 @@ from ncfair_jax.config import ConfigError, DataConfig
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.gap import read_gap, split_sentences
 from ncfair_jax.data.text import read_text, text_files
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.files.sources import GAP, DataFolder
 from ncfair_jax.lexicons.cda import counterfactual
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
@@ -67,11 +68,11 @@ def corpus_files(config: DataConfig) -> dict[str, list[Path]]:
     """By field of the config, the local files that `load_sentences` reads; data sets of the Hub have none."""
     files: dict[str, list[Path]] = {"data.path": []}
     if config.corpus == "gap":
-        files["data.path"] = [Path(config.path or DataFolder(None).path(GAP))]
+        files["data.path"] = [path_of(config.path or DataFolder(None).path(GAP))]
     elif config.corpus == "text" and config.path:
         files["data.path"] = text_files(config.path)
-    elif config.path and Path(config.path).is_dir():
-        files["data.path"] = sorted(path for path in Path(config.path).rglob("*") if path.is_file())
+    elif config.path and path_of(config.path).is_dir():
+        files["data.path"] = sorted(path for path in path_of(config.path).rglob("*") if path.is_file())
     if config.counterfactual != "none":
         files["data.lexicon"] = [lexicon_file(config.lexicon)]
     return files

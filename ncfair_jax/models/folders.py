@@ -10,6 +10,9 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from ncfair_jax.files import reading as files
+from ncfair_jax.files.bucket import BucketPath, path_of
+from ncfair_jax.files.copies import local_folder
+from ncfair_jax.files.digests import DIGESTS_FILE
 from ncfair_jax.files.reading import DataError
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -66,21 +69,31 @@ def model_files(folder: Path) -> list[Path]:
     return sorted({path for pattern in HUB_FILES for path in folder.glob(pattern)})
 
 
+def on_disk(folder: Path) -> Path:
+    """The folder itself, or of one on a bucket a copy of what is loaded, with the digests of who wrote it."""
+    if not isinstance(folder, BucketPath):
+        return folder
+    digests = folder / DIGESTS_FILE
+    return local_folder(folder, [*model_files(folder), *([digests] if digests.is_file() else [])])
+
+
 def find_folder(name_or_folder: str | Path, offline: bool = False) -> Path:
-    """The folder of a model: itself, or that of a Hub name, fetched if need be.
+    """The folder of a model on disk: itself, a copy of one on a bucket, or that of a Hub name, fetched if need be.
 
     Raises:
         ModelFolderError: if there is none.
     """
     name = str(name_or_folder)
     try:
-        folder = Path(name_or_folder).expanduser()
+        folder = path_of(name_or_folder).expanduser()
     except RuntimeError:
         raise ModelFolderError(f"{name} names the home folder of a user who is not here; correct the path") from None
     if folder.is_dir():
-        return folder
+        return on_disk(folder)
     if folder.exists():
         raise ModelFolderError(f"{name} is a file; give the folder that holds it")
+    if isinstance(folder, BucketPath):
+        raise ModelFolderError(f"{name}: the bucket has nothing there; correct the path")
     parts = Path(name).parts
     looks_local = (
         isinstance(name_or_folder, Path) or len(parts) > 2 or name.startswith((".", "/", "~")) or "\\" in name

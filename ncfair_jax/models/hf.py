@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.files import digests
 from ncfair_jax.files.atomic import written
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.models.base import NSP, PREFIX, ModelConfig, Params
 from ncfair_jax.models.families import family_of
 from ncfair_jax.models.folders import CONFIG, HEAD_FILE, PREFIX_FILE, WEIGHTS, ModelFolderError, find_folder, refuse
@@ -93,7 +94,7 @@ def save_pretrained(
     Raises:
         ModelFolderError: if the folder holds something else, dtype is unknown, or a value is not finite or does not fit it.
     """
-    folder = Path(folder).absolute()
+    folder = path_of(folder).absolute()
     if dtype not in SAVE_DTYPES:
         raise ModelFolderError(f"dtype={dtype!r}; choose from {sorted(SAVE_DTYPES)}")
     if folder.exists() and not (folder / CONFIG).is_file() and (not folder.is_dir() or any(folder.iterdir())):

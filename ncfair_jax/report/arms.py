@@ -10,6 +10,7 @@ import numpy as np
 
 from ncfair_jax.benchmarks.compare import Difference, compare_many
 from ncfair_jax.collapse.jackknife import CORRECTED_SUFFIX
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.files.records import SWEEP, read_record, taken_apart
 from ncfair_jax.report.cells import number, span, text_table
 from ncfair_jax.report.comparisons import SHOWN, comparison_table
@@ -57,8 +58,8 @@ def read_figures(path: str | Path) -> dict[str, Any]:
         DataError: if the file is missing, broken or something else.
     """
     remedy = "name the figures.json in a sweep's folder; if it is that, its sweep's command writes it again"
-    content: dict[str, Any] = read_record(Path(path), SWEEP, remedy)
-    with taken_apart(Path(path), remedy):
+    content: dict[str, Any] = read_record(path_of(path), SWEEP, remedy)
+    with taken_apart(path_of(path), remedy):
         arms_text(content)
     return content
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from ncfair_jax.collapse.measures import VERSION
 from ncfair_jax.collapse.model_measures import ModelMeasures, from_json
 from ncfair_jax.files.atomic import write_json
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.files.records import MEASURE_AGAIN, MEASURED, MEASURES, read_record, taken_apart
 from ncfair_jax.report.cells import Table
 from ncfair_jax.report.collapse_table import measured_tables
@@ -74,7 +75,9 @@ def folder_names(models: Sequence[str]) -> list[str]:
         TypeError: `models` is a single string.
     """
     models = several_strings("models", models)
-    parts = [Path(path).resolve().parent.name if Path(path).name == "export" else Path(path).name for path in models]
+    parts = [
+        path_of(path).resolve().parent.name if path_of(path).name == "export" else path_of(path).name for path in models
+    ]
     seen: Counter[str] = Counter()
     names = []
     for name in parts:

@@ -11,6 +11,7 @@ from ncfair_jax.benchmarks.base import Benchmark, DrillDown
 from ncfair_jax.benchmarks.compare import Difference, compare, read_averaged
 from ncfair_jax.benchmarks.registry import BENCHMARKS
 from ncfair_jax.benchmarks.results import Table, read_table
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.files.sources import DataError, DataFolder
 from ncfair_jax.report.measured import MeasuredFolder
 from ncfair_jax.report.runs import Group, Results, read_folders
@@ -192,7 +193,7 @@ def _texts(name: str, benchmark: Benchmark, drill: DrillDown, group: Group, fold
     data = group.runs[0].config.get("evals", {}).get("data", "")
     try:
         if data:
-            return drill.texts(DataFolder(Path(data), offline=True), table)
+            return drill.texts(DataFolder(path_of(data), offline=True), table)
     except (DataError, OSError, LookupError):
         pass  # the data has moved or is another version: the examples keep their names
     return _labels(benchmark, table)

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int, Key
 from ncfair_jax.config import ConfigError
 from ncfair_jax.data.packing import pack_for_inference, round_up
 from ncfair_jax.data.pipeline import Examples
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.lexicons.lexicon import lexicon_file, shipped_file
 from ncfair_jax.methods.adept.config import AdeptRun, describe, rules
 from ncfair_jax.methods.adept.words import NEUTRAL, NEUTRAL_FILE, adept_examples, epoch_steps
@@ -255,7 +256,7 @@ def prefix_params(config: AdeptRun, model: ModelConfig, key: Key[Array, ""]) -> 
 
 
 def _reads(config: AdeptRun) -> dict[str, list[Path]]:
-    neutral = Path(config.adept.neutral) if config.adept.neutral else shipped_file(NEUTRAL_FILE)
+    neutral = path_of(config.adept.neutral) if config.adept.neutral else shipped_file(NEUTRAL_FILE)
     words = {"adept.lexicon": [lexicon_file(config.adept.lexicon)], "adept.neutral": [neutral]}
     return corpus_files(config.data) | words
 

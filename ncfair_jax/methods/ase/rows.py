@@ -23,6 +23,7 @@ from ncfair_jax.data.packing import FlatIndex, scatter_rows
 from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.data.winobias import parallel_lines
 from ncfair_jax.files import notes
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.files.reading import DataError, Place, RowError, accepted, read_lines
 from ncfair_jax.files.sources import GAP, DataFolder
 from ncfair_jax.files.tables import comma_separated, table_rows
@@ -123,11 +124,11 @@ def pair_files(config: AseRun) -> dict[str, list[Path]]:
     """By field of the config, the files that `load_pairs` reads."""
     path, source = config.data.path, config.ase.source
     if source == "csv":
-        return {"data.path": [Path(path) / name for name in (ORIGINAL_FILE, FLIPPED_FILE)]}
+        return {"data.path": [path_of(path) / name for name in (ORIGINAL_FILE, FLIPPED_FILE)]}
     if source == "winobias":
         names = [WINOBIAS_FILE.format(side=side, number=number) for number in (1, 2) for side in ("pro", "anti")]
-        return {"data.path": [Path(path) / name for name in names]}
-    return {"data.path": [Path(path or DataFolder(None).path(GAP))]}
+        return {"data.path": [path_of(path) / name for name in names]}
+    return {"data.path": [path_of(path or DataFolder(None).path(GAP))]}
 
 
 def mask_pronouns(sentence: str) -> Context:
@@ -155,7 +156,7 @@ def read_winobias(folder: str | Path) -> tuple[list[str], list[str]]:
     """
     pairs: list[list[str]] = []
     for number in (1, 2):
-        pro, anti = (Path(folder) / WINOBIAS_FILE.format(side=side, number=number) for side in ("pro", "anti"))
+        pro, anti = (path_of(folder) / WINOBIAS_FILE.format(side=side, number=number) for side in ("pro", "anti"))
         pairs += accepted(parallel_lines(pro, anti), lambda _, pair: [re.sub(r"[\[\]]", "", text) for text in pair])
     return [first for first, _ in pairs], [second for _, second in pairs]
 
@@ -173,7 +174,7 @@ def read_pairs(folder: str | Path) -> list[Pair]:
     """
     originals, flipped = (
         list(table_rows(comma_separated(path), path, COLUMNS))
-        for path in (Path(folder) / ORIGINAL_FILE, Path(folder) / FLIPPED_FILE)
+        for path in (path_of(folder) / ORIGINAL_FILE, path_of(folder) / FLIPPED_FILE)
     )
     if len(originals) != len(flipped):
         raise DataError(
@@ -234,7 +235,7 @@ def rows_of_pairs(pairs: Sequence[Pair], counterfactual: str, label_mode: str) -
 
 def stereotypes_file(path: str) -> Path:
     """The file that `load_stereotypes` reads, with its argument."""
-    return Path(path) if path else shipped_file("stereotypes.json")
+    return path_of(path) if path else shipped_file("stereotypes.json")
 
 
 def load_stereotypes(path: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from ncfair_jax.data.pipeline import Examples
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.lexicons.lexicon import lexicon_file
 from ncfair_jax.methods.base import Batch, Method, Metrics, Objective, Partial, stateless
 from ncfair_jax.methods.mabel.config import SWITCHES, TEMPLATES, MabelConfig, MabelRun, describe, rules
@@ -200,7 +201,7 @@ def _unit(x: Float[Array, "M D"]) -> Float[Array, "M D"]:
 def _reads(config: MabelRun) -> dict[str, list[Path]]:
     if config.mabel.pairs == TEMPLATES:
         return {"data.lexicon": [lexicon_file(config.data.lexicon)]}
-    return {"mabel.pairs": [Path(config.mabel.pairs)]}
+    return {"mabel.pairs": [path_of(config.mabel.pairs)]}
 
 
 MABEL = Method(

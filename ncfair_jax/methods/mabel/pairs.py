@@ -19,6 +19,7 @@ from ncfair_jax.data.layout import Batch, Drawn, Sequences, Setting, masked, pac
 from ncfair_jax.data.packing import FlatIndex
 from ncfair_jax.data.pipeline import Examples
 from ncfair_jax.files.atomic import written
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.files.reading import DataError, Place, RowError, accepted, check_visible
 from ncfair_jax.files.rows import Row, cell, hub_rows, read_rows, text_cell
 from ncfair_jax.files.tables import comma_separated, wrong_number_of_cells
@@ -88,7 +89,7 @@ def read_pairs(path: str | Path, hard_negatives: bool = False) -> list[tuple[str
 
 def write_pairs(path: str | Path, pairs: Iterable[SwappedPair]) -> int:
     """Writes pairs in the five-column layout and returns their number; the file appears when it is complete."""
-    path = Path(path)
+    path = path_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with written(path) as part, part.open("w", encoding="utf-8", newline="") as file:
@@ -168,7 +169,7 @@ def entailed_pairs(source: str) -> Iterator[tuple[str, str]]:
         DataError: unreadable, or more than 1 % malformed rows: a column missing, a sentence that is no text, or an unknown
             label; with the line.
     """
-    rows = read_rows(source) if Path(source).suffix.lower() in (".jsonl", ".csv", ".tsv") else hub_rows(source)
+    rows = read_rows(source) if path_of(source).suffix.lower() in (".jsonl", ".csv", ".tsv") else hub_rows(source)
     for premise, hypothesis, entailed in accepted(rows, _labelled_pair):
         if entailed and premise and hypothesis:
             yield premise, hypothesis

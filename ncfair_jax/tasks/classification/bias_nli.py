@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ncfair_jax.config import ConfigError
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.files.fingerprint import kept_while_unchanged
 from ncfair_jax.files.reading import DataError, read_lines
 from ncfair_jax.lexicons.lexicon import shipped_file
@@ -60,7 +61,7 @@ def load_lists(folder: str = "") -> Lists:
         DataError: naming the file that is missing.
     """
     own = json.loads(shipped_file(_FILE).read_text(encoding="utf-8"))
-    lists = _folder_lists(Path(folder).expanduser()) if folder else own
+    lists = _folder_lists(path_of(folder).expanduser()) if folder else own
     objects, verbs = lists["objects"], lists["verbs"]
     everything = [noun for nouns in objects.values() for noun in nouns]
     people = [noun for nouns in lists["people"].values() for noun in nouns]
@@ -79,7 +80,7 @@ def list_files(folder: str = "") -> list[Path]:
     """The files that `load_lists` reads, with its argument."""
     if not folder:
         return [shipped_file(_FILE)]
-    path = Path(folder).expanduser()
+    path = path_of(folder).expanduser()
     return [file for below in ("nouns/people", "nouns/objects", "verbs") for file in sorted((path / below).glob("*"))]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.files.fingerprint import kept_while_unchanged
 from ncfair_jax.files.reading import DataError, Place, RowError, accepted
 from ncfair_jax.files.rows import Row, Rows, cell, read_rows, split_files, split_rows, text_cell
@@ -36,7 +37,7 @@ def read_bios(config: ClassificationRun, part: str) -> list[Labelled]:
             start outside the text.
     """
     settings, source = config.classification, config.data.path or HUB
-    if not Path(source).expanduser().is_file():
+    if not path_of(source).expanduser().is_file():
         return _part(source, part)
     rows = _whole(source)
     order = np.random.default_rng(SPLIT_SEED).permutation(len(rows))
@@ -80,7 +81,7 @@ def _biography(place: Place, row: Row) -> Labelled:
 
 
 def _files(config: ClassificationRun, part: str) -> list[Path]:
-    path = Path(config.data.path or HUB).expanduser()
+    path = path_of(config.data.path or HUB).expanduser()
     return [path] if path.is_file() else split_files(str(path), SPLITS[part])
 
 

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.files.fingerprint import kept_while_unchanged
 from ncfair_jax.files.reading import DataError, Place, RowError, accepted, stream_lines
 from ncfair_jax.files.rows import Row, Rows, cell, hub_rows, local_files, read_rows, text_cell
@@ -76,7 +77,7 @@ def glue_task(name: str) -> Task:
         ]
 
     def files(config: ClassificationRun, part: str) -> list[Path]:
-        folder = Path(config.data.path or HUB).expanduser()
+        folder = path_of(config.data.path or HUB).expanduser()
         return [path for splits in _parts(name, part).values() for path in _local_files(name, folder, splits)]
 
     def describe(path: str) -> str:
@@ -113,7 +114,7 @@ def read_glue(name: str, path: str, splits: tuple[str, ...]) -> list[Labelled]:
 
 
 def _rows(name: str, path: str, splits: tuple[str, ...]) -> Rows:
-    source, folder = SOURCES[name], Path(path).expanduser()
+    source, folder = SOURCES[name], path_of(path).expanduser()
     if not folder.exists():
         return hub_rows(path, name, splits[0])
     if found := _local_files(name, folder, splits):

@@ -18,6 +18,7 @@ from ncfair_jax.data.encoding import tokenized
 from ncfair_jax.data.layout import Batch, Drawn, Setting
 from ncfair_jax.data.packing import flat_positions, round_up
 from ncfair_jax.data.pipeline import Examples
+from ncfair_jax.files.bucket import path_of
 from ncfair_jax.files.reading import DataError
 from ncfair_jax.methods.corpus import set_aside
 from ncfair_jax.models.hf import Pretrained
@@ -95,7 +96,7 @@ def document_files(paths: str) -> list[Path]:
     """
     found: list[Path] = []
     for name in paths.split(","):
-        path = Path(name.strip())
+        path = path_of(name.strip())
         files = sorted(path.rglob("*_conll")) if path.is_dir() else [path]
         if not files:
             raise DataError(f"{path}: the folder holds no file whose name ends with _conll")
