@@ -115,7 +115,7 @@ def stack(
             queried, ids = at_columns(seen, read), jnp.take_along_axis(segment_ids, read, axis=1)
         return layer(queried, seen, Segments(ids, segment_ids), weights, learned, key_of(ask.dropout_rng, number + 1))
 
-    def step(seen: Array, inputs: tuple[Any, Params, Array | None]) -> tuple[Array, tuple[Array | None, Any]]:
+    def step(seen: Array, inputs: tuple[Any, Params, Array | None]) -> tuple[Array, tuple[Any, Any]]:
         output, paid = one(seen, *inputs, None)
         return output, (output if ask.all_layers else None, paid)
 

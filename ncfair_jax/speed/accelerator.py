@@ -47,12 +47,12 @@ def preset_model(preset: str, dtype: str, attention: str, layers: str = "unrolle
     """
     if preset not in PRESETS:
         raise SpeedError(f"preset={preset!r}; choose from {', '.join(PRESETS)}")
-    vocab_size, hidden, layers, heads, intermediate = PRESETS[preset]
+    vocab_size, hidden, depth, heads, intermediate = PRESETS[preset]
     return BertConfig(
         model_type="bert",
         vocab_size=vocab_size,
         hidden_size=hidden,
-        num_layers=layers,
+        num_layers=depth,
         num_heads=heads,
         intermediate_size=intermediate,
         max_positions=512,
@@ -171,6 +171,7 @@ def measure_length(model: BertConfig, dropout_bits: str, row_tokens: int, rows: 
         "pad_fraction": pipeline.waste(batch),
         "compile_seconds": compile_seconds,
         "flops_per_step": flops,
+        # XLA counts the body of a loop once, so with scanned layers this is too little.
         "xla_flops_per_step": float((compiled.cost_analysis() or {}).get("flops", float("nan"))),
         "step_milliseconds": spread([1e3 * second for second in seconds]),
         "tokens_per_second": spread([tokens / second for second in seconds]),

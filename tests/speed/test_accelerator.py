@@ -13,7 +13,6 @@ def test_tiny_preset():
         "tiny",
         dtype="bfloat16",
         attention="xla",
-        layers="scanned",
         dropout_bits="rbg",
         row_tokens=[64, 128],
         rows=4,
@@ -36,6 +35,11 @@ def test_tiny_preset():
 def test_unknown_preset():
     with pytest.raises(SpeedError, match="choose from tiny, minilm, bert-base, bert-large"):
         accelerator.preset_model("bert", "float32", "xla")
+
+
+def test_layers_of_a_preset():
+    for layers, looped in (("scanned", True), ("unrolled", False)):
+        assert accelerator.preset_model("tiny", "float32", "xla", layers).scan_layers is looped
 
 
 def test_too_long_rows():
