@@ -19,8 +19,10 @@ from ncfair_jax.fields import choice, not_negative, own_rate, positive, section
 T = TypeVar("T")
 ROW_GROUPS = 32
 # Fields that earlier versions did not have, and their value where a run is one that those versions knew.
-ADDED = {"train": {"batch_rows": 0, "row_groups": 0}, "model": {"dropout_bits": "threefry"}}
-HOW = {"model": ("layers", "attention")}  # how the step is computed: no part of a run's identity
+ADDED: dict[str, dict[str, Any]] = {"train": {"batch_rows": 0, "row_groups": 0}, "model": {"dropout_bits": "threefry"}}
+HOW: dict[str, tuple[str, ...]] = {
+    "model": ("layers", "attention")
+}  # how the step is computed: no part of a run's identity
 MOVED = {"base_config": "recipes", "parse_arg": "recipes", "freeze": "registry", "PRESETS": "methods.nc3"}
 
 
