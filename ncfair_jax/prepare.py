@@ -238,23 +238,24 @@ def make_pipeline(
     """
     train = config.train
     row_multiple = ROWS_PER_SHARD * batch_shards(mesh) * train.accumulation
-    size = {"batch_size": train.batch_size}
-    if train.batch_rows and trains:
+    by_rows, batch_size = train.batch_rows > 0 and trains, train.batch_size
+    if by_rows:
         refuse_rows(config, examples, row_multiple)
-        size = {"batch_size": 0, "batch_rows": train.batch_rows, "groups": train.groups}
     elif train.batch_rows:
-        size = {"batch_size": examples_of_rows(examples, train.batch_rows * config.data.row_tokens)}
+        batch_size = examples_of_rows(examples, train.batch_rows * config.data.row_tokens)
     masks = dict[str, float]()
     if isinstance(config.objective, MaskingConfig):
         masks = {name: getattr(config.objective, name) for name in ("mask_prob", "mask_frac", "random_frac")}
     settings = PipelineConfig(
         seed=config.seed,
+        batch_size=batch_size,
+        batch_rows=train.batch_rows if by_rows else 0,
+        groups=train.groups if by_rows else 1,
         row_tokens=config.data.row_tokens,
         accumulation=train.accumulation,
         row_multiple=row_multiple,
         alignment=config.nc3.alignment,
         labels=config.nc3.labels,
-        **size,
         **masks,
     )
     return Pipeline(

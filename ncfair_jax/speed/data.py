@@ -3,6 +3,7 @@
 The sentences are generated; their lengths are those of GAP's, or of the lines of a file, a word a token.
 """
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from itertools import count, islice
@@ -46,12 +47,12 @@ def pipeline_of(examples: Examples, by: str, size: int, multiple: int = 1) -> Pi
     """Batches of masked-language modelling with classes, so many examples or rows each."""
     slots = np.full(VOCAB, NUM_CLASSES, np.int32)
     slots[FIRST_WORD : FIRST_WORD + NUM_CLASSES] = np.arange(NUM_CLASSES)
-    sizes: dict[str, int] = {"batch_size": size}
+    config = PipelineConfig(seed=0, batch_size=size, row_tokens=ROW_TOKENS, row_multiple=multiple)
     if by == "rows":
-        sizes = {"batch_size": 0, "batch_rows": size, "groups": min(ROW_GROUPS, size)}
-    config = PipelineConfig(seed=0, row_tokens=ROW_TOKENS, row_multiple=multiple, **sizes)
-    special = {"special_ids": SPECIAL_IDS, "mask_token_id": MASK_ID, "vocab_size": VOCAB}
-    return Pipeline(examples, config, slot_of_token=slots, **special)
+        config = dataclasses.replace(config, batch_size=0, batch_rows=size, groups=min(ROW_GROUPS, size))
+    return Pipeline(
+        examples, config, special_ids=SPECIAL_IDS, mask_token_id=MASK_ID, vocab_size=VOCAB, slot_of_token=slots
+    )
 
 
 def measure(examples: Examples, by: str, size: int) -> Result:

@@ -218,7 +218,7 @@ def test_loss_equals_unpacked_numpy(config, views):
 
 @pytest.mark.parametrize("align_loss", ["a1", "a2", "a3"])
 def test_gradient_against_finite_differences(align_loss):
-    batch, objective = pipeline().batch(0), mabel_objective(tiny.MODEL, MabelConfig(align_loss=align_loss))
+    batch, objective = pipeline().batch(1), mabel_objective(tiny.MODEL, MabelConfig(align_loss=align_loss))
     with jax.enable_x64(True):
         params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), parameters())
         loss = jax.jit(lambda p: evaluate_objective(objective, p, (), batch, None)[0])
