@@ -1,6 +1,5 @@
 """Commands by several processes: judging and measuring write what one process with as many devices writes, byte for byte."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +12,8 @@ from tests.test_processes import ends, place_flags, port  # noqa: F401 (a fixtur
 from tests.test_train import ROOT, environment
 
 COMMANDS = {
-    "evaluate": ["--benchmarks=crows_pairs,bec_pro,masked_lm"],
-    "measure": ["--corpus=wikitext2", "--permutations=19", "--groups=6", "--layer=all", "--max_sentences=300"],
+    "evaluate": ["--benchmarks=crows_pairs,masked_lm"],
+    "measure": ["--corpus=wikitext2", "--permutations=9", "--groups=3", "--max_sentences=100"],
 }
 
 
@@ -41,7 +40,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_two_processes_write_one_process_s_files(name, world, tmp_path, port, monkeypatch):  # noqa: F811
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")  # matplotlib writes the time into a PDF
     one = subprocess.run(
-        command(name, world, tmp_path / "one"), env=environment(2), capture_output=True, text=True, timeout=600
+        command(name, world, tmp_path / "one"), env=environment(2), capture_output=True, text=True, timeout=1200
     )
     assert one.returncode == 0, one.stderr
     both = [command(name, world, tmp_path / "two", *place_flags(port, 2, i)) for i in range(2)]
@@ -53,30 +52,3 @@ def test_two_processes_write_one_process_s_files(name, world, tmp_path, port, mo
     (status, told), (other, _) = ends(again)  # what is finished is read back by both
     assert (status, other) == (exits.DONE, exits.DONE), told
     assert content(tmp_path / "two") == ours
-
-
-@pytest.mark.slow
-def test_training_needs_no_pytorch(tmp_path):
-    """In a process where PyTorch cannot be imported: the demo's model and corpus, trained, judged and reported."""
-    write_world(tmp_path / "world", sentences=50, bias=0.9, seed=0)
-    (tmp_path / "config.py").write_text(
-        "from ncfair_jax.recipes import base_config\n"
-        "def get_config():\n"
-        "    config = base_config('aligned')\n"
-        f"    config.model.path = {str(tmp_path / 'world' / 'model')!r}\n"
-        "    config.data.corpus = 'text'\n"
-        f"    config.data.path = {str(tmp_path / 'world' / 'corpus.txt')!r}\n"
-        f"    config.evals.data = {str(tmp_path / 'world' / 'data')!r}\n"
-        "    config.evals.benchmarks = 'crows_pairs'\n"
-        "    config.data.max_tokens = config.data.row_tokens = 32\n"
-        "    config.train.batch_size = 8\n"
-        "    config.train.steps = 2\n"
-        "    return config\n"
-    )
-    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
-    flags = [f"--config={tmp_path / 'config.py'}", f"--workdir={tmp_path / 'run'}", "--compilation_cache="]
-    env = environment(1) | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    script = str(ROOT / "launch" / "train.py")
-    done = subprocess.run([sys.executable, script, *flags], env=env, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run" / "export" / "model.safetensors").is_file() and "CrowS-Pairs" in done.stdout

@@ -211,7 +211,7 @@ def started(commands: list[list[str]]):
 def ends(commands: list[list[str]]) -> list[tuple[int, list[str]]]:
     """Status and lines on stderr of processes that run side by side."""
     with started(commands) as processes:
-        lines = [process.communicate(timeout=200)[1].splitlines() for process in processes]
+        lines = [process.communicate(timeout=600)[1].splitlines() for process in processes]
         return [(process.returncode, told) for process, told in zip(processes, lines, strict=True)]
 
 

@@ -133,9 +133,9 @@ def same_end(a: Path, b: Path, step: int) -> None:
     assert (a / "export" / "model.safetensors").read_bytes() == (b / "export" / "model.safetensors").read_bytes()
 
 
-def kill_when(process: subprocess.Popen, condition) -> None:
+def kill_when(process: subprocess.Popen, condition, seconds: float = 200) -> None:
     """SIGKILL as soon as the condition holds."""
-    deadline = time.time() + 200
+    deadline = time.time() + seconds
     while process.poll() is None and time.time() < deadline:
         if condition():
             process.kill()
