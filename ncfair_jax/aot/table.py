@@ -51,9 +51,8 @@ def network(report: Report) -> Iterator[tuple[str, str]]:
         for hidden in (False, True):
             chosen = [each for each in report.collectives if each.kind == kind and each.hidden is hidden]
             if chosen:
-                count, size = (sum(each.times * part for each, part in zip(chosen, of, strict=True)) for of in (
-                    [1] * len(chosen), [each.bytes for each in chosen],
-                ))  # fmt: skip
+                count = sum(each.times for each in chosen)
+                size = sum(each.times * each.bytes for each in chosen)
                 yield f"{kind}{', can overlap' if hidden else ''}", f"{count} of {megabytes(size)} together"
 
 
