@@ -18,13 +18,16 @@ WHOLE = "example_"  # arrays of this name belong to the examples and not to rows
 Rules = Sequence[tuple[str, P]]  # regex of a path -> how the leaf lies; the first match wins, else it is replicated
 
 
-def make_mesh(config: MeshConfig, num_devices: int | None = None) -> Mesh:
-    """Mesh with axes data, fsdp, tensor over all devices of all processes.
+def make_mesh(config: MeshConfig, num_devices: int | None = None, there: Sequence[jax.Device] | None = None) -> Mesh:
+    """Mesh with axes data, fsdp, tensor over all devices of all processes, or over devices that may be elsewhere.
 
+    Args:
+        num_devices: the first so many.
+        there: those of a topology that is not this machine's; None: the devices that jax finds.
     Raises:
         ConfigError: if the sizes do not multiply to the number of devices.
     """
-    devices = jax.device_count() if num_devices is None else num_devices
+    devices = num_devices or (jax.device_count() if there is None else len(there))
     sizes = [config.data, config.fsdp, config.tensor]
     known = int(np.prod([size for size in sizes if size != -1]))
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes) or devices % known:
@@ -34,7 +37,8 @@ def make_mesh(config: MeshConfig, num_devices: int | None = None) -> Mesh:
         raise ConfigError(
             f"config.mesh={tuple(sizes)} covers {np.prod(sizes)} of {devices} devices; set one size to -1"
         )
-    return jax.make_mesh(tuple(sizes), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    axes = ("data", "fsdp", "tensor")
+    return jax.make_mesh(tuple(sizes), axes, axis_types=(AxisType.Auto,) * 3, devices=there)
 
 
 def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:

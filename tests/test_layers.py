@@ -29,6 +29,7 @@ LAYERS = (
     ("registry",),
     ("report",),
     (
+        "aot",
         "arms",
         "checkpoint",
         "evaluation",

@@ -29,6 +29,12 @@ def test_mesh_fills_the_rest_and_refuses_what_does_not_divide():
         make_mesh(MeshConfig(data=2))
 
 
+def test_a_mesh_of_given_devices_has_those():
+    mesh = make_mesh(MeshConfig(fsdp=2), there=jax.devices()[4:])
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 1}
+    assert set(mesh.devices.flat) == set(jax.devices()[4:])
+
+
 def test_specs_lose_axes_that_do_not_divide():
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     assert fit(P(None, ("tensor", "fsdp")), (30522, 384), mesh) == P(None, ("tensor", "fsdp"))

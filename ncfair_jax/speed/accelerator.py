@@ -14,68 +14,23 @@ from ncfair_jax.config import OptimizerConfig
 from ncfair_jax.data.layout import PipelineConfig
 from ncfair_jax.data.pipeline import Examples, Pipeline
 from ncfair_jax.lexicons.classes import FairnessClasses
+from ncfair_jax.lexicons.synthetic import FIRST_WORD, synthetic_classes
 from ncfair_jax.methods.mlm import mlm_objective
 from ncfair_jax.methods.nc3 import ALIGNED, NC3Config, with_nc3
 from ncfair_jax.models.bert import BertConfig
 from ncfair_jax.models.dropout import GENERATORS
 from ncfair_jax.models.families import family_of
+from ncfair_jax.models.presets import preset_model
 from ncfair_jax.optimizer import make_optimizer
 from ncfair_jax.speed.contestants import Result, SpeedError, spread
 from ncfair_jax.speed.ours import copy, make_matmul, packed_flops
 from ncfair_jax.speed.worker import matmul_rate, peak_mib
 from ncfair_jax.state import init_state, make_train_step
 
-# name: vocabulary, hidden, layers, heads, intermediate
-PRESETS = {
-    "tiny": (1000, 32, 2, 2, 64),
-    "minilm": (30522, 384, 6, 12, 1536),
-    "bert-base": (30522, 768, 12, 12, 3072),
-    "bert-large": (30522, 1024, 24, 16, 4096),
-}
-NUM_CLASSES = 271
-SPECIAL_IDS, MASK_ID, FIRST_WORD = (0, 100, 101, 102, 103), 103, 999
+SPECIAL_IDS, MASK_ID = (0, 100, 101, 102, 103), 103
 MEAN_LENGTH, SD_LENGTH = 30, 13  # word pieces of a GAP sentence
 LONGEST = 128
 FILL = 0.92
-
-
-def preset_model(preset: str, dtype: str, attention: str, layers: str = "unrolled") -> BertConfig:
-    """A BERT of a known size; attention dropout only where the implementation of attention has it.
-
-    Raises:
-        SpeedError: for an unknown preset.
-    """
-    if preset not in PRESETS:
-        raise SpeedError(f"preset={preset!r}; choose from {', '.join(PRESETS)}")
-    vocab_size, hidden, depth, heads, intermediate = PRESETS[preset]
-    return BertConfig(
-        model_type="bert",
-        vocab_size=vocab_size,
-        hidden_size=hidden,
-        num_layers=depth,
-        num_heads=heads,
-        intermediate_size=intermediate,
-        max_positions=512,
-        type_vocab_size=2,
-        layer_norm_eps=1e-12,
-        hidden_dropout=0.1,
-        attention_dropout=0.1 if attention == "xla" else 0.0,
-        pad_token_id=0,
-        activation_dtype=dtype,
-        attention=attention,
-        scan_layers=layers == "scanned",
-    )
-
-
-def synthetic_classes(vocab_size: int) -> FairnessClasses:
-    """K word ids as the regularised classes."""
-    rng = np.random.default_rng(0)
-    first = min(FIRST_WORD, vocab_size // 2)
-    number = min(NUM_CLASSES, (vocab_size - first) // 2)
-    ids = np.sort(rng.choice(np.arange(first, vocab_size), number, replace=False)).astype(np.int32)
-    slots = np.full(vocab_size, number, np.int32)
-    slots[ids] = np.arange(number)
-    return FairnessClasses(tuple(map(str, ids)), ids, np.zeros(number, np.int32), slots, "synthetic")
 
 
 def synthetic_pipeline(model: BertConfig, row_tokens: int, rows: int, classes: FairnessClasses) -> Pipeline:
@@ -116,7 +71,7 @@ def time_train_step(
         steps: timed steps after two untimed ones. 0: 50 on an accelerator, 3 on a CPU.
         matmul: size of the bare product. 0: 8192 on an accelerator, 2048 on a CPU.
     Raises:
-        SpeedError: for an unknown preset or a row length that the model does not take.
+        ValueError: for an unknown preset, or a row length that the model does not take.
     """
     on_cpu = jax.default_backend() == "cpu"
     rows, steps = rows or (4 if on_cpu else 256), steps or (3 if on_cpu else 50)

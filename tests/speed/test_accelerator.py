@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ncfair_jax.models.presets import preset_model
 from ncfair_jax.speed import accelerator, tables
 from ncfair_jax.speed.contestants import SpeedError
 
@@ -33,8 +34,8 @@ def test_tiny_preset():
 
 
 def test_unknown_preset():
-    with pytest.raises(SpeedError, match="choose from tiny, minilm, bert-base, bert-large"):
-        accelerator.preset_model("bert", "float32", "xla")
+    with pytest.raises(ValueError, match="choose from tiny, minilm, bert-base, bert-large"):
+        preset_model("bert", "float32", "xla")
 
 
 def test_layers_of_a_preset():
@@ -53,6 +54,6 @@ def test_bert_base_is_bert_base():
 
     from ncfair_jax.models.families import family_of
 
-    model = accelerator.preset_model("bert-base", "bfloat16", "xla")
+    model = preset_model("bert-base", "bfloat16", "xla")
     shapes = jax.eval_shape(lambda: family_of(model).init(model, jax.random.key(0)))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 109_514_298

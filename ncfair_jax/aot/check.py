@@ -1,0 +1,172 @@
+"""Compiles the train step of a config for a slice that is not here, and reads from the program what it needs and costs."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+from jax.stages import Compiled
+
+from ncfair_jax.aot.collectives import Collective, collectives
+from ncfair_jax.aot.costs import memory_bytes, operations
+from ncfair_jax.aot.hlo import parse, unknown_loops
+from ncfair_jax.aot.lowering import Step, lower, make_step
+from ncfair_jax.aot.roofline import MOST, Exchange, Seconds, links_of, seconds, weak_scaling
+from ncfair_jax.aot.topology import Slice, slice_of
+from ncfair_jax.config import RunConfig
+from ncfair_jax.sharding import make_mesh
+
+
+class Memory(NamedTuple):
+    """Bytes on each device. What is donated counts once; the program itself lies in the same memory."""
+
+    arguments: int
+    temporaries: int
+    results: int
+    program: int
+
+    @property
+    def peak(self) -> int:
+        """All of it at once, which is what the compiler reserves."""
+        return sum(self)
+
+
+class Report(NamedTuple):
+    """What the command tells; everything is per device.
+
+    Attributes:
+        rows, row_tokens: of an update.
+        unknown_loops: loops whose length the program does not tell; their bodies count once.
+        scaling: by number of chips; None for one chip.
+        compile_seconds: of lowering and compiling, on this machine.
+    """
+
+    topology: str
+    slice: Slice
+    step: Step
+    rows: int
+    row_tokens: int
+    memory: Memory
+    operations: int
+    bytes: int
+    collectives: Sequence[Collective]
+    seconds: Seconds
+    scaling: Mapping[int, float] | None
+    unknown_loops: int
+    compile_seconds: float
+
+
+class TooLargeError(ValueError):
+    """A step that does not fit the chip's memory, by the compiler's own count."""
+
+
+def check(config: RunConfig, topology: str, folder: str, preset: str, rows_per_device: int) -> Report:
+    """Lowers, compiles and reads.
+
+    Raises:
+        TopologyError, ConfigError, ModelFolderError: one line each.
+        TooLargeError: if the compiler finds no place for the step.
+    """
+    there = slice_of(topology)
+    mesh = make_mesh(config.mesh, there=there.devices)
+    step = make_step(config, folder, preset, rows_per_device, mesh)
+    began = time.perf_counter()
+    compiled = compile_step(step, topology)
+    took = time.perf_counter() - began
+    program = parse(compiled.as_text() or "")
+    found = collectives(program)
+    exchanges = exchanges_of(found, mesh, there)
+    costs = operations(program), memory_bytes(program)
+    micro, rows, row_tokens = step.batch["tokens"].shape
+    return Report(
+        topology,
+        there,
+        step,
+        micro * rows,
+        row_tokens,
+        memory_of(compiled),
+        *costs,
+        found,
+        seconds(*costs, exchanges, there.chip),
+        weak_scaling(*costs, exchanges, there.chip, mesh.size),
+        unknown_loops(program),
+        took,
+    )
+
+
+def compile_step(step: Step, topology: str) -> Compiled:
+    """The compiled step.
+
+    Raises:
+        TooLargeError: if it does not fit.
+    """
+    try:
+        return lower(step).compile()
+    except jax.errors.JaxRuntimeError as error:
+        told = next((line for line in str(error).splitlines() if "Used" in line), "")
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise TooLargeError(
+            f"the step does not fit a chip of {topology} ({told.strip() or 'out of memory'}); lower --rows_per_device, raise "
+            "config.train.accumulation or config.mesh.fsdp, or set config.model.remat=True"
+        ) from None
+
+
+def memory_of(compiled: Compiled) -> Memory:
+    """The compiler's account of a device's memory."""
+    stats = compiled.memory_analysis()
+    assert stats is not None  # the TPU compiler always has one
+    results = stats.output_size_in_bytes - stats.alias_size_in_bytes
+    return Memory(stats.argument_size_in_bytes, stats.temp_size_in_bytes, results, stats.generated_code_size_in_bytes)
+
+
+def exchanges_of(found: Sequence[Collective], mesh: Mesh, there: Slice) -> list[Exchange]:
+    """Where the groups of the collectives lie on the slice, and which of them grow with it.
+
+    The axis that grows is `data`; or `fsdp`, where `data` has length 1.
+    """
+    devices = list(mesh.devices.flat)
+    growing = "data" if mesh.shape["data"] > 1 else "fsdp"
+    places = {device: place for place, device in zip(_places(mesh), devices, strict=True)}
+    exchanges = []
+    for collective in found:
+        group = [devices[index] for index in collective.group] or devices
+        coordinates = [device.coords[: len(there.shape)] for device in group]
+        sides = [len(set(along)) for along in zip(*coordinates, strict=True)]
+        grows = len({places[device][growing] for device in group}) > 1
+        exchanges.append(Exchange(collective, len(group), links_of(sides, there.shape, there.chip), grows))
+    return exchanges
+
+
+def _places(mesh: Mesh) -> list[dict[str, int]]:
+    shape = tuple(mesh.shape.values())
+    strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+    return [
+        {name: index // stride % size for (name, size), stride in zip(mesh.shape.items(), strides, strict=True)}
+        for index in range(mesh.size)
+    ]
+
+
+def counts(found: Sequence[Collective]) -> dict[str, int]:
+    """How many collectives of each kind a step runs."""
+    total = Counter[str]()
+    for each in found:
+        total[each.kind] += each.times
+    return dict(sorted(total.items()))
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The figures that `--json` writes: bytes, operations, seconds and fractions; the last is null for one chip."""
+    scaling = report.scaling
+    return {
+        "peak_bytes": report.memory.peak,
+        "chip_bytes": int(report.slice.chip.memory_bytes),
+        "flops": report.operations,
+        "bytes": report.bytes,
+        "collectives": counts(report.collectives),
+        "seconds": report.seconds._asdict(),
+        "weak_scaling_256": None if scaling is None else scaling[MOST],
+    }
