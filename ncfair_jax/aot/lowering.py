@@ -69,8 +69,8 @@ def model_of(config: RunConfig, folder: str, preset: str, mesh: Mesh) -> Pretrai
     if folder:
         model = read_config(Path(find_folder(folder)), source.activation_dtype, source.remat).model
     else:
-        preset_config = preset_model(preset, source.activation_dtype, source.attention)
-        model = dataclasses.replace(preset_config, remat=source.remat)
+        named = "xla" if source.attention == "auto" else source.attention  # the devices choose below
+        model = dataclasses.replace(preset_model(preset, source.activation_dtype, named), remat=source.remat)
     config = dataclasses.replace(config, model=dataclasses.replace(source, path=folder or preset))
     without_weights = Pretrained(model, {}, tokenizer())
     refuse_too_long(config, without_weights)
