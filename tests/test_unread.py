@@ -17,6 +17,11 @@ CASES = [
         "config.data.counterfactual is 'one_sided'",
     ),
     ({"data.text_field": "body"}, {"data.corpus": "hub"}, "config.data.corpus='hub'"),
+    (
+        {"train.row_groups": 4},
+        {"train.batch_rows": 8, "train.batch_size": 0},
+        "config.train.batch_rows is above 0",
+    ),
     ({"nc3.ema_decay": 0.9, "nc3.window": "run"}, {"nc3.window": "ema"}, "config.nc3.window='ema'"),
     ({"objective.name": "mabel", "mabel.align_temp": 1.0}, {"mabel.align_loss": "a3"}, "config.mabel.align_loss='a3'"),
     (

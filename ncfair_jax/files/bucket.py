@@ -97,7 +97,7 @@ class BucketPath(PosixPath):
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
         """Nothing: a folder is there when something is in it."""
 
-    def open(self, mode: str = "r", *_: Any, **options: Any) -> IO[Any]:  # type: ignore[override]
+    def open(self, mode: str = "r", *_: Any, **options: Any) -> Any:
         encoding = {"encoding": options["encoding"]} if "encoding" in options else {}
         opened: IO[Any] = self._there.open(mode, **encoding)
         return opened

@@ -76,7 +76,7 @@ def file_fingerprints(paths: Iterable[Path]) -> dict[Path, str]:
     return found
 
 
-def stamp(path: str | Path) -> list[int]:
+def stamp(path: str | Path) -> list[Any]:
     """Size, times of the last change of content and of state (ns), inode and device of a file; links are followed.
 
     Of an object on a bucket: size and generation.

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from ncfair_jax.config import MeshConfig
 from ncfair_jax.models import bert
@@ -90,7 +92,8 @@ def test_mask_is_the_same_however_it_is_laid_out():
 @pytest.mark.parametrize("generator", ["rbg", "unsafe_rbg"])
 def test_every_device_draws_the_hardwares_bits_for_its_own_rows(eight_devices, generator):
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2), 8)
-    rng, shape = jax.random.key(3, impl=generator), (16, 60, 33)
+    rng = jax.device_put(jax.random.key(3, impl=generator), NamedSharding(mesh, P()))  # as a state's
+    shape = (16, 60, 33)
     draw = jax.jit(on_mesh(lambda key: keep_mask(key, 0.3, shape), mesh))
     kept = draw(rng)
     assert kept.sharding.shard_shape(shape) == (4, 60, 33)
@@ -101,7 +104,7 @@ def test_every_device_draws_the_hardwares_bits_for_its_own_rows(eight_devices, g
     differs = (rows[:, None] != rows[None]).mean((2, 3))[~np.eye(16, dtype=bool)]  # no two rows share their bits
     assert np.abs(differs - 0.42).max() < 5 * np.sqrt(0.42 / rows[0].size)
     uneven = jax.jit(on_mesh(lambda key: keep_mask(key, 0.3, (3, 7)), mesh))(rng)
-    np.testing.assert_array_equal(uneven, keep_mask(rng, 0.3, (3, 7)))
+    np.testing.assert_array_equal(uneven, keep_mask(jax.random.key(3, impl=generator), 0.3, (3, 7)))
 
 
 def test_dropout_rescales_by_the_rate_that_is_drawn():
