@@ -1,4 +1,5 @@
-"""A bucket on this machine: gcp-storage-emulator, and what it lacks of a real one, preconditions on an object's generation.
+"""A bucket on this machine: gcp-storage-emulator, and what it lacks of a real one: preconditions on an object's generation, and
+the generation of an object that is read.
 
 `python -m tests.emulator PORT` serves one by itself until it is killed.
 """
@@ -33,6 +34,7 @@ class Conditional(Storage):
     """
 
     wanted: int | None = None
+    read: str | None = None  # generation of the object that the last request read
 
     def _check(self, bucket: str, name: str) -> None:
         try:
@@ -52,12 +54,14 @@ class Conditional(Storage):
 
     def get_file(self, bucket, name, *args, **kwargs):
         self._check(bucket, name)
+        self.read = self.get_file_obj(bucket, name)["generation"]
         return super().get_file(bucket, name, *args, **kwargs)
 
 
 class Handler(server.RequestHandler):
     def _conditional(self, handle) -> None:
         query = parse_qs(urlparse(self.path).query)
+        self.storage.read = None
         self.storage.wanted = int(query["ifGenerationMatch"][0]) if "ifGenerationMatch" in query else None
         try:
             handle()
@@ -65,6 +69,11 @@ class Handler(server.RequestHandler):
             self.send_error(HTTPStatus.PRECONDITION_FAILED)
         except BrokenPipeError:
             pass  # a client that was killed
+
+    def end_headers(self) -> None:
+        if self.storage.read:
+            self.send_header("x-goog-generation", self.storage.read)
+        super().end_headers()
 
     def do_GET(self):  # noqa: N802
         self._conditional(super().do_GET)
