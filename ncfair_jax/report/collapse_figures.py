@@ -197,7 +197,7 @@ def word_map(folder: Path, rows: Sequence[Row], title: str) -> Any:
         axes.set_ylabel(f"second direction, {100 * share[1]:.0f}%")
         axes.set_title(title, loc="left", fontsize=9)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
-        adjust_text(texts, x=projected[:, 0], y=projected[:, 1], ax=axes, expand=(1.2, 1.5))
+        adjust_text(texts, x=projected[:, 0], y=projected[:, 1], ax=axes, expand=(1.2, 1.5), iter_lim=100)
     return figure
 
 
