@@ -20,9 +20,8 @@ T = TypeVar("T")
 ROW_GROUPS = 32
 # Fields that earlier versions did not have, and their value where a run is one that those versions knew.
 ADDED: dict[str, dict[str, Any]] = {"train": {"batch_rows": 0, "row_groups": 0}, "model": {"dropout_bits": "threefry"}}
-HOW: dict[str, tuple[str, ...]] = {
-    "model": ("layers", "attention")
-}  # how the step is computed: no part of a run's identity
+# Fields that say how the step is computed: no part of a run's identity.
+HOW: dict[str, tuple[str, ...]] = {"model": ("layers", "attention")}
 MOVED = {"base_config": "recipes", "parse_arg": "recipes", "freeze": "registry", "PRESETS": "methods.nc3"}
 
 

@@ -29,7 +29,7 @@ from ncfair_jax.models.fingerprint import params_fingerprint
 from ncfair_jax.models.hf import Pretrained, load_pretrained
 from ncfair_jax.optimizer import make_optimizer, refuse_without_effect
 from ncfair_jax.registry import method_of
-from ncfair_jax.sharding import batch_shards, put_tree, state_shardings
+from ncfair_jax.sharding import batch_shards, laid_out, put_tree
 from ncfair_jax.state import TrainState, init_state
 from ncfair_jax.tracker import Tracker, make_tracker
 
@@ -309,12 +309,10 @@ def start_state(run: Run) -> tuple[TrainState, Any]:
 
 
 def abstract_state(run: Run) -> TrainState:
-    """Shapes and shardings of the state: enough to compile the step for devices that are not there."""
+    """Shapes and shardings of the state."""
     shapes = jax.eval_shape(partial(first_state, run), run.start)
-    shardings = state_shardings(shapes, run.mesh, family_of(run.model.config).sharding)
-    return jax.tree.map(
-        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, shardings
-    )
+    found: TrainState = laid_out(shapes, run.mesh, family_of(run.model.config).sharding)
+    return found
 
 
 def first_state(run: Run, params: Params) -> TrainState:

@@ -82,6 +82,15 @@ def state_shardings(tree: Any, mesh: Mesh, rules: Rules) -> Any:
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
+def laid_out(tree: Any, mesh: Mesh, rules: Rules) -> Any:
+    """The shapes of a (possibly abstract) state, each with its sharding: enough to compile for devices that are not here."""
+
+    def shape(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(shape, tree, state_shardings(tree, mesh, rules))
+
+
 def put_tree(tree: Any, shardings: Any) -> Any:
     """Host arrays, equal in every process, onto the mesh."""
 

@@ -7,10 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int, Key
 
 from ncfair_jax.methods.base import Batch, Carry, Metrics, Objective, evaluate_objective
 from ncfair_jax.models.base import Params
+from ncfair_jax.sharding import on_mesh
 
 
 @jax.tree_util.register_dataclass
@@ -76,6 +79,16 @@ def make_train_step(
         return new, metrics | {"loss": (loss, one), "grad_norm": (norm, one)}
 
     return train_step
+
+
+def jitted_train_step(objective: Objective, tx: optax.GradientTransformation, mesh: Mesh, shardings: Any) -> Any:
+    """`make_train_step` as a run compiles it: the state is given away and comes back as it lay, metrics are whole everywhere.
+
+    Args:
+        shardings: of the state.
+    """
+    results = (shardings, NamedSharding(mesh, P()))
+    return jax.jit(on_mesh(make_train_step(objective, tx), mesh), donate_argnums=0, out_shardings=results)
 
 
 def make_dev_loss(objective: Objective) -> Callable[[TrainState, Batch], Metrics]:

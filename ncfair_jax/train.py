@@ -43,7 +43,7 @@ from ncfair_jax.report.model_card import model_card
 from ncfair_jax.report.summary import summarise_folders
 from ncfair_jax.run_log import METRICS_FILE, RunLog, say
 from ncfair_jax.sharding import agreed, make_mesh, on_mesh, put_batch, to_host
-from ncfair_jax.state import TrainState, make_dev_loss, make_train_step
+from ncfair_jax.state import TrainState, jitted_train_step, make_dev_loss
 from ncfair_jax.stopping import stage
 from ncfair_jax.throughput import Interval
 from ncfair_jax.tracker import track
@@ -189,8 +189,7 @@ def loop(run: Run, state: TrainState, shardings: Any, checkpoints: Checkpoints, 
     """Steps, logs, development losses and checkpoints, until the last step or a signal."""
     config = run.config.train
     everywhere = NamedSharding(run.mesh, P())
-    train_step = on_mesh(make_train_step(run.objective, run.tx), run.mesh)
-    step_fn = jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, everywhere))
+    step_fn = jitted_train_step(run.objective, run.tx, run.mesh, shardings)
     dev_fn = jax.jit(on_mesh(make_dev_loss(run.objective), run.mesh), out_shardings=everywhere)
     interval = Interval()
     dev_loss: dict[str, float] = {}

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from transformers import BertTokenizerFast
 
-from ncfair_jax import train
+from ncfair_jax import state, train
 from ncfair_jax.config import ConfigError, to_dict
 from ncfair_jax.divergence import DivergedError
 from ncfair_jax.finished import WorkdirError, refuse_other_run
@@ -313,7 +313,7 @@ def test_after_a_step_that_is_not_finite_another_run_starts_from_the_last_good_c
     """What the message says works: the parameters of the checkpoint, and nothing else of it."""
     bad = setting / "bad"
     with monkeypatch.context() as patch:  # step 7 is not finite, and six are saved
-        patch.setattr(train, "make_train_step", not_finite_at(7))
+        patch.setattr(state, "make_train_step", not_finite_at(7))
         with pytest.raises(ArithmeticError, match=r"the last good checkpoint is step 6\. Lower .*") as told:
             run_here(setting, bad, {})
     there = re.search(

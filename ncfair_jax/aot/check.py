@@ -1,12 +1,12 @@
 """Compiles the train step of a config for a slice that is not here, and reads from the program what it needs and costs."""
 
-import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from jax.stages import Compiled
 
@@ -130,7 +130,7 @@ def exchanges_of(found: Sequence[Collective], mesh: Mesh, there: Slice) -> list[
     """
     devices = list(mesh.devices.flat)
     growing = "data" if mesh.shape["data"] > 1 else "fsdp"
-    places = {device: place for place, device in zip(_places(mesh), devices, strict=True)}
+    places = {device: dict(zip(mesh.shape, index, strict=True)) for index, device in np.ndenumerate(mesh.devices)}
     exchanges = []
     for collective in found:
         group = [devices[index] for index in collective.group] or devices
@@ -139,15 +139,6 @@ def exchanges_of(found: Sequence[Collective], mesh: Mesh, there: Slice) -> list[
         grows = len({places[device][growing] for device in group}) > 1
         exchanges.append(Exchange(collective, len(group), links_of(sides, there.shape, there.chip), grows))
     return exchanges
-
-
-def _places(mesh: Mesh) -> list[dict[str, int]]:
-    shape = tuple(mesh.shape.values())
-    strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
-    return [
-        {name: index // stride % size for (name, size), stride in zip(mesh.shape.items(), strides, strict=True)}
-        for index in range(mesh.size)
-    ]
 
 
 def counts(found: Sequence[Collective]) -> dict[str, int]:

@@ -45,7 +45,7 @@ def _of(program: Program, computation: Computation, times: int) -> Iterator[Coll
         elif inside := _fused(program, each):
             parts, collective = inside
             stepwise = STEPWISE in collective.attributes
-            channel = (collective.opcode, attribute(collective, "channel_id"))
+            channel = (collective.opcode, collective.called("channel_id"))
             if stepwise and channel in channels:
                 continue
             if stepwise:
@@ -84,12 +84,6 @@ def payload(collective: Instruction, computation: Computation) -> int:
 
 def _group_size(collective: Instruction) -> int:
     return max(1, len(group_of(collective.attributes)))
-
-
-def attribute(each: Instruction, name: str) -> str:
-    """The plain value of an attribute, "" if there is none."""
-    found = re.search(rf"\b{name}=([\w.\-]+)", each.attributes)
-    return found[1] if found else ""
 
 
 def group_of(attributes: str) -> tuple[int, ...]:

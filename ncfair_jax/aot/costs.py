@@ -12,7 +12,7 @@ import numpy as np
 from ncfair_jax.aot.hlo import Buffer, Computation, Instruction, Program, branches, root_of, runs, trip_count
 
 FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all")
-IN_PLACE = ("dynamic-update-slice", "scatter")  # their first operand is written where it lies
+IN_PLACE = {"dynamic-update-slice": 1, "scatter": -1}  # their first operand is written where it lies, with this one
 PICKING = ("dynamic-slice", "gather", "slice")  # they read of their first operand what they return
 SAME = ("bitcast", "reshape", "copy", "get-tuple-element")
 
@@ -99,7 +99,7 @@ def traffic(program: Program, each: Instruction, computation: Computation) -> in
     if each.opcode in PICKING:
         return 2 * outside(each.buffers)
     if each.opcode in IN_PLACE:
-        return 2 * outside(given[-1 if each.opcode == "scatter" else 1])
+        return 2 * outside(given[IN_PLACE[each.opcode]])
     return sum(map(outside, given)) + outside(each.buffers)
 
 
@@ -113,8 +113,12 @@ def read_bytes(program: Program, inner: Computation, place: int, held: tuple[Buf
     whole = outside(held)
     if not whole:
         return 0
-    parameter = next(each for each in inner.values() if each.opcode == "parameter" and each.arguments == str(place))
-    return min(whole, _used(program, inner, parameter.name, whole))
+    return min(whole, _used(program, inner, _parameter(inner, place), whole))
+
+
+def _parameter(inner: Computation, place: int) -> str:
+    """Name of the parameter that a computation has at this place."""
+    return next(each.name for each in inner.values() if each.opcode == "parameter" and each.arguments == str(place))
 
 
 def _used(program: Program, inner: Computation, name: str, whole: int) -> int:
@@ -132,8 +136,7 @@ def _used(program: Program, inner: Computation, name: str, whole: int) -> int:
         elif user.opcode == "fusion":
             nested = program.computations[user.called("calls")]
             for place in (i for i, operand in enumerate(user.operands) if operand == name):
-                parameter = next(p for p in nested.values() if p.opcode == "parameter" and p.arguments == str(place))
-                total += _used(program, nested, parameter.name, whole)
+                total += _used(program, nested, _parameter(nested, place), whole)
         else:
             return whole
     return total
@@ -156,7 +159,7 @@ def _change(program: Program, inner: Computation, end: Instruction) -> int:
     while end.opcode in SAME and end.operands:
         end = inner[end.operands[0]]
     if end.opcode in IN_PLACE:
-        return sum(buffer.bytes for buffer in inner[end.operands[-1 if end.opcode == "scatter" else 1]].buffers)
+        return sum(buffer.bytes for buffer in inner[end.operands[IN_PLACE[end.opcode]]].buffers)
     if end.opcode == "fusion" and len(end.buffers) == 1:
         nested = program.computations[end.called("calls")]
         return _change(program, nested, root_of(nested))

@@ -44,7 +44,7 @@ class Instruction(NamedTuple):
     root: bool
 
     def called(self, attribute: str) -> str:
-        """The computation that an attribute names; "" if it names none."""
+        """What an attribute names, such as a computation or a channel; "" if there is none."""
         found = re.search(rf"\b{attribute}=%?([\w.\-]+)", self.attributes)
         return found[1] if found else ""
 

@@ -30,8 +30,8 @@ from ncfair_jax.models.presets import preset_model
 from ncfair_jax.optimizer import make_optimizer
 from ncfair_jax.prepare import make_pipeline, refuse_too_long, with_runtime_choices
 from ncfair_jax.registry import method_of
-from ncfair_jax.sharding import BATCH_AXES, batch_shards, is_whole, on_mesh, state_shardings
-from ncfair_jax.state import TrainState, init_state, make_train_step
+from ncfair_jax.sharding import BATCH_AXES, batch_shards, is_whole, laid_out
+from ncfair_jax.state import TrainState, init_state, jitted_train_step
 
 TOTAL_STEPS = 1000  # of the learning rate's schedule where the config leaves it to the corpus; it changes no shape
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -130,7 +130,7 @@ def abstract_rows(name: str, value: np.ndarray, rows: int, mesh: Mesh) -> jax.Sh
 
 
 def lower(step: Step) -> Lowered:
-    """The step as `train.loop` jits it, on abstract arguments."""
+    """The step as a run compiles it, on abstract arguments."""
     config, family = step.config, family_of(step.model)
     tx, _ = make_optimizer(config.optimizer, config.train.steps or TOTAL_STEPS)
     rng = jax.random.key(config.seed, impl=GENERATORS[config.model.dropout_bits])
@@ -138,12 +138,7 @@ def lower(step: Step) -> Lowered:
     def start() -> TrainState:
         return init_state(family.init(step.model, rng), step.objective, tx, rng)
 
-    state = jax.eval_shape(start)
-    shardings = state_shardings(state, step.mesh, family.sharding)
-    state = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state, shardings
-    )
-    everywhere = NamedSharding(step.mesh, P())
-    train_step = on_mesh(make_train_step(step.objective, tx), step.mesh)
-    jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, everywhere))
-    return jitted.lower(state, step.batch)
+    state = laid_out(jax.eval_shape(start), step.mesh, family.sharding)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    lowered: Lowered = jitted_train_step(step.objective, tx, step.mesh, shardings).lower(state, step.batch)
+    return lowered

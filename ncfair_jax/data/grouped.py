@@ -55,7 +55,7 @@ def joined(parts: Sequence[Filled]) -> Filled:
     """Rows of several epochs or groups one after the other."""
     sizes = np.concatenate([np.diff(part.starts) for part in parts])
     turns = [np.broadcast_to(part.turns, len(part.ids)) for part in parts]
-    return Filled(np.concatenate([part.ids for part in parts]), _starts(sizes), np.concatenate(turns))
+    return Filled(np.concatenate([part.ids for part in parts]), row_starts(sizes), np.concatenate(turns))
 
 
 class Groups:
@@ -144,19 +144,19 @@ class Groups:
         """The rows of a group in an epoch."""
         ranks, sizes = self._places(group)
         shuffled = self._philox(epoch, 1 + group).permutation(len(sizes))
-        starts = _starts(sizes)[:-1][shuffled]
+        starts = row_starts(sizes)[:-1][shuffled]
         sizes = sizes[shuffled]
         ids = self._order(epoch)[ranks[np.repeat(starts, sizes) + flat_positions(sizes)]]
         masks = self._masks(epoch, ids)
         over = np.flatnonzero(np.add.reduceat(masks, np.cumsum(sizes) - sizes) > self._row_masks)
         ids, sizes = self._relieved(ids, sizes, masks, over) if over.size else (ids, sizes)
-        return Filled(ids, _starts(sizes), epoch)
+        return Filled(ids, row_starts(sizes), epoch)
 
     def _relieved(
         self, ids: np.ndarray, sizes: np.ndarray, masks: np.ndarray, over: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """The rows of which none has more than P masks: some examples have rows of their own behind the others."""
-        starts, waiting = _starts(sizes), list[int]()
+        starts, waiting = row_starts(sizes), list[int]()
         for row in over:
             own = np.arange(starts[row], starts[row + 1])
             most_first = own[np.argsort(-masks[own], kind="stable")]
@@ -167,5 +167,6 @@ class Groups:
         return np.concatenate([ids[stays], ids[waiting]]), np.concatenate([left, np.ones(len(waiting), np.int64)])
 
 
-def _starts(sizes: np.ndarray) -> np.ndarray:
+def row_starts(sizes: np.ndarray) -> np.ndarray:
+    """Where each row begins, and where the last one ends, i64[R + 1], from the number of examples of each."""
     return np.concatenate([[0], np.cumsum(sizes)])

@@ -217,9 +217,8 @@ def packed(
     lengths, original, tokens, selected, classed = sequences(drawn, setting)
     placement, rows, row_masks = drawn.planned or planned_here(drawn, lengths, selected, setting)
     if drawn.planned is not None:
-        where = (
-            np.arange(row_tokens) < np.bincount(placement.row, lengths, rows)[:, None]
-        )  # in order: no places are needed
+        # The tokens come in the order of the rows, so it is enough to know which places are filled.
+        where = np.arange(row_tokens) < np.bincount(placement.row, lengths, rows)[:, None]
     else:
         where = flat_index(placement, lengths).places(row_tokens)
     starts = (np.cumsum(lengths) - lengths).astype(np.int32)

@@ -13,7 +13,7 @@ from typing import final
 import grain
 import numpy as np
 
-from ncfair_jax.data.grouped import Filled, Groups
+from ncfair_jax.data.grouped import Filled, Groups, row_starts
 from ncfair_jax.data.layout import Batch, Drawn, PipelineConfig, Planned, Setting, packed, placed
 from ncfair_jax.data.masking import SHUFFLE_STREAM, mask_counts
 from ncfair_jax.data.packing import flat_positions, in_order, round_up
@@ -274,7 +274,7 @@ class Pipeline:
         lengths = self._lengths[ids]
         placement, row_masks = placed(lengths, self._most_masks(step, ids), config)
         order = np.argsort(placement.row.astype(np.min_scalar_type(placement.num_rows)), kind="stable")
-        starts = np.append(0, np.cumsum(np.bincount(placement.row, minlength=placement.num_rows)))
+        starts = row_starts(np.bincount(placement.row, minlength=placement.num_rows))
         own = process_share(
             sized(placement.num_rows, self._setting.sizes(1)) // config.accumulation,
             process_index,

@@ -104,9 +104,7 @@ def relieved(
     mask_room = row_masks - np.bincount(row, masks, spare + 1).astype(np.int64)[:spare]
     for example in sorted(moved, key=lambda i: -lengths[i]):
         fits = (room >= lengths[example]) & (mask_room >= masks[example])
-        chosen = int(
-            np.where(fits, room, row_tokens + 1).argmin()
-        )  # of rows with the same room the first: no row is left out
+        chosen = int(np.where(fits, room, row_tokens + 1).argmin())  # of equal rooms the first, so no row stays empty
         row[example] = chosen
         room[chosen] -= lengths[example]
         mask_room[chosen] -= masks[example]

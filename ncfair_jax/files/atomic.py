@@ -13,13 +13,12 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ncfair_jax.files.bucket import BucketPath, upload
+from ncfair_jax.files.bucket import BucketPath, scratch, upload
 
 LAST_FILE = "digests.json"  # of a folder: what `digests` writes when all else is there
 _TEMPORARY = re.compile(r"\..+\.(\d+)-[0-9a-f]{8}\.tmp")
@@ -41,9 +40,9 @@ def written(path: Path) -> Iterator[Path]:
     """
     path = path.absolute()
     if isinstance(path, BucketPath):
-        with tempfile.TemporaryDirectory(prefix="ncfair_jax-") as scratch, disk_full_told(str(path)):
-            yield Path(scratch) / path.name
-            upload(Path(scratch) / path.name, path, LAST_FILE)
+        with scratch(path) as folder, disk_full_told(str(path)):
+            yield folder / path.name
+            upload(folder / path.name, path, LAST_FILE)
         return
     _remove_leftovers(path)
     temporary, earlier = _temporary(path), _temporary(path)

@@ -13,12 +13,10 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path, PosixPath
-from typing import IO, Any
+from typing import Any
 
 SCHEME = "gs:"
 INSTALL = "buckets need the extra `gcs`: pip install 'ncfair_jax[gcs]'"
-
-
 _PATTERN = re.compile(r"[*?\[\]#]")
 
 
@@ -99,8 +97,7 @@ class BucketPath(PosixPath):
 
     def open(self, mode: str = "r", *_: Any, **options: Any) -> Any:
         encoding = {"encoding": options["encoding"]} if "encoding" in options else {}
-        opened: IO[Any] = self._there.open(mode, **encoding)
-        return opened
+        return self._there.open(mode, **encoding)
 
     def read_bytes(self) -> bytes:
         return bytes(self._there.read_bytes())
@@ -190,7 +187,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    """The folder itself on disk; for one on a bucket, a folder of this process on this machine's disk for the time being."""
+    """The location itself on disk; for one on a bucket, an empty folder on this machine's disk, removed at the end."""
     if not isinstance(folder, BucketPath):
         yield folder
         return

@@ -1,9 +1,9 @@
 """One process at a time in a folder on a bucket, which has no locks: a lease, an object that says who works there until when.
 
 The lease is made with the precondition that there is none, renewed by a thread with the precondition that it is the one written
-last, and removed at the end. Who finds one waits until it is renewed (then its holder lives, and the folder is refused) or has
-run out, and takes it over with the precondition that it is still that one. So of several who come at once one gets it. A holder
-of this machine whose process is gone is not waited for.
+last, and removed at the end. A process that finds one waits. If the lease is renewed, its holder lives, and the folder is
+refused. If it runs out, the process takes it over, with the precondition that it is still the same one. So if several come at
+once, one of them gets it. Nobody waits for a holder of the same machine whose process is gone.
 
 Two can hold a folder at once only while a process that was stopped, or cut off from the bucket, for longer than its lease does
 not know it yet. It ends itself (`exits.TRY_AGAIN`) as soon as its thread runs and finds the lease lost, or cannot renew it in
@@ -65,7 +65,7 @@ class Lease:
     """The lease of one folder, held by this process."""
 
     def __init__(self, folder: BucketPath):
-        """Knows the object; nothing is asked yet."""
+        """Asks the bucket nothing yet."""
         self.folder = folder
         self._blob = _blob(folder / LEASE_FILE)
         self._token = secrets.token_hex(8)
@@ -75,7 +75,7 @@ class Lease:
         self._thread = threading.Thread(target=self._keep, name=f"lease of {folder}", daemon=True)
 
     def acquire(self, wait: bool) -> None:
-        """Has the lease when it returns, and renews it from then on.
+        """Returns when this process has the lease; from then on a thread renews it.
 
         Raises:
             HeldError: if another holds it, and renews it; not with `wait`.

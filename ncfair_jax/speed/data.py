@@ -16,10 +16,11 @@ from ncfair_jax.config import ROW_GROUPS
 from ncfair_jax.data.layout import PipelineConfig
 from ncfair_jax.data.pipeline import Examples, Pipeline
 from ncfair_jax.files.reading import read_lines
+from ncfair_jax.lexicons.synthetic import FIRST_WORD, synthetic_classes
+from ncfair_jax.speed.accelerator import MASK_ID, MEAN_LENGTH, SD_LENGTH, SPECIAL_IDS
 from ncfair_jax.speed.contestants import Result, SpeedError
 
-VOCAB, SPECIAL_IDS, MASK_ID, FIRST_WORD, NUM_CLASSES = 30522, (0, 100, 101, 102, 103), 103, 999, 271
-MEAN_LENGTH, SD_LENGTH, ROW_TOKENS = 30, 13, 128  # word pieces of a GAP sentence
+VOCAB, ROW_TOKENS = 30522, 128
 PROCESSES = 16
 STEPS = 1000  # over which shapes and padding are counted
 LOOKED_AT = 2**20  # sentences, if those of so many steps are more
@@ -45,8 +46,7 @@ def examples_of(lengths: np.ndarray) -> Examples:
 
 def pipeline_of(examples: Examples, by: str, size: int, multiple: int = 1) -> Pipeline:
     """Batches of masked-language modelling with classes, so many examples or rows each."""
-    slots = np.full(VOCAB, NUM_CLASSES, np.int32)
-    slots[FIRST_WORD : FIRST_WORD + NUM_CLASSES] = np.arange(NUM_CLASSES)
+    slots = synthetic_classes(VOCAB).slot_of_token
     config = PipelineConfig(seed=0, batch_size=size, row_tokens=ROW_TOKENS, row_multiple=multiple)
     if by == "rows":
         config = dataclasses.replace(config, batch_size=0, batch_rows=size, groups=min(ROW_GROUPS, size))

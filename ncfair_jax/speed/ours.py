@@ -21,9 +21,9 @@ from ncfair_jax.models.hf import load_pretrained
 from ncfair_jax.prepare import prepare_training, start_state
 from ncfair_jax.recipes import base_config
 from ncfair_jax.registry import freeze
-from ncfair_jax.sharding import make_mesh, on_mesh, put_batch
+from ncfair_jax.sharding import make_mesh, put_batch
 from ncfair_jax.speed.flops import encoder_flops, pool_flops, score_flops, train_flops
-from ncfair_jax.state import TrainState, make_train_step
+from ncfair_jax.state import TrainState, jitted_train_step
 from ncfair_jax.tracker import track
 
 Compiled = dict[tuple[int, ...], Any]
@@ -60,8 +60,7 @@ class Training:
     def __init__(self, config: RunConfig, steps: Iterable[int]):
         self.run = prepare_training(config, make_mesh(config.mesh))
         self.state, shardings = start_state(self.run)
-        train_step = on_mesh(make_train_step(self.run.objective, self.run.tx), self.run.mesh)
-        step_fn = jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, None))
+        step_fn = jitted_train_step(self.run.objective, self.run.tx, self.run.mesh, shardings)
         began = time.perf_counter()
         self.compiled: Compiled = {}
         for step in steps:
