@@ -16,7 +16,7 @@ from ncfair_jax.collapse.measures import VERSION
 from ncfair_jax.collapse.survey import survey
 from ncfair_jax.config import EvalConfig
 from ncfair_jax.data.texts import measured_files, text_sentences
-from ncfair_jax.data.token_store import temporary_store
+from ncfair_jax.data.token_building import temporary_store
 from ncfair_jax.engine import Wrap
 from ncfair_jax.files.atomic import write_json
 from ncfair_jax.files.bucket import path_of

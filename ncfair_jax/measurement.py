@@ -33,7 +33,7 @@ from ncfair_jax.collapse.words import COLUMNS, word_table
 from ncfair_jax.config import differences
 from ncfair_jax.data.runs import split
 from ncfair_jax.data.texts import measured_files, text_sentences
-from ncfair_jax.data.token_store import temporary_store
+from ncfair_jax.data.token_building import temporary_store
 from ncfair_jax.engine.forward import layer_names
 from ncfair_jax.files import digests
 from ncfair_jax.files.atomic import remove, write_json, write_text, written

@@ -297,7 +297,7 @@ def refuse_rows(config: TrainedRun, examples: Examples, row_multiple: int) -> No
 
 def examples_of_rows(examples: Examples, tokens: int) -> int:
     """How many examples fill rows of so many tokens, but for a few pads; all if they are fewer."""
-    lengths = examples.flat[1]
+    lengths = examples.encoded.lengths
     return int(np.clip(DEV_FILL * tokens / lengths.mean(), 1, len(lengths)))
 
 

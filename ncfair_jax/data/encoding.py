@@ -12,9 +12,11 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import tokenizers
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from ncfair_jax.files import notes
+from ncfair_jax.files.fingerprint import fingerprint_of
 from ncfair_jax.strings import refuse_lone_string, several_strings
 from ncfair_jax.vocabulary import template_of, vocabulary_of
 
@@ -82,21 +84,41 @@ def encode_batches(
     What is cut off is noted once, after the last batch.
     """
     refuse_lone_string("sentences", sentences)
-    specials = template_of(tokenizer).specials()
-    if max_tokens <= specials:
-        raise ValueError(f"max_tokens={max_tokens}; at least {specials + 1} are needed for one token a sentence")
+    refuse_no_room(tokenizer, max_tokens)
     remaining = iter(sentences)
     total = notes.Cut(max_tokens, 0, 0, 0, 0)
     while batch := list(islice(remaining, BATCH)):
-        encoded = tokenized(tokenizer, batch, truncation=True, max_length=max_tokens)["input_ids"]
-        for number, (sentence, ids) in enumerate(zip(batch, encoded, strict=True), start=total.sequences + 1):
-            if len(ids) <= specials:
-                raise ValueError(f"sentence {number} ({sentence!r}) has no tokens; remove it from the corpus")
-        cut = count_cut([len(ids) for ids in encoded], max_tokens, partial(_uncut, tokenizer, batch))
+        numbers = range(total.sequences + 1, total.sequences + len(batch) + 1)
+        encoded, cut = encode_batch(batch, numbers, tokenizer, max_tokens)
         total = total.plus(cut)
         yield [np.array(ids, np.int32) for ids in encoded]
     if total.lost:
         notes.add(total)
+
+
+def refuse_no_room(tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
+    """Raises ValueError if `max_tokens` leaves no room for a sentence."""
+    specials = template_of(tokenizer).specials()
+    if max_tokens <= specials:
+        raise ValueError(f"max_tokens={max_tokens}; at least {specials + 1} are needed for one token a sentence")
+
+
+def encode_batch(
+    sentences: Sequence[str], numbers: Sequence[int], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> tuple[list[list[int]], notes.Cut]:
+    """Some sentences as `encode_sentences` encodes them, and what was cut of them.
+
+    Args:
+        numbers: of the sentences in the corpus, by which an error names one.
+    Raises:
+        ValueError: if nothing is left of a sentence, naming it.
+    """
+    encoded = tokenized(tokenizer, list(sentences), truncation=True, max_length=max_tokens)["input_ids"]
+    specials = template_of(tokenizer).specials()
+    for number, sentence, ids in zip(numbers, sentences, encoded, strict=True):
+        if len(ids) <= specials:
+            raise ValueError(f"sentence {number} ({sentence!r}) has no tokens; remove it from the corpus")
+    return encoded, count_cut([len(ids) for ids in encoded], max_tokens, partial(_uncut, tokenizer, sentences))
 
 
 def _uncut(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], chosen: list[int]) -> Sequence[Sequence[int]]:
@@ -129,3 +151,10 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """First 16 hex digits of a SHA-256 over vocabulary, ids and special tokens: equal where ids mean the same."""
     content = [sorted(tokenizer.get_vocab().items(), key=lambda item: item[::-1]), sorted(tokenizer.all_special_ids)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def tokenizer_content(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Fingerprint of what decides how a text is encoded: normalisation, pieces, special tokens, and the library's version."""
+    model = json.loads(tokenizer.backend_tokenizer.to_str())
+    how = {name: part for name, part in model.items() if name not in ("truncation", "padding")}  # of the last call
+    return fingerprint_of([json.dumps([tokenizers.__version__, how, tokenizer_fingerprint(tokenizer)]).encode()])

@@ -13,6 +13,7 @@ from typing import final
 import grain
 import numpy as np
 
+from ncfair_jax.data.encoded import Encoded, end_to_end
 from ncfair_jax.data.grouped import Filled, Groups, row_starts
 from ncfair_jax.data.layout import Batch, Drawn, PipelineConfig, Planned, Setting, packed, placed
 from ncfair_jax.data.masking import SHUFFLE_STREAM, mask_counts
@@ -21,9 +22,8 @@ from ncfair_jax.data.planning import best_fit, row_sizes, sized
 from ncfair_jax.sharding import WHOLE, is_whole
 from ncfair_jax.vocabulary import WordBoundaries, whole_words
 
-VERSION = 2  # grows whenever a run of the same config and text would get other batches; a run that began with others is refused
+VERSION = 3  # grows whenever a run of the same config and text would get other batches; a run that began with others is refused
 PART_ROWS = 256  # rows that are built together: what is made on the way stays in the processor's cache
-PART_TOKENS = 1 << 20  # of the corpus, that are looked at together
 SAMPLE = 4096  # examples of the batches from which the numbers of rows are chosen; at least 32 batches, at most 128
 
 
@@ -32,7 +32,7 @@ class Examples:
     """What a method trains on.
 
     Attributes:
-        sequences: encoded, i32[L] each; those of one example follow each other.
+        sequences: encoded, i32[L] each; those of one example follow each other. They may lie on disk (`Encoded`).
         views: sequences of an example: of all, or i64[E] of each.
         of_tokens: by name, what else belongs to the tokens, [L] of each sequence.
         of_examples: by name, what else belongs to the examples, [E, …].
@@ -60,19 +60,15 @@ class Examples:
         return alone and (self.layout is packed if self.apart is None else self.apart)
 
     @cached_property
-    def flat(self) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens of all sequences end to end, i32[N], and the length of each, i64[S]."""
-        lengths = np.fromiter(map(len, self.sequences), np.int64, len(self.sequences))
-        tokens = np.concatenate(self.sequences) if len(lengths) else np.zeros(0, np.int32)
-        return tokens.astype(np.int32, copy=False), lengths
+    def encoded(self) -> Encoded:
+        """The sequences as parts of one array."""
+        return end_to_end(self.sequences)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (first 16 hex digits) of all arrays."""
-        tokens, lengths = self.flat
-        digest = hashlib.sha256(lengths.astype("<i8").tobytes())
-        for part in parts(tokens):
-            digest.update(part.astype("<i4").tobytes())
+        digest = hashlib.sha256()
+        self.encoded.hashed(digest)
         further = {f"token {name}": np.concatenate(values) for name, values in self.of_tokens.items()}
         further |= {f"example {name}": value for name, value in self.of_examples.items()}
         if not isinstance(self.views, int):
@@ -111,11 +107,14 @@ class Pipeline:
         boundaries: WordBoundaries | None = None,
     ):
         self.examples, self.config = examples, config
-        self._tokens, self._lengths = examples.flat
+        self._tokens, self._starts, self._lengths = (
+            examples.encoded.tokens,
+            examples.encoded.starts,
+            examples.encoded.lengths,
+        )
         special = np.zeros(vocab_size, bool)
         special[list(special_ids)] = True
         self._refuse_unusable(special)
-        self._starts = np.cumsum(self._lengths) - self._lengths
         slots = full_slots(slot_of_token, vocab_size)
         no_class = int(slots.max())
         self._setting = Setting(config, special, mask_token_id, slots, no_class, lru_cache(self._sizes))
@@ -150,14 +149,12 @@ class Pipeline:
                 f"examples have {self._lengths.min()} to {self._lengths.max()} tokens, rows hold {row_tokens}: "
                 "encode with max_tokens <= row_tokens"
             )
-        only_special = True
-        for part in parts(self._tokens):
-            if part.min() < 0 or part.max() >= vocab_size:
-                raise ValueError(
-                    f"token ids reach {part.max()}, the vocabulary has {vocab_size}: tokenizer and model differ"
-                )
-            only_special = only_special and bool(special[part].all())
-        if only_special:
+        lowest, highest = self.examples.encoded.token_range
+        if lowest < 0 or highest >= vocab_size:
+            raise ValueError(
+                f"token ids reach from {lowest} to {highest}, the vocabulary has {vocab_size}: tokenizer and model differ"
+            )
+        if all(special[part].all() for part in self.examples.encoded.parts()):
             raise ValueError(
                 "the corpus holds only special tokens, such as that for unknown words: no token of it can be predicted; check "
                 "the corpus file and the language and case of the model"
@@ -228,7 +225,7 @@ class Pipeline:
         lengths = self._lengths[of_ids]
         positions = flat_positions(lengths)
         at = np.repeat(self._starts[of_ids], lengths) + positions
-        tokens = self._tokens[at]
+        tokens = self._tokens[at].astype(np.int32, copy=False)
         # Of the examples as they are: a masked or random piece behind a token makes no whole word of it.
         counted = np.ones(len(tokens), bool)
         if self._boundaries is not None:
@@ -306,11 +303,6 @@ class Pipeline:
             lambda step: self.batch(int(step), process_index, process_count)
         )
         yield from steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8))
-
-
-def parts(tokens: np.ndarray) -> Iterator[np.ndarray]:
-    """An array a part at a time, of which copies may be made."""
-    return (tokens[start : start + PART_TOKENS] for start in range(0, len(tokens), PART_TOKENS))
 
 
 def full_slots(slot_of_token: np.ndarray | None, vocab_size: int) -> np.ndarray:

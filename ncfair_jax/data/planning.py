@@ -158,7 +158,7 @@ def row_sizes(rows: np.ndarray, tokens: np.ndarray, row_tokens: int, multiple: i
         rows, tokens: i64, of some batches: rows that they need, and tokens.
         multiple: what the numbers are multiples of.
     """
-    fill = np.quantile(tokens / (rows * row_tokens), 0.75)  # of a batch that nearly needs another row
+    fill = np.quantile(tokens / (rows * row_tokens), 0.95)  # of a batch that nearly needs another row
     reach = tokens.mean() + 4.3 * tokens.std()
     largest = max(int(np.ceil(reach / (row_tokens * fill))), int(rows.max()))
     top = round_up(largest, multiple)

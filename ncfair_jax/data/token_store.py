@@ -1,97 +1,80 @@
-"""Encoded sentences on disk: for texts whose tokens would not fit in memory.
+"""Encoded texts on disk, for texts whose tokens would not fit in memory.
 
-A folder with two files: the tokens of all examples end to end (int32), and where each example begins and the last one ends
-(int64), both little-endian. They are read, not mapped: pages of a mapped file would count as memory of the process.
+A folder of three files, all little-endian: the tokens of all sequences end to end (uint16 where the vocabulary allows it, else
+int32), where each sequence begins and the last one ends (int64), and how many sequences each text became (uint8: a text and its
+counterfactual are two). `store.json` is written last, so a folder without it is no store yet; `data.token_building` makes one.
 """
 
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
-import jax
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
-from ncfair_jax.data.encoding import encode_batches
-from ncfair_jax.files.bucket import scratch
+from ncfair_jax.data.encoded import Encoded
+from ncfair_jax.files.fingerprint import fingerprint_of
+from ncfair_jax.files.reading import read_json
 
-TOKENS_FILE, OFFSETS_FILE = "tokens.i32", "offsets.i64"
-TOKEN, OFFSET = np.dtype("<i4"), np.dtype("<i8")
+TOKENS_FILE, OFFSETS_FILE, FORMS_FILE, ABOUT_FILE = "tokens", "offsets.i64", "forms.u8", "store.json"
+OFFSET, FORMS = np.dtype("<i8"), np.dtype("u1")
 
 
 class TokenStore(Sequence[np.ndarray]):
-    """Examples that `build` wrote, i32[L] each, read when they are asked for. A slice is read at once."""
+    """The sequences of a store, i32[L] each, read when they are asked for. A slice is read at once."""
 
     def __init__(self, folder: Path):
         """Opens a finished store."""
-        self._folder = folder
-        self._length = (folder / OFFSETS_FILE).stat().st_size // OFFSET.itemsize - 1
+        self.folder = folder
+        self.about: dict[str, Any] = read_json(folder / ABOUT_FILE)
+        self._type = np.dtype(self.about["token_type"])
 
     def __len__(self) -> int:
-        return self._length
+        return int(self.about["sequences"])
+
+    @property
+    def num_texts(self) -> int:
+        """Texts that the sequences are of."""
+        return int(self.about["texts"])
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each example, i64[E]: the only thing here that grows with the text."""
-        return np.diff(self._offsets(0, self._length))
+        """Tokens of each sequence, i64[S]: here, only what grows with the number of sequences is ever in memory."""
+        return np.diff(self._offsets(0, len(self)))
 
     @overload
     def __getitem__(self, index: int) -> np.ndarray: ...
     @overload
     def __getitem__(self, index: slice) -> list[np.ndarray]: ...
     def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
-        wanted = range(self._length)[index]
+        wanted = range(len(self))[index]
         if isinstance(wanted, int):
             return self[wanted : wanted + 1][0]
         if wanted.step != 1:
             return [self[i] for i in wanted]
+        # Read, not mapped: pages of a mapped file would count as memory of the process.
         offsets = self._offsets(wanted.start, wanted.stop)
         first, count = int(offsets[0]), int(offsets[-1] - offsets[0])
-        tokens = np.fromfile(self._folder / TOKENS_FILE, TOKEN, count, offset=first * TOKEN.itemsize)
-        ends = (offsets - first).tolist()
+        tokens = np.fromfile(self.folder / TOKENS_FILE, self._type, count, offset=first * self._type.itemsize)
+        tokens, ends = tokens.astype(np.int32), (offsets - first).tolist()
         return [tokens[start:stop] for start, stop in pairwise(ends)]
+
+    def of_texts(self, chosen: np.ndarray) -> Encoded:
+        """The sequences of some texts, mapped: first those of the texts as they are or first became, then the second ones.
+
+        Args:
+            chosen: bool[num_texts].
+        """
+        forms = np.fromfile(self.folder / FORMS_FILE, FORMS)
+        first = np.cumsum(forms, dtype=np.int64) - forms
+        which = [first[chosen & (forms > nth)] + nth for nth in range(int(forms.max(initial=1)))]
+        sequences = np.concatenate(which)
+        offsets = self._offsets(0, len(self))
+        starts, lengths = offsets[sequences], np.diff(offsets)[sequences]
+        tokens = np.memmap(self.folder / TOKENS_FILE, self._type, "r") if len(self) else np.zeros(0, self._type)
+        content = fingerprint_of([self.about["fingerprint"].encode(), np.packbits(chosen)])
+        return Encoded(tokens, starts, lengths, content, (0, self.about["highest_token"]))
 
     def _offsets(self, start: int, stop: int) -> np.ndarray:
         count = max(0, stop - start) + 1
-        return np.fromfile(self._folder / OFFSETS_FILE, OFFSET, count, offset=start * OFFSET.itemsize)
-
-
-def build(sentences: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int, folder: Path) -> TokenStore:
-    """Encodes sentences as `encode_sentences` does, in one pass and in memory for one batch, into a folder.
-
-    Args:
-        folder: made if it is not there; a store in it is replaced.
-    Raises:
-        TypeError, ValueError: as `encode_sentences`.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    end = 0
-    with (folder / TOKENS_FILE).open("wb") as tokens, (folder / OFFSETS_FILE).open("wb") as offsets:
-        offsets.write(np.zeros(1, OFFSET).tobytes())
-        for batch in encode_batches(sentences, tokenizer, max_tokens):
-            tokens.write(np.concatenate(batch).astype(TOKEN).tobytes())
-            ends = end + np.cumsum([len(example) for example in batch])
-            offsets.write(ends.astype(OFFSET).tobytes())
-            end = int(ends[-1])
-    return TokenStore(folder)
-
-
-@contextmanager
-def temporary_store(
-    sentences: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int, folder: Path
-) -> Iterator[TokenStore]:
-    """`build` in a folder below `folder` (on disk, if that is on a bucket), one for each process, removed at the end of the
-    context.
-
-    What a killed process left there goes, too.
-    """
-    with scratch(folder) as on_disk:
-        own = on_disk / f"tokens-{jax.process_index()}"
-        shutil.rmtree(own, ignore_errors=True)
-        try:
-            yield build(sentences, tokenizer, max_tokens, own)
-        finally:
-            shutil.rmtree(own, ignore_errors=True)
+        return np.fromfile(self.folder / OFFSETS_FILE, OFFSET, count, offset=start * OFFSET.itemsize)

@@ -1,12 +1,15 @@
 """Text columns of data sets on the Hugging Face Hub, or of a local folder that `datasets` understands."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import datasets
+import huggingface_hub
 
 from ncfair_jax.files.bucket import BucketPath, path_of
 from ncfair_jax.files.copies import local_folder
+from ncfair_jax.files.fingerprint import files_fingerprint
 from ncfair_jax.files.reading import DataError, Place, Records, RowError, accepted, check_visible
 
 
@@ -18,8 +21,8 @@ def read_hub(
     text_field: str = "text",
     streaming: bool = False,
     max_examples: int = 0,
-) -> list[str]:
-    """Texts of one column, in order; blank ones are left out.
+) -> Iterator[str]:
+    """Texts of one column, in order, as they are read; blank ones are left out.
 
     With HF_HUB_OFFLINE=1 only the local cache is used. Neither code from the Hub nor pickles are ever run: `datasets`
     (from 4.0) reads data files alone, and refuses pickled ones.
@@ -31,7 +34,8 @@ def read_hub(
         streaming: read over the network as needed instead of fetching the whole split first.
         max_examples: stop after so many texts; 0 = all.
     Raises:
-        DataError: not available (saying what would have been fetched), no such split or column, or no text in it.
+        DataError: not available (saying what would have been fetched), no such split or column, or no text in it; when the
+            reading comes there.
     """
     what = described(name, subset, split)
     rows = _not_blank(load_rows(name, subset, split, streaming), text_field, what)
@@ -43,10 +47,26 @@ def read_hub(
         check_visible(found, place)
         return found.strip()
 
-    found = list(accepted(rows, text, max_examples))
-    if not found:
+    number = 0
+    for number, found in enumerate(accepted(rows, text, max_examples), start=1):  # noqa: B007
+        yield found
+    if not number:
         raise DataError(f"{what}: column {text_field!r} holds no text")
-    return found
+
+
+def content_of(name: str, subset: str, split: str, streaming: bool) -> str:
+    """What says whether a data set of the Hub is the one of another time: fingerprint of its files, or the Hub's commit.
+
+    Raises:
+        DataError: as `load_rows`, or the Hub cannot be asked.
+    """
+    if not streaming:
+        rows = load_rows(name, subset, split)
+        return files_fingerprint([Path(file["filename"]) for file in rows.cache_files])
+    try:
+        return str(huggingface_hub.dataset_info(name).sha)
+    except (OSError, huggingface_hub.errors.HfHubHTTPError) as error:
+        raise DataError(f"{described(name, subset, split)}: {_first_line(error)}; check name and network") from None
 
 
 def described(name: str, subset: str, split: str) -> str:

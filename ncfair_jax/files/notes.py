@@ -192,3 +192,12 @@ def as_json(notes: Sequence[Note]) -> list[dict[str, Any]]:
     """The notes as they stand in result files."""
     fields = [{k: list(v) if isinstance(v, tuple) else v for k, v in note._asdict().items()} for note in notes]
     return [found | {"note": str(note)} for found, note in zip(fields, notes, strict=True)]
+
+
+def of_json(found: Sequence[dict[str, Any]]) -> list[Note]:
+    """The notes that `as_json` gave."""
+    kinds: dict[frozenset[str], Callable[..., Note]] = {
+        frozenset([*kind._fields, "note"]): kind for kind in (Skipped, Cut, WithoutClass)
+    }
+    listed = ({k: tuple(v) if isinstance(v, list) else v for k, v in each.items()} for each in found)
+    return [kinds[frozenset(each)](**{k: v for k, v in each.items() if k != "note"}) for each in listed]

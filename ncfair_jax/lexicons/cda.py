@@ -67,11 +67,20 @@ def counterfactual(
         raise ValueError(f"counterfactual={mode!r}; choose from {sorted(MODES)}")
     if mode == "none":
         return sentences
-    swapped = [swap_words(sentence, lexicon, possessives) for sentence in sentences]
+    forms = [sentence_forms(lexicon, mode, possessives, sentence) for sentence in sentences]
+    return [first for first, *_ in forms] + [second for _, *rest in forms for second in rest]
+
+
+def sentence_forms(lexicon: Lexicon, mode: str, possessives: str, sentence: str) -> tuple[str, ...]:
+    """What a sentence becomes: swapped (`one_sided`), or itself and, if that differs, swapped (`two_sided`).
+
+    Raises:
+        ValueError: as `swap_words`.
+    """
+    swapped = swap_words(sentence, lexicon, possessives)
     if mode == "one_sided":
-        return swapped
-    changed = [after for before, after in zip(sentences, swapped, strict=True) if after != before]
-    return [*sentences, *changed]
+        return (swapped,)
+    return (sentence,) if swapped == sentence else (sentence, swapped)
 
 
 @lru_cache(maxsize=16)

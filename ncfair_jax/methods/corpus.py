@@ -1,6 +1,10 @@
 """From the corpus a config names to encoded training and development examples."""
 
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import compress, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -8,12 +12,16 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.config import ConfigError, DataConfig
-from ncfair_jax.data.encoding import encode_sentences
+from ncfair_jax.data.encoding import encode_sentences, tokenizer_content
 from ncfair_jax.data.gap import read_gap, split_sentences
 from ncfair_jax.data.text import read_text, text_files
+from ncfair_jax.data.token_building import Forms, as_it_is, build
+from ncfair_jax.data.token_store import TokenStore
 from ncfair_jax.files.bucket import path_of
+from ncfair_jax.files.fingerprint import cache_folder, files_fingerprint, fingerprint_of
+from ncfair_jax.files.locking import held
 from ncfair_jax.files.sources import GAP, DataFolder
-from ncfair_jax.lexicons.cda import counterfactual
+from ncfair_jax.lexicons.cda import counterfactual, sentence_forms
 from ncfair_jax.lexicons.lexicon import lexicon_file, load_lexicon
 from ncfair_jax.unread import Switch
 
@@ -32,11 +40,12 @@ CORPUS_SWITCHES = (
         "config.data.corpus='hub'",
     ),
 )
+STORE_VERSION = 1  # grows whenever the same text would be read, cut into sentences, swapped or encoded in another way
 DEV_STREAM = 2  # key of the permutation that sets development sentences aside
 
 
-def read_sentences(config: DataConfig) -> list[str]:
-    """The corpus as sentences, in file order, before any swap.
+def read_sentences(config: DataConfig) -> Iterator[str]:
+    """The corpus as sentences, in file order, before any swap, as they are read.
 
     Raises:
         ConfigError: if no path is given.
@@ -45,10 +54,11 @@ def read_sentences(config: DataConfig) -> list[str]:
         raise ConfigError(
             f"config.data.path is empty; name the file, folder or Hub data set of corpus {config.corpus!r}"
         )
+    sentences: Iterable[str]
     if config.corpus == "gap":
         sentences = read_gap(config.path or DataFolder(None).path(GAP))
     elif config.corpus == "text":
-        sentences = list(read_text(config.path))
+        sentences = read_text(config.path)
     else:
         from ncfair_jax.files.hub import read_hub  # loading `datasets` takes a second that other corpora need not wait
 
@@ -60,8 +70,8 @@ def read_sentences(config: DataConfig) -> list[str]:
             streaming=config.streaming,
             max_examples=config.max_examples,
         )
-        sentences = [sentence for text in texts for sentence in split_sentences(text)]
-    return sentences[: config.max_examples or None]
+        sentences = (sentence for text in texts for sentence in split_sentences(text))
+    return islice(sentences, config.max_examples or None)
 
 
 def corpus_files(config: DataConfig) -> dict[str, list[Path]]:
@@ -84,7 +94,7 @@ def load_sentences(config: DataConfig, seed: int) -> tuple[list[str], list[str]]
     The development sentences are drawn by `seed` before the swap, so that a sentence and its counterfactual lie on the same
     side; they get the same treatment as the training sentences.
     """
-    train, dev = set_aside(read_sentences(config), config.dev_examples, seed)
+    train, dev = set_aside(list(read_sentences(config)), config.dev_examples, seed)
     if config.counterfactual == "none":
         return train, dev
     lexicon = load_lexicon(config.lexicon)
@@ -98,21 +108,70 @@ def set_aside(items: Sequence[T], dev_examples: int, seed: int) -> tuple[list[T]
     Raises:
         ConfigError: if nothing is left to train on.
     """
-    if dev_examples >= len(items):
-        raise ConfigError(
-            f"config.data.dev_examples={dev_examples} leaves nothing of {len(items)} examples to train on"
-        )
-    order = np.random.Generator(np.random.Philox(key=[seed, DEV_STREAM])).permutation(len(items))
-    aside = set(order[:dev_examples].tolist())
-    return [item for i, item in enumerate(items) if i not in aside], [items[i] for i in sorted(aside)]
+    aside = drawn_aside(len(items), dev_examples, seed)
+    return list(compress(items, ~aside)), list(compress(items, aside))
+
+
+def drawn_aside(number: int, dev_examples: int, seed: int) -> np.ndarray:
+    """Which of so many items are set aside, bool[number].
+
+    Raises:
+        ConfigError: if nothing is left to train on.
+    """
+    if dev_examples >= number:
+        raise ConfigError(f"config.data.dev_examples={dev_examples} leaves nothing of {number} examples to train on")
+    aside = np.zeros(number, bool)
+    aside[np.random.Generator(np.random.Philox(key=[seed, DEV_STREAM])).permutation(number)[:dev_examples]] = True
+    return aside
 
 
 def load_examples(
     config: DataConfig, tokenizer: PreTrainedTokenizerBase, seed: int
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Encoded training and development sentences of `load_sentences`, i32[L] each."""
-    train, dev = load_sentences(config, seed)
-    return encode_sentences(train, tokenizer, config.max_tokens), encode_sentences(dev, tokenizer, config.max_tokens)
+) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray]]:
+    """Encoded training and development sentences of `load_sentences`, i32[L] each; those of a text or the Hub lie on disk."""
+    if config.corpus == "gap":
+        train, dev = load_sentences(config, seed)
+        return encode_sentences(train, tokenizer, config.max_tokens), encode_sentences(
+            dev, tokenizer, config.max_tokens
+        )
+    store = corpus_store(config, tokenizer)
+    aside = drawn_aside(store.num_texts, config.dev_examples, seed)
+    return store.of_texts(~aside), store.of_texts(aside)
+
+
+def corpus_store(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> TokenStore:
+    """The encoded corpus in the cache folder, where all runs on this machine find it that read the same text the same way.
+
+    Built by the first of them, with all processors; a killed one is gone on with.
+    """
+    forms: Forms = as_it_is
+    if config.counterfactual != "none":
+        forms = partial(sentence_forms, load_lexicon(config.lexicon), config.counterfactual, config.possessives)
+    parts = {
+        "version": STORE_VERSION,
+        "text": corpus_content(config),
+        "first": config.max_examples,
+        "max_tokens": config.max_tokens,
+        "swap": [config.counterfactual, config.possessives] if forms is not as_it_is else None,
+        "tokenizer": tokenizer_content(tokenizer),
+    }
+    folder = cache_folder() / "tokens" / fingerprint_of([json.dumps(parts).encode()])
+    with held(folder, wait=True):
+        processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return build(read_sentences(config), tokenizer, config.max_tokens, folder, forms, processes)
+
+
+def corpus_content(config: DataConfig) -> list[str]:
+    """What says whether a corpus, its lexicon included, is the one of another time."""
+    files = [file for found in corpus_files(config).values() for file in found]
+    found = [config.corpus, files_fingerprint(files)]
+    if config.corpus == "hub":
+        found += [config.subset, config.split, config.text_field]
+        if not corpus_files(config)["data.path"]:
+            from ncfair_jax.files.hub import content_of
+
+            found.append(content_of(config.path, config.subset, config.split, config.streaming))
+    return found
 
 
 def corpus_text(config: DataConfig) -> str:

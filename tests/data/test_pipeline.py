@@ -239,7 +239,7 @@ def test_fingerprint_follows_tokens_and_boundaries():
         ({"labels": "mine"}, r"labels='mine'; choose from \['input', 'original'\]"),
         ({"row_tokens": 8}, "tokens, rows hold 8: encode with max_tokens <= row_tokens"),
         ({"examples": []}, "the corpus holds no examples"),
-        ({"examples": [np.array([1, 95, 2], np.int32)]}, "token ids reach 95, the vocabulary has 90"),
+        ({"examples": [np.array([1, 95, 2], np.int32)]}, "token ids reach from 1 to 95, the vocabulary has 90"),
     ],
 )
 def test_faults(changes, message):
