@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.config import ConfigError, DataConfig
@@ -158,7 +160,8 @@ def corpus_store(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> Toke
     folder = cache_folder() / "tokens" / fingerprint_of([json.dumps(parts).encode()])
     with held(folder, wait=True):
         processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return build(read_sentences(config), tokenizer, config.max_tokens, folder, forms, processes)
+        told = track(read_sentences(config), f"encoding {config.path}", console=Console(stderr=True), transient=True)
+        return build(told, tokenizer, config.max_tokens, folder, forms, processes)
 
 
 def corpus_content(config: DataConfig) -> list[str]:

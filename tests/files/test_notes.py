@@ -1,9 +1,10 @@
 """What readers and encoders leave out is collected, or goes to the log."""
 
+import json
 import logging
 
 from ncfair_jax.files import notes
-from ncfair_jax.files.notes import Cut, Skipped, collected, remembered, total_counts
+from ncfair_jax.files.notes import Cut, Skipped, WithoutClass, collected, remembered, total_counts
 
 SKIPPED = Skipped("f.csv", 200, (7, 9), "cut off")
 CUT = Cut(limit=128, sequences=10, cut=1, tokens=1000, lost=50)
@@ -55,3 +56,8 @@ def test_a_remembered_reader_brings_its_notes_every_time():
 def test_many_lines_are_not_all_listed():
     text = str(Skipped("f", 10000, tuple(range(1, 31)), "cut off"))
     assert "(lines 1, 2, " in text and "20, …)" in text and "21" not in text
+
+
+def test_notes_come_back_from_a_file():
+    found = [SKIPPED, CUT, WithoutClass("gender", 9, ("a", "b"))]
+    assert notes.of_json(json.loads(json.dumps(notes.as_json(found)))) == found
