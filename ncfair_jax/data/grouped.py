@@ -6,17 +6,12 @@ decides, as a function of (seed, epoch), is which of the examples of a length ta
 
 The rows of all epochs of a group follow each other in a queue, from which step k takes rows [k·b, (k + 1)·b). So what is left
 of an epoch goes to the next one, and nothing has to be stored to resume. A process asks for the groups whose rows it holds, and
-knows the number of steps of an epoch from lengths alone.
-
-Every row holds at most P masks, which fewer than one in 10,000 rows would exceed. Of a row that would, the examples with the
-most masks wait for rows of their own behind the others of the epoch, in the same group. Whether there are any is the business
-of that group alone: all batches have one shape, and no process needs to ask another one for it.
+all know from lengths alone where an epoch ends.
 
 Letters: G groups, b rows of a group in a batch, E examples.
 """
 
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
@@ -25,9 +20,7 @@ import numpy as np
 from ncfair_jax.data.layout import PipelineConfig
 from ncfair_jax.data.masking import SHUFFLE_STREAM
 from ncfair_jax.data.packing import flat_positions
-from ncfair_jax.data.planning import best_fit, plan, to_give_up
-
-Masks = Callable[[int | np.ndarray, np.ndarray], np.ndarray]
+from ncfair_jax.data.planning import best_fit, plan
 
 
 class Filled(NamedTuple):
@@ -61,13 +54,11 @@ def joined(parts: Sequence[Filled]) -> Filled:
 class Groups:
     """The rows of every group and epoch, from lengths, as functions of what is asked alone."""
 
-    def __init__(self, lengths: np.ndarray, config: PipelineConfig, masks: Masks, row_masks: int):
+    def __init__(self, lengths: np.ndarray, config: PipelineConfig):
         """Plans nothing yet.
 
         Args:
             lengths: i64[E], tokens of each example.
-            masks: (epoch, examples) -> most masks of each, none of them more than `row_masks`.
-            row_masks: P.
         Raises:
             ValueError: fewer examples than groups.
         """
@@ -75,12 +66,10 @@ class Groups:
             raise ValueError(
                 f"{len(lengths)} examples do not fill {config.groups} groups of rows; give more text, or fewer groups"
             )
-        self._config, self._masks, self._row_masks = config, masks, row_masks
-        self._lengths = lengths
+        self._config, self._lengths = config, lengths
         shorter = (config.row_tokens - lengths).astype(np.min_scalar_type(config.row_tokens))
         self._by_length = np.argsort(shorter, kind="stable").astype(np.int32 if len(lengths) < 2**31 else np.int64)
         self.rows_of_step = config.batch_rows // config.groups
-        self._begins: dict[int, list[int]] = {}  # place of each epoch's first row in the queue of a group
         self._order = lru_cache(maxsize=2)(self._epoch_order)
         self._filled = lru_cache(maxsize=2 * config.groups)(self._epoch_rows)
         self._places = lru_cache(maxsize=config.groups)(self._plan)
@@ -99,20 +88,11 @@ class Groups:
         start, stop = step * self.rows_of_step, (step + 1) * self.rows_of_step
         found: list[Filled] = []
         for group in groups:
-            at = start
-            while at < stop:
-                epoch, begin, end = self._epoch_at(group, at)
-                found.append(self._filled(group, epoch).some(at - begin, min(stop, end) - begin))
-                at = min(stop, end)
+            rows = len(self._places(group)[1])
+            for epoch in range(start // rows, (stop - 1) // rows + 1):
+                first = epoch * rows
+                found.append(self._filled(group, epoch).some(max(0, start - first), min(stop - first, rows)))
         return joined(found)
-
-    def _epoch_at(self, group: int, row: int) -> tuple[int, int, int]:
-        """Which epoch fills this row of a group's queue, and its first row and the one behind its last."""
-        begins = self._begins.setdefault(group, [0])
-        while begins[-1] <= row:
-            begins.append(begins[-1] + len(self._filled(group, len(begins) - 1).starts) - 1)
-        epoch = bisect_right(begins, row) - 1
-        return epoch, begins[epoch], begins[epoch + 1]
 
     def _members(self, group: int) -> np.ndarray:
         """Ranks by length of a group's examples: of each G that follow each other one, to and fro."""
@@ -147,24 +127,7 @@ class Groups:
         starts = row_starts(sizes)[:-1][shuffled]
         sizes = sizes[shuffled]
         ids = self._order(epoch)[ranks[np.repeat(starts, sizes) + flat_positions(sizes)]]
-        masks = self._masks(epoch, ids)
-        over = np.flatnonzero(np.add.reduceat(masks, np.cumsum(sizes) - sizes) > self._row_masks)
-        ids, sizes = self._relieved(ids, sizes, masks, over) if over.size else (ids, sizes)
         return Filled(ids, row_starts(sizes), epoch)
-
-    def _relieved(
-        self, ids: np.ndarray, sizes: np.ndarray, masks: np.ndarray, over: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of which none has more than P masks: some examples have rows of their own behind the others."""
-        starts, waiting = row_starts(sizes), list[int]()
-        for row in over:
-            own = np.arange(starts[row], starts[row + 1])
-            most_first = own[np.argsort(-masks[own], kind="stable")]
-            waiting += most_first[: to_give_up(masks[own], self._row_masks)].tolist()
-        stays = np.ones(len(ids), bool)
-        stays[waiting] = False
-        left = np.add.reduceat(stays, starts[:-1], dtype=np.int64)
-        return np.concatenate([ids[stays], ids[waiting]]), np.concatenate([left, np.ones(len(waiting), np.int64)])
 
 
 def row_starts(sizes: np.ndarray) -> np.ndarray:

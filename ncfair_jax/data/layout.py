@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ncfair_jax.data.masking import mask_draws, mask_tokens
-from ncfair_jax.data.packing import FlatIndex, Placement, flat_index, round_up
-from ncfair_jax.data.planning import best_fit, relieved, safe_masks_per_row, sized
+from ncfair_jax.data.masking import RowLimit, mask_draws, mask_tokens
+from ncfair_jax.data.packing import FlatIndex, Placement, flat_index
+from ncfair_jax.data.planning import best_fit, masks_per_row, relieved, sized
 
 Batch = dict[str, np.ndarray]
 
@@ -78,11 +78,6 @@ class PipelineConfig:
     def multiple(self) -> int:
         """What R is a multiple of."""
         return math.lcm(self.row_multiple, self.accumulation)
-
-    @property
-    def most_masks(self) -> int | None:
-        """Most masks of one example: what a row holds by rows, where all batches have one shape; None: any number."""
-        return safe_masks_per_row(self.row_tokens, self.mask_prob) if self.batch_rows else None
 
 
 class Setting(NamedTuple):
@@ -167,12 +162,12 @@ class Sequences(NamedTuple):
 
 
 def masked(drawn: Drawn, setting: Setting) -> Sequences:
-    """The sequences masked for prediction, by draws of (seed, step or epoch, sequence)."""
-    config = setting.config
-    how = (config.mask_prob, config.most_masks)
+    """The sequences masked for prediction, by draws of (seed, step or epoch, sequence); in planned rows P a row at most."""
+    config, planned = setting.config, drawn.planned
+    limit = None if planned is None else RowLimit(planned.placement.row, planned.row_masks, config.mask_prob)
     found = mask_tokens(
         drawn.tokens,
-        mask_draws(config.seed, drawn.turns, drawn.sequence_ids, drawn.lengths, *how),
+        mask_draws(config.seed, drawn.turns, drawn.sequence_ids, drawn.lengths, limit),
         setting.special,
         mask_token_id=setting.mask_token_id,
         vocab_size=len(setting.special),
@@ -246,33 +241,15 @@ def packed(
 
 
 def planned_here(drawn: Drawn, lengths: np.ndarray, selected: np.ndarray, setting: Setting) -> Planned:
-    """Where the sequences of a whole batch go that was not planned before."""
-    counts = np.add.reduceat(selected, np.cumsum(lengths) - lengths, dtype=np.int64)
-    placement, row_masks = placed(lengths, counts, setting.config)
-    sizes = setting.sizes(len(lengths) // len(drawn.lengths))
-    return Planned(placement, sized(placement.num_rows, sizes), row_masks)
-
-
-def placed(lengths: np.ndarray, masks: np.ndarray, config: PipelineConfig) -> tuple[Placement, int]:
-    """Rows of a batch by examples, and P, which doubles until it is enough for every single example.
-
-    Args:
-        lengths, masks: i64[S], tokens and positions to predict of each sequence.
-    """
+    """Where the sequences of a whole batch go that was not planned before, and P, which doubles until it is enough for each."""
+    config = setting.config
+    masks = np.add.reduceat(selected, np.cumsum(lengths) - lengths, dtype=np.int64)
     row_masks = masks_per_row(config.row_tokens, config.mask_prob)
     while masks.max() > row_masks:
         row_masks *= 2
-    placement = best_fit(lengths, config.row_tokens)
-    return relieved(placement, lengths, masks, config.row_tokens, row_masks), row_masks
-
-
-def masks_per_row(row_tokens: int, mask_prob: float) -> int:
-    """P: five thirds of the expected masks of a full row, as a multiple of 8 (32 for T=128 at 15%).
-
-    With that slack rows fill up with tokens before their masks run out, and a single long sentence practically never
-    has more than P masks, which would cost a compilation.
-    """
-    return round_up(math.ceil(round(mask_prob * row_tokens * 5 / 3, 6)), 8)
+    placement = relieved(best_fit(lengths, config.row_tokens), lengths, masks, config.row_tokens, row_masks)
+    sizes = setting.sizes(len(lengths) // len(drawn.lengths))
+    return Planned(placement, sized(placement.num_rows, sizes), row_masks)
 
 
 def aligned_slots(slots: np.ndarray, positions: np.ndarray, no_class: int, alignment: str) -> np.ndarray:

@@ -3,7 +3,7 @@
 The numbers are those of SplitMix64, which is random access: its n-th number is a hash of its state and n. Generators are
 nested: the n-th number of one is the state of another, so the seed, the step or epoch, the sequence and the place of the token
 are taken up one after the other. Nothing has to be stored to resume, all tokens of a batch are drawn at once, and an example's
-masks do not depend on what shares its batch, its row or its process.
+masks do not depend on what shares its batch or its process; nor its row, unless that row would have more masks than it holds.
 
 Source: Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, OOPSLA 2014; the finaliser is David Stafford's
 variant 13, as in Sebastiano Vigna's splitmix64.c. The generator passes BigCrush.
@@ -22,7 +22,7 @@ SHUFFLE_STREAM = 1
 
 GAMMA = 0x9E3779B97F4A7C15
 MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-AGAIN = 1 << 32  # behind the places of all tokens: state of the next try of a sequence that has too many masks
+AGAIN = 1 << 32  # behind the places of all tokens: state of the next try of a sequence whose row has too many masks
 PART = 1 << 16  # tokens whose numbers are drawn together: they stay in the processor's cache
 STEPS = np.arange(PART, dtype=np.uint64) * np.uint64(GAMMA)  # from the state of a generator to that behind each number
 
@@ -56,59 +56,56 @@ def _finalised(mixed: np.ndarray) -> np.ndarray:
     return np.bitwise_xor(mixed, shifted, out=mixed)
 
 
+class RowLimit(NamedTuple):
+    """Rows of which none may have more than so many selected tokens.
+
+    Attributes:
+        row: i64[S], of each sequence.
+        most: selected tokens of a row.
+        mask_prob: as of `mask_tokens`.
+    """
+
+    row: np.ndarray
+    most: int
+    mask_prob: float
+
+
 def mask_draws(
-    seed: int, turns: int | np.ndarray, sequence_ids: Ids, lengths: Ids, mask_prob: float = 1.0, most: int | None = None
+    seed: int, turns: int | np.ndarray, sequence_ids: Ids, lengths: Ids, limit: RowLimit | None = None
 ) -> np.ndarray:
     """One number for each token, from which its masking follows: u64[sum(lengths)], sequence after sequence.
 
-    The number of a token follows from (seed, turn, sequence, its place) alone, and from `mask_prob` and `most` if there is a
-    most: a sequence of which more tokens would be selected is drawn again.
+    The number of a token follows from (seed, turn, sequence, its place). All sequences of a row that would have too many
+    selected tokens are drawn again: with `planning.masks_per_row` these are fewer than one row in 500, so that the share of
+    selected tokens is lower by less than 0.2 % of itself.
 
     Args:
         turns: steps or epochs, one for all or i64[S].
-        mask_prob, most: as of `mask_tokens`, and the most tokens selected of a sequence; None: however many there are.
     """
     lengths = np.asarray(lengths)
     states = _sequence_states(seed, turns, sequence_ids)
     draws = _token_draws(states, lengths)
-    tried = np.zeros(0, np.int64) if most is None else np.flatnonzero(lengths > most)
-    places = np.repeat((np.cumsum(lengths) - lengths)[tried], lengths[tried]) + flat_positions(lengths[tried])
+    if limit is None:
+        return draws
+    starts = np.cumsum(lengths) - lengths
+    tried = _too_many(draws, lengths, np.arange(len(lengths)), limit)
     while tried.size:
-        over = selected_counts(draws[places], lengths[tried], mask_prob) > most
-        places, tried = places[np.repeat(over, lengths[tried])], tried[over]
         states[tried] = splitmix64(states[tried], np.full(1, AGAIN, np.uint64))
-        draws[places] = _token_draws(states[tried], lengths[tried])
+        again = _token_draws(states[tried], lengths[tried])
+        draws[np.repeat(starts[tried], lengths[tried]) + flat_positions(lengths[tried])] = again
+        tried = _too_many(again, lengths[tried], tried, limit)
     return draws
 
 
-def mask_counts(
-    seed: int,
-    turns: int | np.ndarray,
-    sequence_ids: np.ndarray,
-    lengths: np.ndarray,
-    mask_prob: float,
-    most: int | None,
-) -> np.ndarray:
-    """Of each sequence how many tokens are selected, special ones included, from its length alone: i64[S].
-
-    So it is a bound of what `mask_tokens` selects by the same draws, for which no token is read.
-    """
-    counts = np.empty(len(lengths), np.int64)
-    ends = np.cumsum(lengths)
-    start = 0
-    while start < len(lengths):  # a part of the sequences at a time: an epoch's tokens need not fit in memory
-        before = ends[start] - lengths[start]
-        stop = max(start + 1, int(np.searchsorted(ends, before + PART, side="right")))
-        part = slice(start, stop)
-        turn = turns[part] if isinstance(turns, np.ndarray) else turns
-        draws = mask_draws(seed, turn, sequence_ids[part], lengths[part], mask_prob, most)
-        counts[part] = selected_counts(draws, lengths[part], mask_prob)
-        start = stop
-    return counts
+def _too_many(draws: np.ndarray, lengths: np.ndarray, sequences: np.ndarray, limit: RowLimit) -> np.ndarray:
+    """Of some sequences with these draws, all of their rows, those whose rows have too many selected tokens."""
+    row = limit.row[sequences]
+    selected = np.bincount(row, selected_counts(draws, lengths, limit.mask_prob))
+    return sequences[selected[row] > limit.most] if len(selected) else sequences
 
 
 def selected_counts(draws: np.ndarray, lengths: np.ndarray, mask_prob: float) -> np.ndarray:
-    """Of each sequence, of at least one token, how many of its draws select: i64[S]."""
+    """Of each sequence, of at least one token, how many of its draws select, special tokens included: i64[S]."""
     if not len(lengths):
         return np.zeros(0, np.int64)
     return np.add.reduceat(_below(draws, mask_prob), np.cumsum(lengths) - lengths, dtype=np.int64)

@@ -15,10 +15,10 @@ import numpy as np
 
 from ncfair_jax.data.encoded import Encoded, end_to_end
 from ncfair_jax.data.grouped import Filled, Groups, row_starts
-from ncfair_jax.data.layout import Batch, Drawn, PipelineConfig, Planned, Setting, packed, placed
-from ncfair_jax.data.masking import SHUFFLE_STREAM, mask_counts
+from ncfair_jax.data.layout import Batch, Drawn, PipelineConfig, Planned, Setting, packed
+from ncfair_jax.data.masking import SHUFFLE_STREAM
 from ncfair_jax.data.packing import flat_positions, in_order, round_up
-from ncfair_jax.data.planning import best_fit, row_sizes, sized
+from ncfair_jax.data.planning import best_fit, masks_per_row, row_sizes, sized
 from ncfair_jax.sharding import WHOLE, is_whole
 from ncfair_jax.vocabulary import WordBoundaries, whole_words
 
@@ -132,7 +132,7 @@ class Pipeline:
                 raise ValueError(
                     f"batch_rows={config.batch_rows}: these examples do not stand apart; batch them by batch_size"
                 )
-            self._groups = Groups(self._lengths, config, self._most_masks, self._row_masks)
+            self._groups = Groups(self._lengths, config)
             self.steps_per_epoch = max(1, self._groups.rows_of_epoch // self._groups.rows_of_step)
         else:
             # Few development examples make a smaller batch of each stratum.
@@ -188,18 +188,11 @@ class Pipeline:
 
     @property
     def _row_masks(self) -> int:
-        """P by rows: that fewer than one in 10,000 rows exceed, or what any row of examples has."""
-        if self.examples.predicted is None:
-            assert self.config.most_masks is not None
-            return self.config.most_masks
-        return round_up(self.examples.predicted * (self.config.row_tokens // int(self._lengths.min())), 8)
-
-    def _most_masks(self, turns: int | np.ndarray, ids: np.ndarray) -> np.ndarray:
-        """The most positions to predict of each example, i64[E], of examples that stand apart."""
-        if self.examples.predicted is not None:
-            return np.full(len(ids), self.examples.predicted)
-        config = self.config
-        return mask_counts(config.seed, turns, ids, self._lengths[ids], config.mask_prob, config.most_masks)
+        """P where rows are planned: what fewer than one in 500 rows would exceed, or what any row of examples has."""
+        row_tokens, predicted = self.config.row_tokens, self.examples.predicted
+        if predicted is None:
+            return masks_per_row(row_tokens, self.config.mask_prob)
+        return round_up(predicted * (row_tokens // int(self._lengths.min())), 8)
 
     def _sizes(self, copies: int) -> tuple[int, ...]:
         """Numbers of rows of batches that have each drawn sequence so many times, chosen from the first whole batches."""
@@ -247,8 +240,8 @@ class Pipeline:
             ValueError: rows or groups that do not divide over the processes.
         """
         if self.examples.stand_apart:
-            filled, rows, row_masks, number = self._share(step, process_index, process_count)
-            laid = self._laid(step, filled, rows, row_masks)
+            filled, rows, number = self._share(step, process_index, process_count)
+            laid = self._laid(step, filled, rows)
         else:
             drawn = self.drawn(step)
             laid, number = self.examples.layout(drawn, self._setting), len(drawn.ids)
@@ -260,16 +253,15 @@ class Pipeline:
             batch = process_rows(batch, process_index, process_count)
         return batch | {"step": np.array(step, np.int32), "num_examples": np.array(number, np.int32)}
 
-    def _share(self, step: int, process_index: int, process_count: int) -> tuple[Filled, int, int, int]:
-        """The rows of a step that a process holds: those with examples, R/P, P masks a row, examples of the whole batch."""
+    def _share(self, step: int, process_index: int, process_count: int) -> tuple[Filled, int, int]:
+        """The rows of a step that a process holds: those with examples, the number of all, examples of the whole batch."""
         config = self.config
         if config.batch_rows:
             own = process_share(config.groups, process_index, process_count, "groups", "make groups a multiple of that")
             filled = self._groups.take(step, own)
-            return filled, config.batch_rows // process_count, self._row_masks, len(filled.ids) * process_count
+            return filled, config.batch_rows // process_count, len(filled.ids) * process_count
         ids = self.example_ids(step)
-        lengths = self._lengths[ids]
-        placement, row_masks = placed(lengths, self._most_masks(step, ids), config)
+        placement = best_fit(self._lengths[ids], config.row_tokens)
         order = np.argsort(placement.row.astype(np.min_scalar_type(placement.num_rows)), kind="stable")
         starts = row_starts(np.bincount(placement.row, minlength=placement.num_rows))
         own = process_share(
@@ -281,15 +273,15 @@ class Pipeline:
         )
         there = min(own.stop * config.accumulation, placement.num_rows)
         some = Filled(ids[order], starts, step).some(min(own.start * config.accumulation, there), there)
-        return some, len(own) * config.accumulation, row_masks, len(ids)
+        return some, len(own) * config.accumulation, len(ids)
 
-    def _laid(self, step: int, filled: Filled, rows: int, row_masks: int) -> Batch:
+    def _laid(self, step: int, filled: Filled, rows: int) -> Batch:
         """What the layout makes of rows that are planned, some of them at a time, with empty rows behind them."""
         parts = []
         for start in range(0, rows, PART_ROWS):
             number = min(PART_ROWS, rows - start)
             some = filled.some(*(min(row, len(filled.starts) - 1) for row in (start, start + number)))
-            planned = Planned(in_order(some.starts, self._lengths[some.ids]), number, row_masks)
+            planned = Planned(in_order(some.starts, self._lengths[some.ids]), number, self._row_masks)
             parts.append(self.examples.layout(self._drawn(step, some.ids, some.turns, planned), self._setting))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts[1:] else parts[0]
 

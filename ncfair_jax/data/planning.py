@@ -11,7 +11,7 @@ import numpy as np
 
 from ncfair_jax.data.packing import Placement, round_up
 
-RARE = 1e-4  # rows planned by lengths alone have more masks than their capacity less often than this
+RARE = 2e-3  # of full rows, those that have more masks than their capacity
 
 
 def best_fit(lengths: np.ndarray, row_tokens: int) -> Placement:
@@ -133,8 +133,8 @@ def in_rows(row: np.ndarray, lengths: np.ndarray) -> Placement:
 
 
 @cache
-def safe_masks_per_row(row_tokens: int, mask_prob: float) -> int:
-    """The smallest multiple of 8 that fewer than `RARE` of full rows have more masks than (40 for T=128 at 15%)."""
+def masks_per_row(row_tokens: int, mask_prob: float) -> int:
+    """P: the smallest multiple of 8 that fewer than `RARE` of full rows have more masks than (32 for T=128 at 15%)."""
     tail, most = 0.0, row_tokens
     while most > 0 and (tail := tail + _binomial(row_tokens, most, mask_prob)) < RARE:
         most -= 1

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ncfair_jax.data import pipeline
 from ncfair_jax.data.grouped import Groups
 from ncfair_jax.data.layout import PipelineConfig, packed, selecting
 from ncfair_jax.data.packing import FlatIndex
@@ -36,7 +37,7 @@ def test_rows_are_full_and_have_one_shape():
     pipeline = make(sentences, batch_rows=256, groups=32, row_tokens=128)
     batches = [pipeline.batch(step) for step in range(0, 3 * pipeline.steps_per_epoch, 7)]
     assert {batch["tokens"].shape for batch in batches} == {(1, 256, 128)}
-    assert {batch["masked_labels"].shape for batch in batches} == {(1, 256, 40)}
+    assert {batch["masked_labels"].shape for batch in batches} == {(1, 256, 32)}
     assert np.mean([pipeline.waste(batch) for batch in batches]) < 0.02
     lengths = [[len(text) for text in restore(batch)] for batch in batches]
     means = [np.mean(of_batch) for of_batch in lengths]
@@ -61,7 +62,7 @@ def test_every_example_comes_once_an_epoch_and_what_is_left_goes_to_the_next(cou
     )
     epochs = 3
     steps = pipeline.steps_of(epochs)
-    made, rows_of_epoch = pipeline._groups, []
+    made, rows_of_epoch = pipeline._groups, list[int]()
     for group in range(groups):
         taken = [made.take(step, [group]) for step in range(steps)]
         assert all(len(part.starts) - 1 == 2 * each for part in taken)
@@ -126,18 +127,14 @@ def test_processes_make_the_rows_of_one(process_count, accumulation):
 
 
 def test_a_process_plans_its_own_groups_alone(monkeypatch):
-    pipeline = make(batch_rows=16, groups=8)
+    steps = make(batch_rows=16, groups=8).steps_per_epoch
     planned = []
     original = Groups._plan
     monkeypatch.setattr(Groups, "_plan", lambda self, group: planned.append(group) or original(self, group))
     fresh = make(batch_rows=16, groups=8)
-    masked = []
-    most = fresh._groups._masks
-    monkeypatch.setattr(fresh._groups, "_masks", lambda turns, ids: masked.append(len(ids)) or most(turns, ids))
-    for step in range(pipeline.steps_per_epoch):
+    for step in range(steps):
         fresh.batch(step, 1, 4)
     assert set(planned) == {2, 3}
-    assert sum(masked) <= 400 / 4 + 2
 
 
 def test_masks_follow_from_seed_epoch_and_example_whatever_the_rows():
@@ -157,36 +154,24 @@ def test_masks_follow_from_seed_epoch_and_example_whatever_the_rows():
     one, other = masked_examples(), masked_examples(batch_rows=6, groups=3, row_tokens=48)
     both = one.keys() & other.keys()
     assert len(both) > 200
-    assert all(one[text] == other[text] for text in both)
+    assert np.mean([one[text] == other[text] for text in both]) > 0.97  # but in rows that would have too many masks
     assert any(MASK in text[7:] for text in one.values())
 
 
-def crowded(monkeypatch, most: int, examples) -> Pipeline:
-    """A pipeline whose rows hold fewer masks than chance makes safe."""
-    monkeypatch.setattr(PipelineConfig, "most_masks", property(lambda self: most))
-    return make(examples, mask_prob=0.3)
-
-
-def test_what_would_have_too_many_masks_waits_and_nothing_is_lost(monkeypatch):
+def test_rows_that_would_have_too_many_masks_are_drawn_again_and_nothing_is_lost(monkeypatch):
     examples = numbered(300)
-    pipeline = crowded(monkeypatch, 12, examples)
-    planned = sum(len(pipeline._groups._plan(group)[1]) for group in range(4))
-    for epoch in range(2):
-        filled = [pipeline._groups._filled(group, epoch) for group in range(4)]
-        assert planned + 10 < sum(len(part.starts) - 1 for part in filled)  # so many wait
-        ids = np.concatenate([pipeline._groups._filled(group, epoch).ids for group in range(4)])
-        assert sorted(ids.tolist()) == list(range(300))
-    steps = pipeline.steps_of(2)
-    batches = [pipeline.batch(step) for step in range(steps)]
-    assert {batch["masked_labels"].shape for batch in batches} == {(1, 8, 12)}
-    for step, batch in enumerate(batches):
-        texts = sorted(restore(batch))
-        assert texts == sorted(tuple(examples[i].tolist()) for i in pipeline.example_ids(step))
-        parts = [pipeline.batch(step, index, 2) for index in range(2)]
+    free, crowded = make(examples, mask_prob=0.3), make(examples, mask_prob=0.3)
+    free = np.concatenate([rows_of(free.batch(step), "tokens") for step in range(20)])
+    monkeypatch.setattr(pipeline, "masks_per_row", lambda row_tokens, mask_prob: 12)
+    for step in range(crowded.steps_of(2)):
+        batch = crowded.batch(step)
+        assert batch["masked_labels"].shape == (1, 8, 12)
+        ids = crowded.example_ids(step)
+        assert sorted(restore(batch)) == sorted(tuple(examples[i].tolist()) for i in ids)
+        parts = [crowded.batch(step, index, 2) for index in range(2)]
         np.testing.assert_array_equal(np.concatenate([part["tokens"] for part in parts], axis=1), batch["tokens"])
-    masked = sum(batch["masked_weights"].sum() for batch in batches)
-    words = sum(np.sum(~np.isin(np.array(text), SPECIAL)) for batch in batches for text in restore(batch))
-    assert abs(masked - 0.3 * words) < 0.02 * words  # not fewer of them
+    limited = np.concatenate([rows_of(crowded.batch(step), "tokens") for step in range(20)])
+    assert 2 < np.any(free != limited, axis=1).sum() < 0.3 * len(free)
 
 
 def first_token(drawn, setting):

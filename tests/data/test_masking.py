@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ncfair_jax.data import masking
-from ncfair_jax.data.masking import mask_counts, mask_draws, mask_tokens, splitmix64
+from ncfair_jax.data.masking import RowLimit, mask_draws, mask_tokens, selected_counts, splitmix64
+from ncfair_jax.data.planning import masks_per_row
 
 VOCAB, MASK = 1000, 4
 SPECIAL = np.arange(VOCAB) < 5
@@ -157,30 +157,44 @@ def test_extremes(prob, expected):
     assert result.selected.sum() == expected == (result.tokens == MASK).sum()
 
 
-def test_counts_are_those_of_the_masks_and_bound_them_where_tokens_are_special(monkeypatch):
+def test_counts_are_those_of_the_masks_and_bound_them_where_tokens_are_special():
     rng = np.random.default_rng(1)
     lengths, ids = rng.integers(1, 60, 300), rng.permutation(300)
-    counts = mask_counts(3, 5, ids, lengths, 0.15, None)
-    monkeypatch.setattr(masking, "PART", 100)  # a few sequences at a time; some are longer than the rest of a part
-    np.testing.assert_array_equal(mask_counts(3, np.full(300, 5), ids, lengths, 0.15, None), counts)
     tokens = rng.integers(0, 10, lengths.sum()).astype(np.int32)
     draws = mask_draws(3, 5, ids, lengths)
-    ends = np.cumsum(lengths)
+    counts, ends = selected_counts(draws, lengths, 0.15), np.cumsum(lengths)
     words = [part.sum() for part in np.split(masked(np.full_like(tokens, 9), draws).selected, ends)[:-1]]
     assert counts.tolist() == words
     fewer = [part.sum() for part in np.split(masked(tokens, draws).selected, ends)[:-1]]
     assert np.all(fewer <= counts) and np.any(fewer < counts)
 
 
-def test_a_sequence_with_too_many_masks_is_drawn_again_whatever_stands_beside_it():
-    lengths, ids = np.full(400, 40), np.arange(400)
-    free, capped = (mask_draws(0, 0, ids, lengths, 0.15, most) for most in (None, 9))
-    before, after = (masking.selected_counts(draws, lengths, 0.15) for draws in (free, capped))
+def test_rows_with_too_many_masks_are_drawn_again_whatever_stands_beside_them():
+    lengths, ids, row = np.full(400, 20), np.arange(400), np.arange(400) // 2
+    limit = RowLimit(row, 9, 0.15)
+    free, limited = mask_draws(0, 0, ids, lengths), mask_draws(0, 0, ids, lengths, limit)
+    before, after = (selected_counts(draws, np.full(200, 40), 0.15) for draws in (free, limited))
     over = before > 9
-    assert 10 < over.sum() < 100 and after.max() <= 9
-    np.testing.assert_array_equal(after[~over], before[~over])
-    np.testing.assert_array_equal(capped.reshape(400, 40)[~over], free.reshape(400, 40)[~over])
-    for sequence in np.flatnonzero(over)[:5]:
-        alone = mask_draws(0, 0, [sequence], [40], 0.15, 9)
-        np.testing.assert_array_equal(alone, capped.reshape(400, 40)[sequence])
+    assert 5 < over.sum() < 50 and after.max() <= 9
+    np.testing.assert_array_equal(limited.reshape(200, 40)[~over], free.reshape(200, 40)[~over])
+    for number in np.flatnonzero(over)[:5]:
+        both = [2 * number, 2 * number + 1]
+        alone = mask_draws(0, 0, both, [20, 20], RowLimit(np.zeros(2, np.int64), 9, 0.15))
+        np.testing.assert_array_equal(alone, limited.reshape(200, 40)[number])
         assert not np.isin(alone, free).any()
+
+
+def test_drawing_again_leaves_the_share_of_masks():
+    """At the limit that a run has: 32 of 128 tokens."""
+    rows = 20_000
+    limit = RowLimit(np.arange(rows), masks_per_row(128, 0.15), 0.15)
+    draws = mask_draws(0, 0, np.arange(rows), np.full(rows, 128), limit)
+    counts = selected_counts(draws, np.full(rows, 128), 0.15)
+    wanted = stats.binom(128, 0.15)
+    assert wanted.sf(limit.most) < 2e-3 and counts.max() <= limit.most
+    assert abs(counts.mean() / wanted.mean() - 1) < 2e-3 + 3 * wanted.std() / wanted.mean() / np.sqrt(rows)
+
+
+def test_no_sequences():
+    nothing = np.zeros(0, np.int64)
+    assert mask_draws(0, 0, nothing, nothing, RowLimit(nothing, 9, 0.15)).size == 0

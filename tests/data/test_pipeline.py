@@ -7,10 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertTokenizerFast
 
+from ncfair_jax.data import layout, pipeline
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.data.gap import read_gap
-from ncfair_jax.data.layout import PipelineConfig, masks_per_row
+from ncfair_jax.data.layout import PipelineConfig
 from ncfair_jax.data.pipeline import Examples, Pipeline, process_rows
+from ncfair_jax.data.planning import masks_per_row
 from ncfair_jax.lexicons.classes import build_classes
 from ncfair_jax.lexicons.lexicon import load_lexicon
 from ncfair_jax.vocabulary import WordBoundaries
@@ -30,8 +32,9 @@ def corpus(count: int, longest: int = 20, seed: int = 0) -> list[np.ndarray]:
 def make(examples=None, slots=SLOTS, boundaries=None, **changes) -> Pipeline:
     config = PipelineConfig(**{"seed": 1, "batch_size": 8, "row_tokens": 32} | changes)
     examples = corpus(50) if examples is None else examples
+    examples = examples if isinstance(examples, Examples) else Examples(examples)
     words = {"slot_of_token": slots, "boundaries": boundaries}
-    return Pipeline(Examples(examples), config, special_ids=SPECIAL, mask_token_id=MASK, vocab_size=VOCAB, **words)
+    return Pipeline(examples, config, special_ids=SPECIAL, mask_token_id=MASK, vocab_size=VOCAB, **words)
 
 
 def rows_of(batch, name):
@@ -178,17 +181,29 @@ def test_masks_of_an_example_follow_from_seed_step_and_example():
     assert any(original != inputs for original, inputs in whole.items())
 
 
-def test_one_sentence_with_more_masks_than_a_row_doubles_them():
-    pipeline = make([np.array([CLS, *range(10, 40), SEP], np.int32)], mask_prob=0.15)
-    assert masks_per_row(32, 0.15) == 8
-    shapes = {step: pipeline.batch(step)["masked_weights"] for step in range(60)}
+def long_sentence(**changes):
+    return make(Examples([np.array([CLS, *range(10, 40), SEP], np.int32)], **changes), mask_prob=0.15)
+
+
+def test_where_rows_are_not_planned_before_one_sentence_with_more_masks_doubles_them(monkeypatch):
+    monkeypatch.setattr(layout, "masks_per_row", lambda row_tokens, mask_prob: 8)
+    together = long_sentence(apart=False)
+    shapes = {step: together.batch(step)["masked_weights"] for step in range(60)}
     for weights in shapes.values():
         assert weights.shape[-1] == (8 if weights.sum() <= 8 else 16)
     assert {weights.shape[-1] for weights in shapes.values()} == {8, 16}
 
 
+def test_where_rows_are_planned_a_sentence_with_more_masks_is_drawn_again(monkeypatch):
+    monkeypatch.setattr(pipeline, "masks_per_row", lambda row_tokens, mask_prob: 8)
+    apart = long_sentence()
+    counts = [apart.batch(step)["masked_weights"] for step in range(60)]
+    assert {weights.shape[-1] for weights in counts} == {8}
+    assert {int(weights.sum()) for weights in counts} >= {3, 4, 5, 6, 7, 8}
+
+
 @pytest.mark.parametrize(
-    ("tokens", "prob", "expected"), [(128, 0.15, 32), (64, 0.15, 16), (32, 0.15, 8), (128, 0.0, 8)]
+    ("tokens", "prob", "expected"), [(128, 0.15, 32), (512, 0.15, 104), (128, 0.0, 8), (128, 1.0, 128)]
 )
 def test_masks_per_row(tokens, prob, expected):
     assert masks_per_row(tokens, prob) == expected
