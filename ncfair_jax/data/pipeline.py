@@ -121,12 +121,14 @@ class Pipeline:
         self._boundaries = boundaries
         self._of_tokens = {name: np.concatenate(values) for name, values in examples.of_tokens.items()}
         views = examples.views
-        self._views = np.full(len(self._lengths) // views, views) if isinstance(views, int) else views
-        self._first = np.cumsum(self._views) - self._views  # sequence of each example
-        self.num_examples = len(self._views)
-        self._strata = strata(examples, self.num_examples)
-        self._order = lru_cache(maxsize=2)(self._epoch_order)
-        smallest = min(map(len, self._strata))
+        # Of millions of examples that are alike, nothing is held for each.
+        self._first: np.ndarray | None = None  # sequence of each example, if they have not all as many
+        if isinstance(views, int):
+            views = np.broadcast_to(np.int64(views), len(self._lengths) // views)
+        else:
+            self._first = np.cumsum(views) - views
+        self._views = views
+        self.num_examples = len(views)
         if config.batch_rows:
             if not examples.stand_apart:
                 raise ValueError(
@@ -135,6 +137,9 @@ class Pipeline:
             self._groups = Groups(self._lengths, config)
             self.steps_per_epoch = max(1, self._groups.rows_of_epoch // self._groups.rows_of_step)
         else:
+            self._strata = strata(examples, self.num_examples)
+            self._order = lru_cache(maxsize=2)(self._epoch_order)
+            smallest = min(map(len, self._strata))
             # Few development examples make a smaller batch of each stratum.
             self._each = config.batch_size if examples.strata is None else min(config.batch_size, smallest)
             self.steps_per_epoch = -(-smallest // self._each) if examples.strata is None else smallest // self._each
@@ -207,7 +212,8 @@ class Pipeline:
     def _sequences(self, ids: np.ndarray) -> np.ndarray:
         """i64[S], sequences of examples."""
         views = self._views[ids]
-        return np.repeat(self._first[ids], views) + flat_positions(views)
+        first = ids * views if self._first is None else self._first[ids]
+        return np.repeat(first, views) + flat_positions(views)
 
     def drawn(self, step: int) -> Drawn:
         """The examples of a step, whatever was asked before."""
