@@ -4,7 +4,7 @@ Source: Bartl et al. 2020, section 4; marionbartl/gender-bias-BERT:code/bias_uti
 """
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from ncfair_jax.benchmarks.quality import TEXT_FLAGS, stored_flags
 from ncfair_jax.benchmarks.results import Table
@@ -72,7 +72,7 @@ def clustered_tests(table: Table, sample: Sample) -> dict[str, dict[str, float |
         found[group] = {
             "p_crossed": crossed.p,
             "df": crossed.df,
-            "p_professions": float(stats.wilcoxon(means).pvalue) if enough else None,
+            "p_professions": float(scipy.stats.wilcoxon(means).pvalue) if enough else None,
             "n_professions": len(means),
             "n_person_pairs": len({words for (_, words), _ in both}),
         }
@@ -90,7 +90,7 @@ def wilcoxon(differences: np.ndarray) -> dict[str, float | int | None]:
     n = len(nonzero)
     if n == 0:
         return {"w": 0.0, "z": None, "p": None, "r": None, "n_pairs": len(differences)}
-    ranks = stats.rankdata(np.abs(nonzero))
+    ranks = scipy.stats.rankdata(np.abs(nonzero))
     plus = float(ranks[nonzero > 0].sum())
     ties = np.unique(ranks, return_counts=True)[1].astype(float)
     variance = n * (n + 1) * (2 * n + 1) / 24 - (ties**3 - ties).sum() / 48
@@ -98,7 +98,7 @@ def wilcoxon(differences: np.ndarray) -> dict[str, float | int | None]:
     return {
         "w": min(plus, n * (n + 1) / 2 - plus),
         "z": float(z),
-        "p": float(2 * stats.norm.sf(abs(z))),
+        "p": float(2 * scipy.stats.norm.sf(abs(z))),
         "r": float(abs(z) / np.sqrt(len(differences))),
         "n_pairs": len(differences),
     }
@@ -121,9 +121,9 @@ def release_statistics(table: Table) -> dict[str, float | int | bool | None] | N
     n = len(female)
     if n != len(male) or n < 2:
         return None
-    normality = stats.shapiro(np.concatenate([female, -male]))
+    normality = scipy.stats.shapiro(np.concatenate([female, -male]))
     t_test = bool(normality.pvalue >= NORMAL_FROM)
-    test = stats.ttest_rel(female, male) if t_test else stats.wilcoxon(female, male)
+    test = scipy.stats.ttest_rel(female, male) if t_test else scipy.stats.wilcoxon(female, male)
     return {
         "n": n,
         "shapiro_w": float(normality.statistic),

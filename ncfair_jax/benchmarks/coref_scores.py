@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+import scipy
 
 from ncfair_jax.benchmarks.base import Benchmark, Headline
 from ncfair_jax.benchmarks.results import Result, Table
@@ -45,7 +45,7 @@ def ceaf_phi4(clusters: Sequence[Cluster], others: Sequence[Cluster]) -> tuple[f
     """Similarity 2|K∩R| / (|K|+|R|) summed over the best one-to-one alignment, and the number of clusters."""
     sizes, other_sizes = ([len(cluster) for cluster in side] for side in (clusters, others))
     similarity = 2 * _overlaps(clusters, others) / np.add.outer(sizes, other_sizes)
-    best = similarity[linear_sum_assignment(similarity, maximize=True)].sum()
+    best = similarity[scipy.optimize.linear_sum_assignment(similarity, maximize=True)].sum()
     return float(best), float(len(clusters))
 
 

@@ -7,8 +7,8 @@ for the others. The figures are of classifiers fine-tuned by `configs/glue.py`, 
 from typing import Any
 
 import numpy as np
+import scipy
 from jax.sharding import Mesh
-from scipy import stats
 
 from ncfair_jax.benchmarks.base import Benchmark, Headline
 from ncfair_jax.benchmarks.classifier import outputs
@@ -108,7 +108,7 @@ def correlations(columns: dict[str, np.ndarray], names: tuple[str, ...]) -> tupl
     pairs = []
     for x, y in (
         (columns["predicted"], columns["label"]),
-        (stats.rankdata(columns["predicted"]), stats.rankdata(columns["label"])),
+        (scipy.stats.rankdata(columns["predicted"]), scipy.stats.rankdata(columns["label"])),
     ):
         x, y = x - x.mean(), y - y.mean()  # large means would cost digits
         pairs += [x, y, x * x, y * y, x * y]

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from ncfair_jax.collapse.agreement import Agreement
 from ncfair_jax.collapse.class_stats import ClassStats, merge, remove, take
@@ -138,7 +138,7 @@ def jackknife(figure: float, without: Sequence[float]) -> Interval:
     if number < 2:
         return float("nan"), float("nan")
     error = np.sqrt((number - 1) * np.var(without))
-    reach = float(student_t.ppf((1 + CONFIDENCE) / 2, number - 1) * error)
+    reach = float(stdtrit(number - 1, (1 + CONFIDENCE) / 2) * error)
     return figure - reach, figure + reach
 
 

@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from adjustText import adjust_text
 
 from ncfair_jax.benchmarks.results import text_of_cell
 from ncfair_jax.collapse.jackknife import Measured
@@ -19,9 +17,6 @@ from ncfair_jax.files.records import metrics_lines
 from ncfair_jax.files.rows import Row
 from ncfair_jax.files.tables import comma_separated, table_rows
 from ncfair_jax.run_log import METRICS_FILE, say
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 # Okabe and Ito's palette (2008), without its yellow, which is faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -38,6 +33,16 @@ STYLE = {
     "pdf.fonttype": 42,  # letters stay letters
 }
 NAMES = {"nc1": "NC1", "nc3": "NC3: mean cosine", "unc3": "UNC3: sd of cosines"}
+
+
+def _pyplot() -> Any:
+    """Matplotlib, which draws into files alone here. It takes a second to load, which runs without pictures need not wait."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
 
 
 def draw_all(models: Sequence[ModelMeasures], folders: Sequence[Path], out: Path) -> list[Path]:
@@ -68,12 +73,12 @@ def draw_training(workdirs: Mapping[str, Path], out: Path) -> Path:
 
 def save(figure: Any, path: Path) -> Path:
     """Writes path.pdf and path.png and lets go of the figure."""
-    with plt.rc_context(STYLE):
+    with _pyplot().rc_context(STYLE):
         for suffix in (".pdf", ".png"):
             whole = path.with_name(path.name + suffix)
             with written(whole) as half:
                 figure.savefig(half, format=suffix.removeprefix("."))
-    plt.close(figure)
+    _pyplot().close(figure)
     return path.with_name(path.name + ".png")
 
 
@@ -81,8 +86,8 @@ def word_cosines(tables: Mapping[str, Sequence[Row]]) -> Any:
     """One line for each word with its cosine in every model, in the order of the first."""
     first = next(iter(tables))
     words = [row["word"] for row in sorted(tables[first], key=lambda row: row["cosine"])]
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(WIDTH, 0.6 + 0.17 * len(words)))
+    with _pyplot().rc_context(STYLE):
+        figure, axes = _pyplot().subplots(figsize=(WIDTH, 0.6 + 0.17 * len(words)))
         cosines = {name: {row["word"]: row["cosine"] for row in rows} for name, rows in tables.items()}
         for place, word in enumerate(words):
             found = [by_word[word] for by_word in cosines.values() if word in by_word]
@@ -107,8 +112,8 @@ def word_cosines(tables: Mapping[str, Sequence[Row]]) -> Any:
 
 def by_layer(depths: Mapping[str, Mapping[str, Mapping[str, Measured]]]) -> Any:
     """NC3 and UNC3 of each word set over the layers, with 95% intervals: colour for the model, line for the set."""
-    with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3), layout="constrained")
+    with _pyplot().rc_context(STYLE):
+        figure, panels = _pyplot().subplots(1, 2, figsize=(WIDTH, 3), layout="constrained")
         for axes, figure_name in zip(panels, ("nc3", "unc3"), strict=True):
             for number, (model, sets) in enumerate(depths.items()):
                 for line, (words, layers) in zip(("-", "--", ":"), sets.items(), strict=False):
@@ -128,8 +133,8 @@ def by_layer(depths: Mapping[str, Mapping[str, Mapping[str, Measured]]]) -> Any:
 
 def cosine_by_frequency(tables: Mapping[str, Sequence[Row]]) -> Any:
     """Cosine of every word over its count: the lexicon on the full vocabulary, or on what else was measured."""
-    with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(
+    with _pyplot().rc_context(STYLE):
+        figure, panels = _pyplot().subplots(
             1, len(tables), figsize=(WIDTH, 3.2), sharey=True, squeeze=False, layout="constrained"
         )
         for axes, (name, rows) in zip(panels[0], tables.items(), strict=True):
@@ -154,8 +159,8 @@ def cosine_by_frequency(tables: Mapping[str, Sequence[Row]]) -> Any:
 
 def over_steps(runs: Mapping[str, Sequence[Row]]) -> Any:
     """NC1, NC3 and UNC3 over the steps of training: colour for the run, dashes for the control words."""
-    with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(1, len(NAMES), figsize=(WIDTH, 2.8), layout="constrained")
+    with _pyplot().rc_context(STYLE):
+        figure, panels = _pyplot().subplots(1, len(NAMES), figsize=(WIDTH, 2.8), layout="constrained")
         for axes, (key, title) in zip(panels, NAMES.items(), strict=True):
             for number, (run, rows) in enumerate(runs.items()):
                 for words, line, shown in (("lexicon", "-", "lexicon"), ("control", "--", "matched words")):
@@ -185,8 +190,8 @@ def word_map(folder: Path, rows: Sequence[Row], title: str) -> Any:
     projected = centred @ directions[:2].T
     share = sizes**2 / np.sum(sizes**2)
     first, second = projected[: len(slots)], projected[len(slots) :]
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(WIDTH, 5.2))
+    with _pyplot().rc_context(STYLE):
+        figure, axes = _pyplot().subplots(figsize=(WIDTH, 5.2))
         for a, b in zip(first, second, strict=True):
             axes.plot(*zip(a, b, strict=True), color="0.85", linewidth=0.6, zorder=1)
         axes.scatter(*first.T, s=16, color=COLOURS[0], label="class mean", zorder=2)
@@ -197,6 +202,8 @@ def word_map(folder: Path, rows: Sequence[Row], title: str) -> Any:
         axes.set_ylabel(f"second direction, {100 * share[1]:.0f}%")
         axes.set_title(title, loc="left", fontsize=9)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+        from adjustText import adjust_text
+
         adjust_text(texts, x=projected[:, 0], y=projected[:, 1], ax=axes, expand=(1.2, 1.5), iter_lim=100)
     return figure
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
-from matplotlib.ticker import MaxNLocator
 
 WIDTH = 360.0  # of the drawing's own units; the page scales it
 LABEL = 112.0  # left of a dot plot
@@ -132,6 +131,8 @@ def _tick(x: float, value: float, ticks: Sequence[float], top: float, bottom: fl
 
 def _ticks(low: float, high: float, *, tight: bool = False) -> tuple[list[float], float, float]:
     """Round numbers, and the ends of an axis that holds them all and the data with some room (tight: without)."""
+    from matplotlib.ticker import MaxNLocator  # loading it takes a second, which a page without plots need not wait
+
     if high <= low:
         room = abs(low) * 0.05 or 0.5
         low, high = low - room, high + room
