@@ -8,7 +8,7 @@ from ncfair_jax.benchmarks.sentences import pseudo_log_likelihoods, word_log_pro
 from ncfair_jax.collapse.accumulators import check_choices
 from ncfair_jax.collapse.word_sets import word_sets
 from ncfair_jax.data.encoding import encode_sentences
-from ncfair_jax.data.token_store import build
+from ncfair_jax.data.token_building import build
 from ncfair_jax.files.rows import split_rows
 from ncfair_jax.lexicons.cda import counterfactual
 from ncfair_jax.lexicons.lexicon import load_lexicon, make_lexicon

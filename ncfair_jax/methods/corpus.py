@@ -160,8 +160,10 @@ def corpus_store(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> Toke
     folder = cache_folder() / "tokens" / fingerprint_of([json.dumps(parts).encode()])
     with held(folder, wait=True):
         processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        told = track(read_sentences(config), f"encoding {config.path}", console=Console(stderr=True), transient=True)
-        return build(told, tokenizer, config.max_tokens, folder, forms, processes)
+        console = Console(stderr=True)
+        shown = {"console": console, "transient": True, "disable": not console.is_terminal}
+        sentences = track(read_sentences(config), f"encoding {config.path}", **shown)
+        return build(sentences, tokenizer, config.max_tokens, folder, forms, processes)
 
 
 def corpus_content(config: DataConfig) -> list[str]:
