@@ -161,8 +161,8 @@ def corpus_store(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> Toke
     with held(folder, wait=True):
         processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         console = Console(stderr=True)
-        shown = {"console": console, "transient": True, "disable": not console.is_terminal}
-        sentences = track(read_sentences(config), f"encoding {config.path}", **shown)
+        hidden, what = not console.is_terminal, f"encoding {config.path}"
+        sentences = track(read_sentences(config), what, console=console, transient=True, disable=hidden)
         return build(sentences, tokenizer, config.max_tokens, folder, forms, processes)
 
 
