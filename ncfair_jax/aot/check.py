@@ -41,7 +41,7 @@ class Report(NamedTuple):
         rows, row_tokens: of an update.
         unknown_loops: loops whose length the program does not tell; their bodies count once.
         scaling: by number of chips; None for one chip.
-        compile_seconds: of lowering and compiling, on this machine.
+        compile_seconds, compile_cpu: seconds of lowering and compiling on this machine, and those of all its cores together.
     """
 
     topology: str
@@ -57,14 +57,15 @@ class Report(NamedTuple):
     scaling: Mapping[int, float] | None
     unknown_loops: int
     compile_seconds: float
+    compile_cpu: float
 
 
 class TooLargeError(ValueError):
     """A step that does not fit the chip's memory, by the compiler's own count."""
 
 
-def check(config: RunConfig, topology: str, folder: str, preset: str, rows_per_device: int) -> Report:
-    """Lowers, compiles and reads.
+def check(config: RunConfig, topology: str, folder: str, preset: str, rows_per_device: int | None) -> Report:
+    """Lowers, compiles and reads; arguments as of `make_step`.
 
     Raises:
         TopologyError, ConfigError, ModelFolderError: one line each.
@@ -73,9 +74,9 @@ def check(config: RunConfig, topology: str, folder: str, preset: str, rows_per_d
     there = slice_of(topology)
     mesh = make_mesh(config.mesh, there=there.devices)
     step = make_step(config, folder, preset, rows_per_device, mesh)
-    began = time.perf_counter()
+    began = time.perf_counter(), time.process_time()
     compiled = compile_step(step, topology)
-    took = time.perf_counter() - began
+    took = time.perf_counter() - began[0], time.process_time() - began[1]
     program = parse(compiled.as_text() or "")
     found = collectives(program)
     exchanges = exchanges_of(found, mesh, there)
@@ -93,7 +94,7 @@ def check(config: RunConfig, topology: str, folder: str, preset: str, rows_per_d
         seconds(*costs, exchanges, there.chip),
         weak_scaling(*costs, exchanges, there.chip, mesh.size),
         unknown_loops(program),
-        took,
+        *took,
     )
 
 
@@ -152,12 +153,13 @@ def counts(found: Sequence[Collective]) -> dict[str, int]:
 def as_json(report: Report) -> dict[str, Any]:
     """The figures that `--json` writes: bytes, operations, seconds and fractions; the last is null for one chip."""
     scaling = report.scaling
+    compiling = {"compile": report.compile_seconds, "compile_cpu": report.compile_cpu}
     return {
         "peak_bytes": report.memory.peak,
         "chip_bytes": int(report.slice.chip.memory_bytes),
         "flops": report.operations,
         "bytes": report.bytes,
         "collectives": counts(report.collectives),
-        "seconds": report.seconds._asdict(),
+        "seconds": report.seconds._asdict() | compiling,
         "weak_scaling_256": None if scaling is None else scaling[MOST],
     }
