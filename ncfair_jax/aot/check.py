@@ -1,5 +1,6 @@
 """Compiles the train step of a config for a slice that is not here, and reads from the program what it needs and costs."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -107,11 +108,11 @@ def compile_step(step: Step, topology: str) -> Compiled:
     try:
         return lower(step).compile()
     except jax.errors.JaxRuntimeError as error:
-        told = next((line for line in str(error).splitlines() if "Used" in line), "")
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
+        told = re.search(r"memory required.*? exceeds available HBM \([^)]*\)", str(error))
         raise TooLargeError(
-            f"the step does not fit a chip of {topology} ({told.strip() or 'out of memory'}); lower --rows_per_device, raise "
+            f"the step does not fit a chip of {topology} ({told[0] if told else 'out of memory'}); lower the rows, raise "
             "config.train.accumulation or config.mesh.fsdp, or set config.model.remat=True"
         ) from None
 
