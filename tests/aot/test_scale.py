@@ -43,6 +43,7 @@ def test_axes_of_a_mesh_cover_the_slice(case, sizes):
 
 def test_rows_of_every_length_hold_equally_many_tokens():
     assert "--rows_per_device=64" in ALONE.flags and "--rows_per_device=16" in ALONE._replace(row_tokens=512).flags
+    assert "--rows_per_device=8" in Case("bert-large", 512, "v6e:16x16", "fsdp").flags
 
 
 def test_a_line_for_each_step_in_the_order_of_sizes():
@@ -54,9 +55,9 @@ def test_a_line_for_each_step_in_the_order_of_sizes():
     heads, rule, alone, split, large = table(found).splitlines()
     assert heads.count("|") == rule.count("|") == alone.count("|") == split.count("|") == large.count("|")
     figures = "4.00 GB (25%) | 20 ms | 30.1 ms | 4 ms | 1 ms"
-    assert alone == f"| bert-base | 128 | v5e:1x1 | data=1, fsdp=1 | {figures} |  | 151 s |"
-    assert split == f"| bert-base | 128 | v5e:16x16 | data=16, fsdp=16 | {figures} | 93.2% | 151 s |"
-    assert large.startswith("| bert-large | 128 | v5e:1x1 | data=1, fsdp=1 | does not fit |")
+    assert alone == f"| bert-base | 64 of 128 | v5e:1x1 | data=1, fsdp=1 | {figures} |  | 151 s |"
+    assert split == f"| bert-base | 64 of 128 | v5e:16x16 | data=16, fsdp=16 | {figures} | 93.2% | 151 s |"
+    assert large.startswith("| bert-large | 32 of 128 | v5e:1x1 | data=1, fsdp=1 | does not fit |")
 
 
 def test_the_command_prints_what_its_folder_holds(tmp_path):
