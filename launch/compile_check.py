@@ -22,7 +22,11 @@ TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chip and shape of the sli
 MODEL = flags.DEFINE_string("model", "", "Folder with a config.json; no weights are read.")
 PRESET = flags.DEFINE_string("preset", "", "Instead of a folder: tiny, minilm, bert-base, bert-large.")
 ROWS = flags.DEFINE_integer(
-    "rows_per_device", 64, "Rows of data.row_tokens tokens of an update, for each share of the batch.", lower_bound=1
+    "rows_per_device",
+    None,
+    "Rows of data.row_tokens tokens of an update, for each share of the batch; 64 unless config.train.batch_rows says how many "
+    "there are on all devices.",
+    lower_bound=1,
 )
 JSON = flags.DEFINE_string("json", "", "File for the figures.")
 flags.mark_flag_as_required("config")

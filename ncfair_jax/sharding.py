@@ -56,7 +56,38 @@ def batch_shards(mesh: Mesh | AbstractMesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def fit(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:
+def traced_mesh() -> AbstractMesh | None:
+    """The mesh that a function is traced for (`on_mesh`); None without one, or if it has one device."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return None if mesh.empty or mesh.size == 1 else mesh
+
+
+# XLA is free to choose how what is between the arguments and results of a step lies on the mesh. Rows and weights are split
+# over the same axis fsdp, and where they meet it may bring together the rows of all devices instead of the weight. These say
+# how it is to be. Without a mesh of several devices they change nothing.
+
+
+def keep_rows(x: jax.Array) -> jax.Array:
+    """Activations [R, …], of which every device has its own rows whole."""
+    mesh = traced_mesh()
+    if mesh is None or x.shape[0] % batch_shards(mesh):
+        return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(BATCH_AXES)))
+
+
+def keep_whole(tree: Any) -> Any:
+    """Arrays of which every device has all."""
+    mesh = traced_mesh()
+    return tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, P()))
+
+
+def keep_laid_out(params: Any, rules: Rules) -> Any:
+    """Parameters, and with them their gradients, that lie as the rules say."""
+    mesh = traced_mesh()
+    return params if mesh is None else jax.lax.with_sharding_constraint(params, state_shardings(params, mesh, rules))
+
+
+def fit(spec: P, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> P:
     """The spec without axes that do not divide the shape, and without those of length 1."""
     parts: list[Any] = []
     for size, names in zip(shape, tuple(spec) + (None,) * (len(shape) - len(spec)), strict=True):
@@ -66,7 +97,7 @@ def fit(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:
     return P(*parts)
 
 
-def state_shardings(tree: Any, mesh: Mesh, rules: Rules) -> Any:
+def state_shardings(tree: Any, mesh: Mesh | AbstractMesh, rules: Rules) -> Any:
     """A NamedSharding for every leaf of a (possibly abstract) state, by its path and the rules of the model's family.
 
     Optimizer moments end in the path of their parameter and so lie where it lies.

@@ -5,13 +5,15 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from ncfair_jax.aot.collectives import collectives
+from ncfair_jax.aot.hlo import parse
 from ncfair_jax.config import ConfigError, MeshConfig, OptimizerConfig
 from ncfair_jax.methods.mlm import mlm_objective
 from ncfair_jax.methods.nc3 import ALIGNED, NC3Config, with_nc3
 from ncfair_jax.models import bert
 from ncfair_jax.optimizer import make_optimizer
 from ncfair_jax.sharding import batch_shards, fit, make_mesh, put_batch, put_tree, state_shardings, to_host
-from ncfair_jax.state import init_state, make_train_step
+from ncfair_jax.state import init_state, jitted_train_step
 from tests import tiny
 from tests.rounding import encoder_operations, rounding
 
@@ -56,8 +58,8 @@ def test_moments_lie_where_their_parameters_lie():
         assert jax.tree.map(lambda s: s.spec, moments) == jax.tree.map(lambda s: s.spec, params)
 
 
-def three_steps(mesh_config, devices):
-    mesh = make_mesh(mesh_config, devices)
+def started(mesh):
+    """The jitted step on a mesh, and the state before it."""
     # A large eps: with the usual one Adam turns the rounding noise of zero gradients (key biases) into whole steps.
     tx, _ = make_optimizer(OptimizerConfig(learning_rate=1e-2, eps=1e-2), 10)
     nc3 = NC3Config(weight=5.0, **ALIGNED)
@@ -68,7 +70,12 @@ def three_steps(mesh_config, devices):
     state = jax.jit(lambda p: init_state(p, objective, tx, rng), out_shardings=shardings)(
         put_tree(tiny.params(), shardings.params)
     )
-    step = jax.jit(make_train_step(objective, tx), out_shardings=(shardings, None))
+    return jitted_train_step(objective, tx, mesh, shardings), state
+
+
+def three_steps(mesh_config, devices):
+    mesh = make_mesh(mesh_config, devices)
+    step, state = started(mesh)
     pipeline = tiny.pipeline(row_multiple=8)
     losses = []
     for index in range(3):
@@ -77,7 +84,10 @@ def three_steps(mesh_config, devices):
     return losses, to_host(state.params)
 
 
-@pytest.mark.parametrize("mesh_config", [MeshConfig(), MeshConfig(data=2, fsdp=2, tensor=2)])
+MESHES = [MeshConfig(), MeshConfig(data=1, fsdp=8), MeshConfig(data=2, fsdp=2, tensor=2)]
+
+
+@pytest.mark.parametrize("mesh_config", MESHES)
 def test_eight_devices_do_what_one_does(mesh_config):
     losses, params = three_steps(mesh_config, 8)
     expected_losses, expected = three_steps(MeshConfig(), 1)
@@ -86,3 +96,16 @@ def test_eight_devices_do_what_one_does(mesh_config):
         # Three updates by gradients of norm 1, which the rate over Adam's eps lets through whole: the way there and back
         # through the encoder, and sums over the tokens of the batch.
         np.testing.assert_allclose(a, b, atol=3 * rounding(2 * encoder_operations(tiny.MODEL) + 256))
+
+
+@pytest.mark.parametrize("mesh_config", [MeshConfig(data=1, fsdp=8), MeshConfig(data=2, fsdp=4)])
+def test_devices_exchange_parameters_and_gradients_and_no_activations(mesh_config):
+    """Also where there are so few rows that XLA would rather have the activations of all devices than the weights."""
+    mesh = make_mesh(mesh_config)
+    step, state = started(mesh)
+    batch = put_batch(tiny.pipeline(row_multiple=8).batch(0), mesh)
+    assert batch["tokens"].shape == (1, 8, 32)
+    program = parse(step.lower(state, batch).compile().as_text())
+    exchanged = sum(each.bytes * each.times for each in collectives(program))
+    parameters = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
+    assert exchanged < 3 * parameters  # brought together for either pass, and gradients added up

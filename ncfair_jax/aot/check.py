@@ -1,5 +1,6 @@
 """Compiles the train step of a config for a slice that is not here, and reads from the program what it needs and costs."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,7 @@ class Report(NamedTuple):
         rows, row_tokens: of an update.
         unknown_loops: loops whose length the program does not tell; their bodies count once.
         scaling: by number of chips; None for one chip.
-        compile_seconds: of lowering and compiling, on this machine.
+        compile_seconds, compile_cpu: seconds of lowering and compiling on this machine, and those of all its cores together.
     """
 
     topology: str
@@ -57,14 +58,15 @@ class Report(NamedTuple):
     scaling: Mapping[int, float] | None
     unknown_loops: int
     compile_seconds: float
+    compile_cpu: float
 
 
 class TooLargeError(ValueError):
     """A step that does not fit the chip's memory, by the compiler's own count."""
 
 
-def check(config: RunConfig, topology: str, folder: str, preset: str, rows_per_device: int) -> Report:
-    """Lowers, compiles and reads.
+def check(config: RunConfig, topology: str, folder: str, preset: str, rows_per_device: int | None) -> Report:
+    """Lowers, compiles and reads; arguments as of `make_step`.
 
     Raises:
         TopologyError, ConfigError, ModelFolderError: one line each.
@@ -73,9 +75,9 @@ def check(config: RunConfig, topology: str, folder: str, preset: str, rows_per_d
     there = slice_of(topology)
     mesh = make_mesh(config.mesh, there=there.devices)
     step = make_step(config, folder, preset, rows_per_device, mesh)
-    began = time.perf_counter()
+    began = time.perf_counter(), time.process_time()
     compiled = compile_step(step, topology)
-    took = time.perf_counter() - began
+    took = time.perf_counter() - began[0], time.process_time() - began[1]
     program = parse(compiled.as_text() or "")
     found = collectives(program)
     exchanges = exchanges_of(found, mesh, there)
@@ -93,7 +95,7 @@ def check(config: RunConfig, topology: str, folder: str, preset: str, rows_per_d
         seconds(*costs, exchanges, there.chip),
         weak_scaling(*costs, exchanges, there.chip, mesh.size),
         unknown_loops(program),
-        took,
+        *took,
     )
 
 
@@ -106,11 +108,11 @@ def compile_step(step: Step, topology: str) -> Compiled:
     try:
         return lower(step).compile()
     except jax.errors.JaxRuntimeError as error:
-        told = next((line for line in str(error).splitlines() if "Used" in line), "")
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
+        told = re.search(r"memory required.*? exceeds available HBM \([^)]*\)", str(error))
         raise TooLargeError(
-            f"the step does not fit a chip of {topology} ({told.strip() or 'out of memory'}); lower --rows_per_device, raise "
+            f"the step does not fit a chip of {topology} ({told[0] if told else 'out of memory'}); lower the rows, raise "
             "config.train.accumulation or config.mesh.fsdp, or set config.model.remat=True"
         ) from None
 
@@ -152,12 +154,13 @@ def counts(found: Sequence[Collective]) -> dict[str, int]:
 def as_json(report: Report) -> dict[str, Any]:
     """The figures that `--json` writes: bytes, operations, seconds and fractions; the last is null for one chip."""
     scaling = report.scaling
+    compiling = {"compile": report.compile_seconds, "compile_cpu": report.compile_cpu}
     return {
         "peak_bytes": report.memory.peak,
         "chip_bytes": int(report.slice.chip.memory_bytes),
         "flops": report.operations,
         "bytes": report.bytes,
         "collectives": counts(report.collectives),
-        "seconds": report.seconds._asdict(),
+        "seconds": report.seconds._asdict() | compiling,
         "weak_scaling_256": None if scaling is None else scaling[MOST],
     }

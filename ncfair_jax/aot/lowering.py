@@ -35,7 +35,8 @@ from ncfair_jax.state import TrainState, init_state, jitted_train_step
 
 TOTAL_STEPS = 1000  # of the learning rate's schedule where the config leaves it to the corpus; it changes no shape
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-SENTENCE = 8  # tokens of the one sentence that shows the arrays of a batch
+SENTENCE = 8  # tokens of the sentence that shows the arrays of a batch
+ROWS_PER_DEVICE = 64  # where neither the config nor the command says how many
 
 
 class Step(NamedTuple):
@@ -84,25 +85,37 @@ def tokenizer() -> PreTrainedTokenizerBase:
     return PreTrainedTokenizerFast(tokenizer_object=words, **named)
 
 
-def rows_of(config: MlmRun, rows_per_device: int, mesh: Mesh) -> int:
-    """Rows of an update, on all devices together.
+def rows_of(config: MlmRun, rows_per_device: int | None, mesh: Mesh) -> int:
+    """Rows of an update, on all devices together: config.train.batch_rows, or so many for each share of the batch.
 
     Raises:
-        ConfigError: if the rows of a device do not divide into the config's micro-batches.
+        ConfigError: if both are given and differ, or if the rows of a device do not divide into the config's micro-batches.
     """
-    parts = config.train.accumulation
-    if rows_per_device % parts:
+    of_config, shares, parts = config.train.batch_rows, batch_shards(mesh), config.train.accumulation
+    if of_config and rows_per_device is None:
+        return of_config
+    each = rows_per_device or ROWS_PER_DEVICE
+    if of_config not in (0, each * shares):
         raise ConfigError(
-            f"--rows_per_device={rows_per_device} does not divide into config.train.accumulation={parts} micro-batches"
+            f"--rows_per_device={each} makes {each * shares} rows of the {shares} shares of a batch, and "
+            f"config.train.batch_rows={of_config}; leave one of the two out"
         )
-    return rows_per_device * batch_shards(mesh)
+    if each % parts:
+        raise ConfigError(
+            f"--rows_per_device={each} does not divide into config.train.accumulation={parts} micro-batches"
+        )
+    return each * shares
 
 
-def make_step(config: RunConfig, folder: str, preset: str, rows_per_device: int, mesh: Mesh) -> Step:
+def make_step(config: RunConfig, folder: str, preset: str, rows_per_device: int | None, mesh: Mesh) -> Step:
     """Objective, classes and abstract batch of a config.
 
+    Args:
+        rows_per_device: of each share of the batch; None: `ROWS_PER_DEVICE`, or as many as config.train.batch_rows says.
+
     Raises:
-        ConfigError: for a method whose batches this cannot make, and as `model_of` and `rows_of`.
+        ConfigError: for a method whose batches this cannot make, for rows that the mesh does not divide, and as `model_of`
+            and `rows_of`.
     """
     if method_of(config) is not MLM or not isinstance(config, MlmRun):
         raise ConfigError(
@@ -111,12 +124,13 @@ def make_step(config: RunConfig, folder: str, preset: str, rows_per_device: int,
         )
     model = model_of(config, folder, preset, mesh)
     classes = synthetic_classes(model.config.vocab_size) if config.nc3.weight else None
-    examples = Examples([np.full(SENTENCE, model.config.vocab_size - 1, np.int32)])
+    sentence = np.full(SENTENCE, model.config.vocab_size - 1, np.int32)
+    examples = Examples([sentence] * max(1, config.train.groups))
     objective = MLM.objective(config, model, examples)  # type: ignore[misc]
     if classes is not None:
         objective = with_nc3(objective, config.nc3, classes, model.config, TOTAL_STEPS)
-    shown = make_pipeline(config, model, examples, classes, mesh).batch(0)
     rows = rows_of(config, rows_per_device, mesh) // config.train.accumulation
+    shown = make_pipeline(config, model, examples, classes, mesh).batch(0)
     batch = {name: abstract_rows(name, value, rows, mesh) for name, value in shown.items()}
     return Step(config, model.config, objective, classes, mesh, batch)
 

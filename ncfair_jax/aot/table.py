@@ -20,7 +20,8 @@ def heading(report: Report) -> list[str]:
     mesh = ", ".join(f"{name}={size}" for name, size in step.mesh.shape.items())
     classes = "no NC3" if step.classes is None else f"NC3 over K={step.classes.num_classes} classes"
     return [
-        f"{report.topology}, {step.mesh.size} chips, mesh {mesh}; compiled in {report.compile_seconds:.0f} s",
+        f"{report.topology}, {step.mesh.size} chips, mesh {mesh}; compiled in {report.compile_seconds:.0f} s "
+        f"({report.compile_cpu:.0f} s of all cores together)",
         f"{model.num_layers} layers of width {model.hidden_size}, vocabulary {model.vocab_size}, {model.activation_dtype} "
         f"activations, attention {model.attention}, remat {model.remat}; MLM, {classes}",
         f"an update: {report.rows} rows of {report.row_tokens} tokens in {train.accumulation} micro-batches, "
@@ -70,8 +71,8 @@ def times(report: Report) -> Iterator[tuple[str, str]]:
 def notes(report: Report) -> list[str]:
     """What the figures rest on."""
     lines = [
-        "The rows come from --rows_per_device. Times are bounds at published rates, not measurements: arithmetic and memory "
-        "overlap, a collective hides only where the program starts it earlier.",
+        "Times are bounds at published rates, not measurements: arithmetic and memory overlap, a collective hides only where "
+        "the program starts it earlier.",
         "Weak scaling keeps the rows a chip and the sizes of all arrays of the collectives; compile for 256 chips to see them.",
     ]
     if report.step.classes is not None:

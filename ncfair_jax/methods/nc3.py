@@ -13,6 +13,7 @@ from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.methods.base import Batch, Metrics, Objective, Partial
 from ncfair_jax.models.base import ModelConfig, Params
 from ncfair_jax.models.families import family_of
+from ncfair_jax.sharding import keep_rows, keep_whole
 
 
 @dataclass(frozen=True)
@@ -96,17 +97,17 @@ def with_nc3(
             features = jax.lax.stop_gradient(features)
         stats = update(
             ClassStats.zeros(num_classes, model.hidden_size),
-            features.reshape(-1, model.hidden_size),
+            keep_rows(features).reshape(-1, model.hidden_size),
             batch["slots"].reshape(-1),
         )
-        return Partial(part.sums, (*part.stats, stats)), hidden
+        return Partial(part.sums, (*part.stats, keep_whole(stats))), hidden
 
     def loss(
         params: Params, carry: dict[str, Any], total: Partial, step: Int[Array, ""]
     ) -> tuple[Float[Array, ""], tuple[Metrics, dict[str, Any]]]:
         task_loss, (metrics, task) = objective.loss(params, carry["task"], total._replace(stats=total.stats[:-1]), step)
         stats = remembered(config, carry["nc3"], total.stats[-1], step % steps_per_epoch == 0)
-        rows = family_of(model).classifier(params)[0][token_ids]  # [K, D]
+        rows = keep_whole(family_of(model).classifier(params)[0][token_ids])  # [K, D]
         value, aux = nc3_loss(stats, rows)
         one = jnp.ones(())
         own = {"nc3_loss": value, "nc3": aux["nc3"], "nc3_classes": aux["classes_seen"]}

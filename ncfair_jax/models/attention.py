@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from ncfair_jax.models.dropout import dropout
-from ncfair_jax.sharding import BATCH_AXES
+from ncfair_jax.sharding import BATCH_AXES, traced_mesh
 
 Heads = Float[Array, "R Q H C"]
 Keys = Float[Array, "R S H C"]
@@ -131,8 +131,7 @@ def _on_each_device(
 
     The mesh is that of `sharding.on_mesh`; without one there is one device.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
+    if (mesh := traced_mesh()) is None:
         return kernel(query, key, value, segment_ids)
     heads = P(BATCH_AXES, None, "tensor" if query.shape[2] % mesh.shape["tensor"] == 0 else None, None)
     # Pallas does not tell over which axes its results vary, so jax cannot check it.

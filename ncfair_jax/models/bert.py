@@ -181,7 +181,7 @@ def hidden(config: BertConfig, params: Params, rows: Rows, ask: Ask) -> Hidden:
     first = Embeddings(config, train), params["embeddings"], key_of(ask.dropout_rng, 0)
     x, _ = run(*first, rows.tokens, rows.positions, types)
     layers = [params["encoder"][f"layer_{index}"] for index in range(config.num_layers)]
-    return stack(config, layer, layers, x, rows.segment_ids, params.get(PREFIX), ask)
+    return stack(config, layer, layers, x, rows.segment_ids, params.get(PREFIX), ask, _SHARDING)
 
 
 class MlmHead(nn.Module):

@@ -10,7 +10,7 @@ from jax.extend.random import threefry2x32_p
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Key, UInt32
 
-from ncfair_jax.sharding import BATCH_AXES, batch_shards
+from ncfair_jax.sharding import BATCH_AXES, batch_shards, traced_mesh
 
 GENERATORS = {"threefry": "threefry2x32", "rbg": "rbg", "unsafe_rbg": "unsafe_rbg"}  # jax's name of each
 LEVELS = 1 << 16  # a mask element costs 16 random bits, so rates are exact to 1/65536
@@ -48,8 +48,8 @@ def _hardware_words(rng: Key[Array, ""], shape: tuple[int, ...]) -> UInt32[Array
 
     XLA does not split these generators: without this every device would draw the words of all.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    shards = 1 if mesh.empty else batch_shards(mesh)
+    mesh = traced_mesh()
+    shards = 1 if mesh is None else batch_shards(mesh)
     if shards == 1 or shape[0] % shards:
         return jax.random.bits(rng, shape, jnp.uint32)
 

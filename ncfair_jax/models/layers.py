@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ncfair_jax.models.attention import Segments
 from ncfair_jax.models.base import Ask, Hidden, ModelConfig, Params
+from ncfair_jax.sharding import Rules, keep_laid_out, keep_rows
 
 
 def per_feature(vector: Float[Array, " D"], ndim: int) -> Array:
@@ -94,6 +95,7 @@ def stack(
     segment_ids: Int[Array, "R T"],
     prefix: Float[Array, "L 2 P H C"] | None,
     ask: Ask,
+    sharding: Rules,
 ) -> Hidden:
     """A stack whose layers are all alike, as one loop or one after the other: the same numbers within rounding.
 
@@ -104,6 +106,7 @@ def stack(
         layer: its key is None without dropout.
         layers: parameters of each.
         x: what the first layer takes.
+        sharding: the family's; in a loop XLA would add up the gradients of whole weights on every device.
     """
     in_loop = (len(layers) - (ask.read is not None)) * config.scan_layers
     if config.remat:  # a loop's body is not merged with the forward pass, so nothing need be done against it
@@ -113,12 +116,16 @@ def stack(
         queried, ids = seen, segment_ids
         if read is not None:
             queried, ids = at_columns(seen, read), jnp.take_along_axis(segment_ids, read, axis=1)
-        return layer(queried, seen, Segments(ids, segment_ids), weights, learned, key_of(ask.dropout_rng, number + 1))
+        key = key_of(ask.dropout_rng, number + 1)
+        weights = keep_laid_out(weights, sharding)
+        output, paid = layer(queried, seen, Segments(ids, segment_ids), weights, learned, key)
+        return keep_rows(output), paid
 
     def step(seen: Array, inputs: tuple[Any, Params, Array | None]) -> tuple[Array, tuple[Any, Any]]:
         output, paid = one(seen, *inputs, None)
         return output, (output if ask.all_layers else None, paid)
 
+    x = keep_rows(x)
     outputs: list[Any] = [x]
     paid: list[Any] = []
     if in_loop:

@@ -39,6 +39,17 @@ def test_the_batch_has_the_arrays_of_a_run_and_the_rows_that_were_asked_for():
     assert step.classes is not None and step.classes.num_classes == 250
 
 
+def test_rows_of_the_config_are_those_of_the_whole_slice_and_hold_the_masks_of_a_run_by_rows():
+    by_rows = config(train__batch_rows=64, train__batch_size=0)
+    for rows_per_device in (None, 8):  # which says the same
+        step = make_step(by_rows, "", "tiny", rows_per_device, mesh(4, fsdp=2))
+        assert step.batch["tokens"].shape == (1, 64, 128) and step.batch["masked_labels"].shape == (1, 64, 40)
+
+
+def test_without_any_number_of_rows_there_are_64_a_device():
+    assert make_step(config(), "", "tiny", None, mesh(2)).batch["tokens"].shape == (1, 128, 128)
+
+
 def test_the_model_of_a_folder_needs_its_config_only(tmp_path):
     tiny_hub.write(tmp_path, "bert")
     for file in tmp_path.iterdir():
@@ -73,6 +84,13 @@ def test_the_lowered_step_takes_state_and_batch_and_gives_the_state_back():
         ({}, "", "huge", ValueError, "choose from tiny"),
         ({}, "/nowhere/at/all", "", ModelFolderError, "there is none"),
         ({"train__accumulation": 2}, "", "tiny", ConfigError, "--rows_per_device=3 does not divide"),
+        (
+            {"train__batch_rows": 64, "train__batch_size": 0},
+            "",
+            "tiny",
+            ConfigError,
+            "=3 makes 3 rows of .*batch_rows=64; leave",
+        ),
         ({"data__max_tokens": 600, "data__row_tokens": 600}, "", "tiny", ConfigError, "positions for 512 tokens"),
     ],
 )

@@ -33,14 +33,20 @@ def libtpu() -> str:
     return importlib.metadata.version("libtpu") if importlib.util.find_spec("libtpu") else ""
 
 
-def command(mesh: str, file: Path) -> tuple[str, dict[str, Any]]:
-    """Runs the command; what it prints and what it writes."""
+def started(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A process that finds libtpu, when it has ended well."""
     spec = importlib.util.find_spec("libtpu")
     assert spec is not None and spec.origin is not None
-    arguments = [sys.executable, *COMMAND.split(), *MESHES[mesh].split(), f"--json={file}"]
-    env = environment(path=str(Path(spec.origin).parents[1])) | {"XLA_FLAGS": ""}
-    done = subprocess.run(arguments, cwd=ROOT, env=env, capture_output=True, text=True)
+    apart = {"XLA_FLAGS": "", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "true"}
+    env = environment(path=str(Path(spec.origin).parents[1])) | apart
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return done
+
+
+def command(mesh: str, file: Path) -> tuple[str, dict[str, Any]]:
+    """Runs the command; what it prints and what it writes."""
+    done = started(*COMMAND.split(), *MESHES[mesh].split(), f"--json={file}")
     return done.stdout, json.loads(file.read_text(encoding="utf-8"))
 
 
