@@ -207,6 +207,20 @@ def test_a_signal_in_the_last_step_is_not_forgotten(setting, uninterrupted, monk
     same_end(workdir, uninterrupted, 24)
 
 
+@pytest.mark.slow
+def test_a_run_with_the_hardware_s_random_bits_goes_on_bit_for_bit(setting, monkeypatch):
+    changes = {"model.dropout_bits": "rbg"}
+    run_here(setting, setting / "whole rbg", changes)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            train, "stop_requested", lambda step, log_every: step == 10 and not os.kill(os.getpid(), signal.SIGTERM)
+        )
+        with pytest.raises(Interrupted):
+            run_here(setting, setting / "stopped rbg", changes)
+    run_here(setting, setting / "stopped rbg", changes)
+    same_end(setting / "stopped rbg", setting / "whole rbg", 24)
+
+
 def test_judging_can_be_stopped_and_says_so(setting, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(train, "evaluate_model", lambda *args: os.kill(os.getpid(), signal.SIGINT))

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -321,7 +322,9 @@ def test_every_damaged_file_is_named_in_one_line_or_left_out(copy):
         damaged = [whole[: len(whole) // 2], "", "null", "[]", "{}", "[[]]", "\0"]
         if isinstance(content, dict):
             damaged += [json.dumps({key: value for key, value in content.items() if key != left}) for left in content]
-            damaged += [json.dumps(content | {key: value}) for key in content for value in (None, [1])]
+            damaged += [
+                json.dumps(content | {key: value}) for key, value in zip(content, cycle([None, [1]]), strict=False)
+            ]
         for text in damaged:
             path.write_text(text)
             said = fault_of([run])
