@@ -17,7 +17,7 @@ class Encoded(Sequence[np.ndarray]):
 
     Attributes:
         tokens: [N], of any type of integers.
-        starts, lengths: i64[S], where each sequence lies in it.
+        starts, lengths: [S], of any type of integers, where each sequence lies in it.
         content: fingerprint of the sequences if it is known without reading them; "" otherwise.
         known_range: the lowest and the highest token if they are known without reading them.
     """
@@ -38,8 +38,8 @@ class Encoded(Sequence[np.ndarray]):
     def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        start = self.starts[index]
-        return self.tokens[start : start + self.lengths[index]].astype(np.int32)
+        start = int(self.starts[index])
+        return self.tokens[start : start + int(self.lengths[index])].astype(np.int32)
 
     def parts(self) -> Iterator[np.ndarray]:
         """The long array a part at a time, of which copies may be made."""

@@ -97,7 +97,7 @@ class Groups:
     def _members(self, group: int) -> np.ndarray:
         """Ranks by length of a group's examples: of each G that follow each other one, to and fro."""
         groups, count = self._config.groups, len(self._lengths)
-        turn = np.arange(-(-count // groups))
+        turn = np.arange(-(-count // groups), dtype=self._by_length.dtype)
         ranks = turn * groups + np.where(turn % 2, groups - 1 - group, group)
         return ranks[ranks < count]
 

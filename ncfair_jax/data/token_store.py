@@ -70,7 +70,9 @@ class TokenStore(Sequence[np.ndarray]):
         which = [first[chosen & (forms > nth)] + nth for nth in range(int(forms.max(initial=1)))]
         sequences = np.concatenate(which)
         offsets = self._offsets(0, len(self))
-        starts, lengths = offsets[sequences], np.diff(offsets)[sequences]
+        # Of the smallest types that do: there may be many millions of them.
+        starts = offsets[sequences].astype(np.min_scalar_type(offsets[-1]))
+        lengths = np.diff(offsets).astype(np.int32)[sequences]
         tokens = np.memmap(self.folder / TOKENS_FILE, self._type, "r") if len(self) else np.zeros(0, self._type)
         content = fingerprint_of([self.about["fingerprint"].encode(), np.packbits(chosen)])
         return Encoded(tokens, starts, lengths, content, (0, self.about["highest_token"]))

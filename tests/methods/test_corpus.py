@@ -9,7 +9,8 @@ import pytest
 from ncfair_jax.config import ConfigError, DataConfig
 from ncfair_jax.data import token_building
 from ncfair_jax.data.encoding import encode_sentences
-from ncfair_jax.data.pipeline import Examples
+from ncfair_jax.data.layout import PipelineConfig
+from ncfair_jax.data.pipeline import Examples, Pipeline
 from ncfair_jax.files.fingerprint import cache_folder
 from ncfair_jax.methods import corpus
 from ncfair_jax.methods.corpus import load_examples, load_sentences
@@ -139,3 +140,23 @@ def test_a_text_that_cannot_be_read_leaves_no_store(tmp_path, tokenizer):
     with pytest.raises(ValueError, match=r"text\.txt"):
         load_examples(DataConfig(corpus="text", path=str(tmp_path / "text.txt")), tokenizer, seed=0)
     assert not stores()
+
+
+@pytest.mark.parametrize("how", [{"batch_size": 7}, {"batch_size": 0, "batch_rows": 4, "groups": 2}])
+def test_batches_are_those_of_memory(text, tokenizer, how):
+    config = DataConfig(corpus="text", path=str(text), max_tokens=9, counterfactual="two_sided", dev_examples=7)
+    stored, _ = load_examples(config, tokenizer, seed=3)
+    held = encode_sentences(load_sentences(config, seed=3)[0], tokenizer, 9)
+
+    def pipeline(sequences):
+        words = {"special_ids": tokenizer.all_special_ids, "mask_token_id": tokenizer.mask_token_id}
+        settings = PipelineConfig(seed=5, row_tokens=32, **how)
+        return Pipeline(Examples(sequences), settings, **words, vocab_size=len(tokenizer))
+
+    ours, theirs = pipeline(stored), pipeline(held)
+    assert ours.steps_per_epoch == theirs.steps_per_epoch > 1
+    for step in range(3 * ours.steps_per_epoch):
+        for name, wanted in theirs.batch(step).items():
+            found = ours.batch(step)[name]
+            assert found.dtype == wanted.dtype
+            np.testing.assert_array_equal(found, wanted, err_msg=name)
