@@ -9,7 +9,6 @@ from typing import Any
 import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
 
 from ncfair_jax.files.atomic import write_text
 from ncfair_jax.files.bucket import copy_file, scratch
@@ -35,6 +34,8 @@ class RunLog:
         self._board_folder = workdir / "tensorboard"
         self._opened = ExitStack()
         self._board_there = self._opened.enter_context(scratch(self._board_folder))
+        from tensorboardX import SummaryWriter  # here alone: most of those that only say something need not load it
+
         self._board = SummaryWriter(str(self._board_there), purge_step=start_step)
         self._progress = Progress(
             TextColumn("{task.description}"),

@@ -291,8 +291,8 @@ class Sides:
             return {"error": str(error)}
         left -= time.monotonic() - began
         try:
-            most = min(left, max(PATIENCE * each.seconds, SHORTEST_PATIENCE))
-            return worker.ask({"run": [each.call, each.arguments]}, most)
+            most = left if self._on_cpu else max(PATIENCE * each.seconds, SHORTEST_PATIENCE)
+            return worker.ask({"run": [each.call, each.arguments]}, min(left, most))
         except SpeedError as error:
             self.end()
             return {"error": str(error)}

@@ -52,7 +52,7 @@ def training(
     """
     (group,) = load_ragged(Path(sentences), Sentence)
     where = device()
-    how = {"device": where, "bfloat16": bfloat16, "compiled": BACKENDS[where] if compiled else ""}
+    how: Result = {"device": where, "bfloat16": bfloat16, "compiled": BACKENDS[where] if compiled else ""}
     while True:
         try:
             return timed(style, torch_side.TorchSettings(**settings, **how), group[:number], steps)

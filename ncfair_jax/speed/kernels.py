@@ -63,8 +63,11 @@ def run(name: str, inputs: list[jax.Array], ids: np.ndarray, counted: np.ndarray
     """Outputs, and gradients of a weighted sum of the outputs at the counted tokens, bool[R,T]."""
     weights = np.random.default_rng(1).normal(size=inputs[0].shape) * counted[..., None, None]
 
+    segments = Segments(jnp.asarray(ids), jnp.asarray(ids))
+
     def loss(inputs: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
-        values = attend(*inputs, Segments(ids, ids), implementation=name).astype(jnp.float32)
+        query, key, value = inputs
+        values = attend(query, key, value, segments, implementation=name).astype(jnp.float32)
         return jnp.sum(values * weights), values
 
     (_, values), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(inputs)
