@@ -56,7 +56,7 @@ def test_what_is_missing_is_told_at_once(tmp_path):
 @pytest.mark.parity
 def test_it_runs_on_a_cpu_with_what_such_a_machine_has(tmp_path):
     pytest.importorskip("torch")
-    only = r"check|tiny 128$|tiny 128, attention=(cudnn|splash)|PyTorch, (padded|as released)$"
+    only = r"check|tiny 128$|tiny 128, attention=cudnn|PyTorch, padded$"
     done = subprocess.run(
         [SCRIPT, "--preset=tiny", f"--only={only}", "--seconds=900"],
         env=lacking(tmp_path, *LACKING), capture_output=True, text=True, timeout=1000,
@@ -67,11 +67,8 @@ def test_it_runs_on_a_cpu_with_what_such_a_machine_has(tmp_path):
     assert result["missing"] == ["grain"] and set(result["facts"]) == {"our_device", "torch_device"}
     measured = result["measurements"]
     skipped = {name for name, found in measured.items() if "skipped" in found}
-    assert skipped == {
-        *(f"check {name}" for name in KERNELS),
-        *(f"tiny 128, attention={name}" for name in ("cudnn", "splash")),
-    }
+    assert skipped == {"tiny 128, attention=cudnn", *(f"check {name}" for name in KERNELS)}
     assert not [found for found in measured.values() if "error" in found]
-    ours, padded, released = (measured[f"tiny {name}"] for name in ("128", "PyTorch, padded", "PyTorch, as released"))
-    assert ours["host"]["hidden"] is not None and padded["rows"] == 8 and released["rows"] == 2
-    assert all(each["tokens"] > 0 and each["seconds"]["median"] > 0 for each in (ours, padded, released))
+    ours, padded = measured["tiny 128"], measured["tiny PyTorch, padded"]
+    assert ours["host"]["batch_seconds"] > 0 and padded["rows"] == 8
+    assert all(each["tokens"] > 0 and each["seconds"]["median"] > 0 for each in (ours, padded))
