@@ -1,7 +1,8 @@
 """Speed beside PyTorch on this machine: `python launch/speed.py --model=FOLDER --data=DATA [--compare=none]`.
 
 All benchmarks: `… --suite`. The train step alone on any device: `… --preset=bert-base --dtype=bfloat16 --tokens=128,512`.
-The host's part, making batches: `python launch/speed.py --data --json=FILE`.
+The host's part, making batches: `python launch/speed.py --data --json=FILE`. All of training on an accelerator, within a
+time that is given: `python launch/speed.py --device --json=FILE` (`tests/device/run.sh`).
 """
 
 import json
@@ -40,6 +41,13 @@ MATMUL = flags.DEFINE_integer("matmul", 0, "Size of the bare matrix product; 0 =
 COLLAPSE = flags.DEFINE_bool("collapse", False, "Time measuring instead: pairwise figures, NC4, the moments pass.")
 SUITE = flags.DEFINE_bool("suite", False, "Time all intrinsic benchmarks instead, beside scoring one row at a time.")
 SAMPLE = flags.DEFINE_integer("sample", 200, "Requests of each benchmark of the suite that PyTorch scores.")
+DEVICE = flags.DEFINE_bool(
+    "device", False, "Measure training on the accelerator instead, beside PyTorch on the same one."
+)
+SECONDS = flags.DEFINE_float(
+    "seconds", 540.0, "Of the clock, for all of --device; what does not fit is skipped by name."
+)
+ONLY = flags.DEFINE_string("only", "", "Regular expression: of --device measure only what it matches.")
 OUT = flags.DEFINE_string("out", "", "JSON file for the figures.")
 flags.DEFINE_alias("json", "out")
 
@@ -47,6 +55,9 @@ flags.DEFINE_alias("json", "out")
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
+    if DEVICE.value:
+        measure_device()
+        return
     from ncfair_jax.speed import accelerator, collapse, compare, data, suite, suite_table, tables
     from ncfair_jax.speed.contestants import sizes
 
@@ -77,6 +88,22 @@ def main(argv: list[str]) -> None:
         print(tables.markdown(result))
     if OUT.value:
         Path(OUT.value).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def measure_device() -> None:
+    """`--device`, which needs few of the package's libraries."""
+    from ncfair_jax.speed.worker import load_without_torch
+
+    load_without_torch()
+    from ncfair_jax.speed import device, device_table
+    from ncfair_jax.speed.contestants import SpeedError
+
+    if not OUT.value:
+        raise SpeedError("--device writes its figures as it gets them; name a file by --json=FILE")
+    settings = device.Settings(seconds=SECONDS.value, only=ONLY.value)
+    if PRESET.value:
+        settings = device.small(PRESET.value, settings)
+    print(device_table.device_table(device.run(settings, Path(OUT.value))))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from ncfair_jax import exits
 from ncfair_jax.config import ConfigError
 from ncfair_jax.divergence import DivergedError
 from ncfair_jax.files.bucket import path_of
-from ncfair_jax.registry import of_another
 
 # What a user can mend. Anything else is a fault of ours and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, ArithmeticError)
@@ -109,6 +108,8 @@ def foreign_flag(argv: list[str]) -> str:
     file, arguments = config_file(argv)
     if not file:
         return ""
+    from ncfair_jax.registry import of_another  # loads all methods, which only commands with a config file need
+
     try:
         made = runpy.run_path(file)["get_config"](*arguments)
         method = made.objective.name

@@ -82,13 +82,18 @@ def make_train_step(
 
 
 def jitted_train_step(objective: Objective, tx: optax.GradientTransformation, mesh: Mesh, shardings: Any) -> Any:
-    """`make_train_step` as a run compiles it: the state is given away and comes back as it lay, metrics are whole everywhere.
+    """`make_train_step` as a run compiles it."""
+    return jitted_step(make_train_step(objective, tx), mesh, shardings)
+
+
+def jitted_step(step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]], mesh: Mesh, shardings: Any) -> Any:
+    """A step, to be compiled: the state is given away and comes back as it lay, metrics are whole everywhere.
 
     Args:
         shardings: of the state.
     """
     results = (shardings, NamedSharding(mesh, P()))
-    return jax.jit(on_mesh(make_train_step(objective, tx), mesh), donate_argnums=0, out_shardings=results)
+    return jax.jit(on_mesh(step, mesh), donate_argnums=0, out_shardings=results)
 
 
 def make_dev_loss(objective: Objective) -> Callable[[TrainState, Batch], Metrics]:

@@ -10,7 +10,6 @@ from functools import cached_property, lru_cache
 from itertools import count, islice
 from typing import final
 
-import grain
 import numpy as np
 
 from ncfair_jax.data.encoded import Encoded, end_to_end
@@ -297,6 +296,8 @@ class Pipeline:
 
     def batches(self, start: int, stop: int, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
         """One process's share of the batches of the steps [start, stop), made ahead of time in a thread."""
+        import grain  # here alone: loading it takes a second, and batches can be made and timed without it
+
         steps = grain.MapDataset.range(start, stop).map(
             lambda step: self.batch(int(step), process_index, process_count)
         )

@@ -3,29 +3,22 @@
 Nothing is downloaded: random weights, and rows packed with sentences of random tokens whose lengths are those of GAP.
 """
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from ncfair_jax.config import OptimizerConfig
 from ncfair_jax.data.layout import PipelineConfig
 from ncfair_jax.data.pipeline import Examples, Pipeline
 from ncfair_jax.lexicons.classes import FairnessClasses
 from ncfair_jax.lexicons.synthetic import FIRST_WORD, synthetic_classes
-from ncfair_jax.methods.mlm import mlm_objective
-from ncfair_jax.methods.nc3 import ALIGNED, NC3Config, with_nc3
 from ncfair_jax.models.bert import BertConfig
-from ncfair_jax.models.dropout import GENERATORS
-from ncfair_jax.models.families import family_of
 from ncfair_jax.models.presets import preset_model
-from ncfair_jax.optimizer import make_optimizer
+from ncfair_jax.speed.bare import bare_rate
 from ncfair_jax.speed.contestants import Result, SpeedError, spread
-from ncfair_jax.speed.ours import copy, make_matmul, packed_flops
-from ncfair_jax.speed.worker import matmul_rate, peak_mib
-from ncfair_jax.state import init_state, make_train_step
+from ncfair_jax.speed.timing import peak_mib
+from ncfair_jax.speed.train_step import TrainStep
 
 SPECIAL_IDS, MASK_ID = (0, 100, 101, 102, 103), 103
 MEAN_LENGTH, SD_LENGTH = 30, 13  # word pieces of a GAP sentence
@@ -79,7 +72,7 @@ def time_train_step(
     for length in row_tokens:
         if not 16 <= length <= model.max_tokens:
             raise SpeedError(f"tokens={length}; rows of the {preset} preset hold 16 to {model.max_tokens}")
-    bare = matmul_rate(lambda size: make_matmul(size, dtype), matmul or (2048 if on_cpu else 8192), repeats=5) * 1e9
+    bare = bare_rate(dtype, matmul)
     return {
         "preset": preset,
         "dtype": dtype,
@@ -97,43 +90,25 @@ def time_train_step(
 
 def measure_length(model: BertConfig, dropout_bits: str, row_tokens: int, rows: int, steps: int, bare: float) -> Result:
     """One row length; `bare` is FLOP/s of the bare product."""
-    classes = synthetic_classes(model.vocab_size)
-    pipeline = synthetic_pipeline(model, row_tokens, rows, classes)
-    objective = with_nc3(mlm_objective(model), NC3Config(weight=100.0, **ALIGNED), classes, model, 1)  # type: ignore[arg-type]
-    tx, _ = make_optimizer(OptimizerConfig(), 1000)
-    batch = pipeline.batch(0)
-    put = jax.device_put(batch)
-    params = family_of(model).init(model, jax.random.key(0))
-    state = init_state(params, objective, tx, jax.random.key(1, impl=GENERATORS[dropout_bits]))
-    began = time.perf_counter()
-    compiled = jax.jit(make_train_step(objective, tx), donate_argnums=0).lower(state, put).compile()
-    compile_seconds = time.perf_counter() - began
-    seconds: list[float] = []
-    for _ in range(steps + 2):
-        put["step"] = copy(state.step)
-        began = time.perf_counter()
-        state, metrics = jax.block_until_ready(compiled(state, put))
-        seconds.append(time.perf_counter() - began)
-    loss = float(metrics["loss"][0])
-    assert int(state.step) == steps + 2, f"a step was refused: loss {loss}"
-    seconds = seconds[2:]
-    flops = packed_flops(model, batch, transformed=True)
-    tokens = int((batch["segment_ids"] > 0).sum())
-    achieved = [flops / second for second in seconds]
+    pipeline = synthetic_pipeline(model, row_tokens, rows, synthetic_classes(model.vocab_size))
+    step = TrainStep(model, pipeline, dropout_bits=dropout_bits)
+    step.again(2)
+    seconds = [step.again(1) for _ in range(steps)]
+    achieved = [step.flops / second for second in seconds]
     return {
         "row_tokens": row_tokens,
-        "rows": int(batch["tokens"].shape[1]),
-        "pad_fraction": pipeline.waste(batch),
-        "compile_seconds": compile_seconds,
-        "flops_per_step": flops,
+        "rows": int(step.batch["tokens"].shape[1]),
+        "pad_fraction": pipeline.waste(step.batch),
+        "compile_seconds": step.compile_seconds,
+        "flops_per_step": step.flops,
         # XLA counts the body of a loop once, so with scanned layers this is too little.
-        "xla_flops_per_step": float((compiled.cost_analysis() or {}).get("flops", float("nan"))),
+        "xla_flops_per_step": float((step.compiled.cost_analysis() or {}).get("flops", float("nan"))),
         "step_milliseconds": spread([1e3 * second for second in seconds]),
-        "tokens_per_second": spread([tokens / second for second in seconds]),
+        "tokens_per_second": spread([step.tokens / second for second in seconds]),
         "tflops_per_second": spread([rate / 1e12 for rate in achieved]),
         "fraction_of_matmul": float(np.median(achieved)) / bare,
         "peak_mib": device_peak_mib(),
-        "loss": loss,
+        "loss": step.loss(),
     }
 
 

@@ -2,10 +2,11 @@
 
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -16,6 +17,10 @@ Result = dict[str, Any]
 
 class SpeedError(ValueError):
     """What the user can mend, in one line."""
+
+
+class LeftOutError(SpeedError):
+    """What cannot be measured here, and need not be: the reason, in one line."""
 
 
 def sizes(flag: str, texts: Sequence[str]) -> tuple[int, ...]:
@@ -36,9 +41,17 @@ def spread(values: Sequence[float]) -> Result:
 
 
 class Worker:
-    """A contestant's process, which waits on its stdin while others have their turn."""
+    """A contestant's process, which waits on its stdin while others have their turn.
 
-    def __init__(self, name: str, spec: Result):
+    Args:
+        spec: says what it is (`worker`).
+        seconds: that it may take to be ready; None: any time.
+        environment: variables of its own.
+    """
+
+    def __init__(
+        self, name: str, spec: Result, seconds: float | None = None, environment: Mapping[str, str] | None = None
+    ):
         self.name = name
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by close)
         self._process = subprocess.Popen(
@@ -47,21 +60,26 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env=os.environ | {"TRANSFORMERS_VERBOSITY": "error"},
+            env=os.environ | {"TRANSFORMERS_VERBOSITY": "error"} | dict(environment or {}),
         )
-        self.facts = self.ask(spec)
+        self.facts = self.ask(spec, seconds)
 
-    def ask(self, command: Result) -> Result:
+    def ask(self, command: Result, seconds: float | None = None) -> Result:
         """Sends one line and waits for the answer.
 
         Raises:
-            SpeedError: if the process dies, with the last line that it wrote.
+            SpeedError: if the process dies, with the last line that it wrote; or if it takes longer than so many seconds,
+                after which it is ended.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with suppress(BrokenPipeError):  # its last words are told below
             self._process.stdin.write(json.dumps(command) + "\n")
             self._process.stdin.flush()
+        # Every answer is one line, so none waits in the buffer of an earlier read.
+        if seconds is not None and not select.select([self._process.stdout], [], [], max(seconds, 0.0))[0]:
+            self.kill()
+            raise SpeedError(f"contestant {self.name} took more than {seconds:.0f} s and was ended")
         answer = self._process.stdout.readline()
         if not answer:
             code = self._process.wait()
@@ -71,8 +89,13 @@ class Worker:
         content: Result = json.loads(answer)
         return content
 
+    def kill(self) -> None:
+        """Ends the process at once, whatever it does."""
+        self._process.kill()
+        self.close()
+
     def close(self) -> None:
-        """Ends the process by closing its stdin."""
+        """Ends the process by closing its stdin; it may have ended before."""
         self._process.communicate()
         self._errors.close()
 

@@ -38,20 +38,33 @@ def lengths_of(number: int, text: str = "") -> np.ndarray:
     return np.resize(np.clip(lines, 3, ROW_TOKENS), number).astype(np.int64)
 
 
-def examples_of(lengths: np.ndarray) -> Examples:
+def examples_of(lengths: np.ndarray, vocab_size: int = VOCAB) -> Examples:
     """Sentences of random words."""
-    tokens = np.random.default_rng(1).integers(FIRST_WORD, VOCAB, lengths.sum(), dtype=np.int32)
+    first = min(FIRST_WORD, vocab_size // 2)
+    tokens = np.random.default_rng(1).integers(first, vocab_size, lengths.sum(), dtype=np.int32)
     return Examples(np.split(tokens, np.cumsum(lengths)[:-1]))
 
 
-def pipeline_of(examples: Examples, by: str, size: int, multiple: int = 1) -> Pipeline:
+def sentences_of(rows: int, row_tokens: int, vocab_size: int) -> Examples:
+    """Sentences for four steps of so many rows; those of a smaller batch are the first of them."""
+    return examples_of(lengths_of(4 * rows * row_tokens // MEAN_LENGTH).clip(max=row_tokens), vocab_size)
+
+
+def pipeline_of(
+    examples: Examples,
+    by: str,
+    size: int,
+    multiple: int = 1,
+    row_tokens: int = ROW_TOKENS,
+    vocab_size: int = VOCAB,
+) -> Pipeline:
     """Batches of masked-language modelling with classes, so many examples or rows each."""
-    slots = synthetic_classes(VOCAB).slot_of_token
-    config = PipelineConfig(seed=0, batch_size=size, row_tokens=ROW_TOKENS, row_multiple=multiple)
+    slots = synthetic_classes(vocab_size).slot_of_token
+    config = PipelineConfig(seed=0, batch_size=size, row_tokens=row_tokens, row_multiple=multiple)
     if by == "rows":
         config = dataclasses.replace(config, batch_size=0, batch_rows=size, groups=min(ROW_GROUPS, size))
     return Pipeline(
-        examples, config, special_ids=SPECIAL_IDS, mask_token_id=MASK_ID, vocab_size=VOCAB, slot_of_token=slots
+        examples, config, special_ids=SPECIAL_IDS, mask_token_id=MASK_ID, vocab_size=vocab_size, slot_of_token=slots
     )
 
 

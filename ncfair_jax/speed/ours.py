@@ -22,7 +22,7 @@ from ncfair_jax.prepare import prepare_training, start_state
 from ncfair_jax.recipes import base_config
 from ncfair_jax.registry import freeze
 from ncfair_jax.sharding import make_mesh, put_batch
-from ncfair_jax.speed.flops import encoder_flops, pool_flops, score_flops, train_flops
+from ncfair_jax.speed.flops import encoder_flops, packed_flops, pool_flops, score_flops
 from ncfair_jax.state import TrainState, jitted_train_step
 from ncfair_jax.tracker import track
 
@@ -114,21 +114,6 @@ def copy(tree: Any) -> Any:
     return jax.tree.map(jnp.copy, tree)
 
 
-def packed_flops(model: ModelConfig, batch: Mapping[str, Any], *, transformed: bool) -> int:
-    """Operations of one train step on a packed batch; `transformed`: NC3 sends every token through the head's transform.
-
-    The sums of the K classes are left out: an index sum on a CPU, below 1% as a product elsewhere.
-    """
-    rows, tokens = int(np.prod(batch["tokens"].shape[:-1])), batch["tokens"].shape[-1]
-    return train_flops(
-        model,
-        rows=rows,
-        tokens=tokens,
-        scored=batch["masked_positions"].size,
-        transformed=rows * tokens if transformed else 0,
-    )
-
-
 def make_scorer(folder: str) -> Callable[[list[Request]], list[np.ndarray]]:
     """The package's engine on the model of a folder, for log-probabilities."""
     forward = forward_of(load_pretrained(folder, offline=True))
@@ -165,14 +150,3 @@ def packed_flops_of(model: ModelConfig, requests: Sequence[Request]) -> int:
 def computed(rows: int, most: int) -> int:
     """Rows of all batches of one device, of which the last one is filled up with empty rows."""
     return round_up(rows, batch_size(rows, most))
-
-
-def make_matmul(size: int, dtype: str = "float32") -> Callable[[], None]:
-    """A bare product of two square matrices, to be timed."""
-    a, b = (jax.random.uniform(jax.random.key(i), (size, size), dtype) for i in (0, 1))
-    product = jax.jit(jnp.matmul)
-
-    def timed() -> None:
-        jax.block_until_ready(product(a, b))
-
-    return timed

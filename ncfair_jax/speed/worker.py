@@ -1,14 +1,13 @@
 """One contestant in a process of its own: so its peak memory is its own, and contestants can take turns.
 
 `python -m ncfair_jax.speed.worker` reads one JSON line that says what it is, answers when it is ready, and then answers
-one JSON line to every command: {"run": [start, count]} does steps (or scores pairs, or runs benchmarks), {"matmul": size}
-times a bare product.
+one JSON line to every command: {"run": [start, count]} does steps (or scores pairs, or runs benchmarks), {"run": [name,
+arguments]} measures what is named on a device, {"matmul": size} times a bare product.
 """
 
-import importlib
+import importlib.util
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -16,15 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ncfair_jax.speed.padded import Scored, Sentence, load_ragged
-
-Answer = dict[str, Any]
-MIB_OF_KIB = 1 / 1024
+from ncfair_jax.speed.timing import Answer, matmul_rate, outcome, peak_mib, timed_each
 
 
 class Contestant(NamedTuple):
     """What a worker does on command, and the facts it tells when it is ready."""
 
-    run: Callable[[int, int], Answer]
+    run: Callable[..., Answer]
     make_matmul: Callable[[int], Callable[[], None]]
     facts: Answer
 
@@ -46,7 +43,7 @@ def torch_training(spec: Answer) -> Contestant:
 
 def our_training(spec: Answer) -> Contestant:
     """The package's own train step."""
-    from ncfair_jax.speed import ours
+    from ncfair_jax.speed import bare, ours
 
     steps = range(spec["steps"])
     training = ours.Training(ours.config_from_dict(spec["config"]), steps)
@@ -55,12 +52,12 @@ def our_training(spec: Answer) -> Contestant:
         return timed_each(training.step, range(start, start + count))
 
     facts = {"work": [training.work(step) for step in steps], "compile_seconds": training.compile_seconds}
-    return Contestant(run, ours.make_matmul, facts | {"programs": len(training.compiled)})
+    return Contestant(run, bare.make_matmul, facts | {"programs": len(training.compiled)})
 
 
 def nc3_cost(spec: Answer) -> Contestant:
     """The package's train step with several settings of NC3, taking turns step by step in one process."""
-    from ncfair_jax.speed import ours
+    from ncfair_jax.speed import bare, ours
 
     steps = range(spec["steps"])
     variants = {name: ours.Training(ours.config_from_dict(tree), steps) for name, tree in spec["configs"].items()}
@@ -76,15 +73,15 @@ def nc3_cost(spec: Answer) -> Contestant:
         tracking = timed_each(lambda _: ours.track_once(variants["none"]), range(4))["seconds"]
         return {"seconds": seconds, "tracking": tracking[1:]}  # the first one compiles
 
-    return Contestant(run, ours.make_matmul, {})
+    return Contestant(run, bare.make_matmul, {})
 
 
 def collapse_cost(spec: Answer) -> Contestant:
     """One of `collapse.MEASUREMENTS`; done when ready, the facts are the answer."""
-    from ncfair_jax.speed import collapse, ours
+    from ncfair_jax.speed import bare, collapse
 
     facts = collapse.MEASUREMENTS[spec["measurement"]](**spec["arguments"])
-    return Contestant(nothing, ours.make_matmul, facts | {"peak_mib": peak_mib()})
+    return Contestant(nothing, bare.make_matmul, facts | {"peak_mib": peak_mib()})
 
 
 def nothing(start: int, count: int) -> Answer:
@@ -106,7 +103,7 @@ def torch_scoring(spec: Answer) -> Contestant:
 def our_scoring(spec: Answer) -> Contestant:
     """The package's scorer on the same requests."""
     from ncfair_jax.engine import Request
-    from ncfair_jax.speed import ours
+    from ncfair_jax.speed import bare, ours
 
     groups = load_ragged(Path(spec["requests"]), Scored)
     score = ours.make_scorer(spec["model"])
@@ -118,12 +115,12 @@ def our_scoring(spec: Answer) -> Contestant:
     for count in spec["counts"]:  # compile for every size
         score_stored([request for group in groups[:count] for request in group])
     facts = {"compile_seconds": time.perf_counter() - began}
-    return Contestant(scoring(score_stored, groups), ours.make_matmul, facts)
+    return Contestant(scoring(score_stored, groups), bare.make_matmul, facts)
 
 
 def our_suite(spec: Answer) -> Contestant:
     """The benchmarks themselves, by number; the cold runs are done when it is ready, and tell what they asked."""
-    from ncfair_jax.speed import ours, suite_ours
+    from ncfair_jax.speed import bare, suite_ours
 
     suite = suite_ours.Suite(spec["model"], spec["data"], spec["sample"], Path(spec["requests"]))
 
@@ -131,7 +128,7 @@ def our_suite(spec: Answer) -> Contestant:
         taken = [suite.run(number) for number in range(start, start + count)]
         return {name: [each[name] for each in taken] for name in taken[0]}
 
-    return Contestant(run, ours.make_matmul, suite.facts)
+    return Contestant(run, bare.make_matmul, suite.facts)
 
 
 def torch_suite(spec: Answer) -> Contestant:
@@ -157,6 +154,26 @@ def torch_suite(spec: Answer) -> Contestant:
     return Contestant(run, torch_side.make_matmul, {"threads": threads})
 
 
+def our_device(spec: Answer) -> Contestant:
+    """What the package measures on an accelerator, by name."""
+    from ncfair_jax.speed import bare, device_ours
+
+    del spec
+    return Contestant(device_ours.measure, bare.make_matmul, device_ours.facts())
+
+
+def torch_device(spec: Answer) -> Contestant:
+    """What PyTorch measures on an accelerator, by name."""
+    from ncfair_jax.speed import device_torch, torch_side
+
+    del spec
+
+    def run(name: str, arguments: Answer) -> Answer:
+        return outcome(lambda: device_torch.MEASUREMENTS[name](**arguments))
+
+    return Contestant(run, torch_side.make_matmul, device_torch.facts())
+
+
 def scoring(score: Callable[[list[Scored]], Any], groups: list[list[Scored]]) -> Callable[[int, int], Answer]:
     """Times the scoring of a range of pairs; the answer holds all log-probabilities."""
 
@@ -170,36 +187,6 @@ def scoring(score: Callable[[list[Scored]], Any], groups: list[list[Scored]]) ->
     return run
 
 
-def timed_each(step: Callable[[Any], float], items: Any) -> Answer:
-    """Calls `step` on each item; seconds of each call and what it returned."""
-    seconds, losses = [], []
-    for item in items:
-        began = time.perf_counter()
-        losses.append(step(item))
-        seconds.append(time.perf_counter() - began)
-    return {"seconds": seconds, "losses": losses}
-
-
-def matmul_rate(make_matmul: Callable[[int], Callable[[], None]], size: int, repeats: int = 3) -> float:
-    """GFLOP/s of a bare product [size, size] · [size, size], the best of a few."""
-    product = make_matmul(size)
-    product()
-    best = min(timed_each(lambda _: product() or 0.0, range(repeats))["seconds"])
-    return 2 * size**3 / best / 1e9
-
-
-def peak_mib() -> float:
-    """Largest resident memory of this process so far, in MiB.
-
-    From /proc where there is one: getrusage counts what the parent held when it started this process as well.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        (line,) = (x for x in status.read_text(encoding="utf-8").splitlines() if x.startswith("VmHWM"))
-        return int(line.split()[1]) * MIB_OF_KIB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MIB_OF_KIB
-
-
 KINDS = {
     "torch_training": torch_training,
     "our_training": our_training,
@@ -209,6 +196,8 @@ KINDS = {
     "our_scoring": our_scoring,
     "torch_suite": torch_suite,
     "our_suite": our_suite,
+    "our_device": our_device,
+    "torch_device": torch_device,
 }
 
 
@@ -216,7 +205,8 @@ def load_without_torch() -> None:
     """Loads the libraries that import PyTorch where they find it: the package needs none, and its memory is to hold none."""
     sys.modules["torch"] = None  # type: ignore[assignment]
     for name in ("transformers", "tensorboardX", "datasets", "ncfair_jax.models.hf"):
-        importlib.import_module(name)
+        if importlib.util.find_spec(name) is not None:  # `--device` needs none but the first
+            importlib.import_module(name)
     del sys.modules["torch"]  # scipy asks whether it is loaded, and takes None for a module
 
 
