@@ -92,7 +92,8 @@ def test_an_unfinished_run_of_an_earlier_data_path_is_refused_in_one_line(settin
     (workdir / "export").rmdir()
     monkeypatch.setattr("ncfair_jax.prepare.VERSION", pipeline.VERSION + 1)
     with pytest.raises(
-        CheckpointError, match="another version began, whose batches were others: 3 here, 2 there"
+        CheckpointError,
+        match=f"another version began, whose batches were others: {pipeline.VERSION + 1} here, {pipeline.VERSION} there",
     ) as told:
         run_here(setting, workdir, {"train.steps": 3})
     assert "\n" not in str(told.value)

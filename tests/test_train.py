@@ -275,8 +275,14 @@ def test_a_checkpoint_of_one_device_goes_on_on_eight(setting, uninterrupted):
 
 def test_seeds_share_the_figures_of_the_start_model_whatever_the_method_adds(setting, tmp_path, monkeypatch):
     """The parameters that only MABEL has are drawn by the seed, and say nothing of the model before."""
+    rows = [f"he saw {i},man {i},she saw {i},woman {i}" for i in range(8)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["premise,hypothesis,premise_swapped,hypothesis_swapped", *rows]))
     config = base_config(method="mabel")
-    config.model.path, config.mabel.pairs, config.nc3.lexicon = str(setting / "model"), "templates", "gender"
+    config.model.path, config.mabel.pairs, config.nc3.lexicon = (
+        str(setting / "model"),
+        str(tmp_path / "pairs.csv"),
+        "gender",
+    )
     config.data.max_tokens = config.data.row_tokens = 32
     config.train.steps, config.train.collapse_every, config.train.batch_size = 1, 0, 4
     written = []
