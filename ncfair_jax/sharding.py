@@ -57,9 +57,13 @@ def batch_shards(mesh: Mesh | AbstractMesh) -> int:
 
 
 def traced_mesh() -> AbstractMesh | None:
-    """The mesh that a function is traced for (`on_mesh`); None without one, or if it has one device."""
+    """The mesh of a run that a function is traced for (`on_mesh`); None without one, or if it has one device.
+
+    Nor is one told inside of `shard_map`, where each device is by itself already, or of a mesh with other axes.
+    """
     mesh = jax.sharding.get_abstract_mesh()
-    return None if mesh.empty or mesh.size == 1 else mesh
+    of_run = set(BATCH_AXES) <= set(mesh.axis_names) and all(kind == AxisType.Auto for kind in mesh.axis_types)
+    return mesh if of_run and mesh.size > 1 else None
 
 
 # XLA is free to choose how what is between the arguments and results of a step lies on the mesh. Rows and weights are split

@@ -91,7 +91,7 @@ def build(
     forms: Forms = as_it_is,
     processes: int = 1,
 ) -> TokenStore:
-    """Encodes texts as `encode_sentences` does, in one pass, into a folder; or opens the store that is there.
+    """Encodes texts as `encode_sentences` does, in one pass, into a folder; or opens the store that is there, if it is whole.
 
     What the reading and the encoding noted is noted again whenever the store is opened so.
 
@@ -105,7 +105,7 @@ def build(
     """
     refuse_lone_string("sentences", texts)
     refuse_no_room(tokenizer, max_tokens)
-    if not (folder / ABOUT_FILE).is_file():
+    if not _is_there(folder):
         folder.mkdir(parents=True, exist_ok=True)
         token_type = np.dtype("<u2" if len(tokenizer) <= 2**16 else "<i4")
         try:
@@ -142,6 +142,17 @@ def temporary_store(
             yield build(sentences, tokenizer, max_tokens, own)
         finally:
             shutil.rmtree(own, ignore_errors=True)
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether the folder holds a whole store; what says of a damaged one that it is finished goes."""
+    try:
+        there = TokenStore(folder).whole
+    except (DataError, TypeError, KeyError):
+        there = False
+    if not there:
+        (folder / ABOUT_FILE).unlink(missing_ok=True)
+    return there
 
 
 def _write(texts: Iterable[str], work: Work, folder: Path, token_type: np.dtype, processes: int) -> Progress:

@@ -29,6 +29,17 @@ class TokenStore(Sequence[np.ndarray]):
         self.about: dict[str, Any] = read_json(folder / ABOUT_FILE)
         self._type = np.dtype(self.about["token_type"])
 
+    @property
+    def whole(self) -> bool:
+        """Whether the files have the sizes that they had when the store was finished."""
+        wanted = {
+            TOKENS_FILE: self.about["tokens"] * self._type.itemsize,
+            OFFSETS_FILE: (len(self) + 1) * OFFSET.itemsize,
+            FORMS_FILE: self.num_texts * FORMS.itemsize,
+        }
+        paths = {self.folder / name: size for name, size in wanted.items()}
+        return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
+
     def __len__(self) -> int:
         return int(self.about["sequences"])
 

@@ -132,10 +132,8 @@ def load_examples(
 ) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray]]:
     """Encoded training and development sentences of `load_sentences`, i32[L] each; those of a text or the Hub lie on disk."""
     if config.corpus == "gap":
-        train, dev = load_sentences(config, seed)
-        return encode_sentences(train, tokenizer, config.max_tokens), encode_sentences(
-            dev, tokenizer, config.max_tokens
-        )
+        train, dev = (encode_sentences(part, tokenizer, config.max_tokens) for part in load_sentences(config, seed))
+        return train, dev
     store = corpus_store(config, tokenizer)
     aside = drawn_aside(store.num_texts, config.dev_examples, seed)
     return store.of_texts(~aside), store.of_texts(aside)

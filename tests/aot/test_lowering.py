@@ -43,7 +43,7 @@ def test_rows_of_the_config_are_those_of_the_whole_slice_and_hold_the_masks_of_a
     by_rows = config(train__batch_rows=64, train__batch_size=0)
     for rows_per_device in (None, 8):  # which says the same
         step = make_step(by_rows, "", "tiny", rows_per_device, mesh(4, fsdp=2))
-        assert step.batch["tokens"].shape == (1, 64, 128) and step.batch["masked_labels"].shape == (1, 64, 40)
+        assert step.batch["tokens"].shape == (1, 64, 128) and step.batch["masked_labels"].shape == (1, 64, 32)
 
 
 def test_without_any_number_of_rows_there_are_64_a_device():

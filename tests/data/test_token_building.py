@@ -19,7 +19,7 @@ from ncfair_jax.data.token_building import PROGRESS_FILE, as_it_is, build, tempo
 from ncfair_jax.data.token_store import FORMS_FILE, OFFSETS_FILE, TOKENS_FILE, TokenStore
 from ncfair_jax.files.notes import collected
 from tests import tiny_text
-from tests.started import environment
+from tests.started import ROOT, environment
 
 FILES = [TOKENS_FILE, OFFSETS_FILE, FORMS_FILE, "store.json"]
 
@@ -76,9 +76,21 @@ def test_a_store_that_is_there_is_opened_and_notes_the_same(tokenizer, tmp_path)
     assert len(store) == 50
 
 
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: os.truncate(path, 5)])
+def test_a_store_that_is_not_whole_is_made_again(tokenizer, tmp_path, name, damage):
+    sentences = tiny_text.sentences(20)
+    build(sentences, tokenizer, 9, tmp_path / "whole")
+    build(sentences, tokenizer, 9, tmp_path / "damaged")
+    damage(tmp_path / "damaged" / name)
+    build(sentences, tokenizer, 9, tmp_path / "damaged")
+    same_files(tmp_path / "damaged", tmp_path / "whole")
+
+
 def test_other_processes_write_the_same_files(tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(token_building, "CHUNK", 5)
     monkeypatch.setattr(token_building, "PARALLEL_FROM", 3)
+    monkeypatch.syspath_prepend(str(ROOT))  # they look for `doubled` there
     sentences = tiny_text.sentences(60)
     build(sentences, tokenizer, 9, tmp_path / "one", forms=doubled)
     build(sentences, tokenizer, 9, tmp_path / "two", forms=doubled, processes=2)
