@@ -1,10 +1,9 @@
 """Compile the steps of docs/scale.md's table and print the table: `python launch/scale_table.py --out=FOLDER`.
 
-What FOLDER holds already is not compiled again, so the command may be stopped and started. One step takes minutes and about
-3 GB of memory.
+What FOLDER holds already is not compiled again, so the command may be stopped and started. One step takes minutes, and 2.1 GB
+of memory.
 """
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
     from ncfair_jax.aot.scale import cases, table
+    from ncfair_jax.files.reading import read_json
 
     folder = Path(OUT.value)
     files = {case: folder / f"{case.name}.json" for case in cases()}
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
             if not file.exists():
                 print(f"compiling {file.stem}", file=sys.stderr, flush=True)
                 compile_one(case.flags, file)
-    print(table({case: json.loads(file.read_text(encoding="utf-8")) for case, file in files.items() if file.exists()}))
+    print(table({case: read_json(file) for case, file in files.items() if file.exists()}))
 
 
 def compile_one(asked: list[str], file: Path) -> None:

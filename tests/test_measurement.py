@@ -23,7 +23,7 @@ from ncfair_jax.collapse.measures import measure, similarities
 from ncfair_jax.collapse.model_measures import from_json
 from ncfair_jax.collapse.stored import StoredGroups, SurveyError, load_stats
 from ncfair_jax.collapse.survey import HeldOut, survey, survey_nc4
-from ncfair_jax.data import encoding
+from ncfair_jax.data import token_building
 from ncfair_jax.data.encoding import encode_sentences
 from ncfair_jax.launcher import USER_ERRORS
 from ncfair_jax.lexicons.classes import build_classes
@@ -160,7 +160,7 @@ def small_measure(*others: str) -> str:
 def test_figures_are_those_of_a_text_in_memory(small, monkeypatch):
     with Path("text.txt").open("a", encoding="utf-8") as file:
         file.write("\u200b\n")
-    monkeypatch.setattr(encoding, "BATCH", 16)
+    monkeypatch.setattr(token_building, "CHUNK", 16)
     settings = MeasureSettings(
         corpus="text.txt",
         lexicon="lexicon.json",

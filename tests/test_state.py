@@ -10,15 +10,17 @@ import pytest
 
 from ncfair_jax import train
 from ncfair_jax.config import MeshConfig, OptimizerConfig
+from ncfair_jax.lexicons.synthetic import synthetic_classes
 from ncfair_jax.methods.mlm import mlm_objective
 from ncfair_jax.methods.nc3 import ALIGNED, PAPER, NC3Config, with_nc3
 from ncfair_jax.models import bert
+from ncfair_jax.models.presets import preset_model
 from ncfair_jax.optimizer import make_optimizer
 from ncfair_jax.prepare import prepare_training
 from ncfair_jax.recipes import base_config
 from ncfair_jax.registry import freeze
 from ncfair_jax.sharding import make_mesh
-from ncfair_jax.speed.accelerator import preset_model, synthetic_classes, synthetic_pipeline
+from ncfair_jax.speed.accelerator import synthetic_pipeline
 from ncfair_jax.state import init_state, make_train_step
 from tests import tiny, tiny_text
 
@@ -156,7 +158,7 @@ def test_operations_that_nc3_adds_at_the_size_of_bert_base(settings, most):
     model = dataclasses.replace(preset_model("bert-base", "bfloat16", "xla"), num_layers=2)
     deep = dataclasses.replace(model, num_layers=4)
     classes = synthetic_classes(model.vocab_size)
-    batch = synthetic_pipeline(model, 128, 32, classes).batch(0)
+    batch = synthetic_pipeline(model, 128, 32).batch(0)
 
     def operations(model, weight: float) -> float:
         objective = mlm_objective(model)

@@ -15,24 +15,11 @@ from ncfair_jax.aot.collectives import Collective, collectives
 from ncfair_jax.aot.costs import memory_bytes, operations
 from ncfair_jax.aot.hlo import parse, unknown_loops
 from ncfair_jax.aot.lowering import Step, lower, make_step
+from ncfair_jax.aot.memory import Memory, memory_of
 from ncfair_jax.aot.roofline import MOST, Exchange, Seconds, links_of, seconds, weak_scaling
 from ncfair_jax.aot.topology import Slice, slice_of
 from ncfair_jax.config import RunConfig
 from ncfair_jax.sharding import make_mesh
-
-
-class Memory(NamedTuple):
-    """Bytes on each device. What is donated counts once; the program itself lies in the same memory."""
-
-    arguments: int
-    temporaries: int
-    results: int
-    program: int
-
-    @property
-    def peak(self) -> int:
-        """All of it at once, which is what the compiler reserves."""
-        return sum(self)
 
 
 class Report(NamedTuple):
@@ -77,6 +64,8 @@ def check(config: RunConfig, topology: str, folder: str, preset: str, rows_per_d
     step = make_step(config, folder, preset, rows_per_device, mesh)
     began = time.perf_counter(), time.process_time()
     compiled = compile_step(step, topology)
+    memory = memory_of(compiled)
+    assert memory is not None  # the TPU compiler always has one
     took = time.perf_counter() - began[0], time.process_time() - began[1]
     program = parse(compiled.as_text() or "")
     found = collectives(program)
@@ -89,7 +78,7 @@ def check(config: RunConfig, topology: str, folder: str, preset: str, rows_per_d
         step,
         micro * rows,
         row_tokens,
-        memory_of(compiled),
+        memory,
         *costs,
         found,
         seconds(*costs, exchanges, there.chip),
@@ -115,14 +104,6 @@ def compile_step(step: Step, topology: str) -> Compiled:
             f"the step does not fit a chip of {topology} ({told[0] if told else 'out of memory'}); lower the rows, raise "
             "config.train.accumulation or config.mesh.fsdp, or set config.model.remat=True"
         ) from None
-
-
-def memory_of(compiled: Compiled) -> Memory:
-    """The compiler's account of a device's memory."""
-    stats = compiled.memory_analysis()
-    assert stats is not None  # the TPU compiler always has one
-    results = stats.output_size_in_bytes - stats.alias_size_in_bytes
-    return Memory(stats.argument_size_in_bytes, stats.temp_size_in_bytes, results, stats.generated_code_size_in_bytes)
 
 
 def exchanges_of(found: Sequence[Collective], mesh: Mesh, there: Slice) -> list[Exchange]:

@@ -6,9 +6,8 @@ tokens stand only where they are put by place, around a sequence and in its gaps
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from ncfair_jax.files import notes
 from ncfair_jax.files.fingerprint import fingerprint_of
-from ncfair_jax.strings import refuse_lone_string, several_strings
+from ncfair_jax.strings import several_strings
 from ncfair_jax.vocabulary import template_of, vocabulary_of
 
 BATCH = 1024  # sentences that are encoded at once; the tokenizer needs some 10 kB for each
@@ -73,27 +72,16 @@ def encode_sentences(sentences: Iterable[str], tokenizer: PreTrainedTokenizerBas
         ValueError: if nothing is left of a sentence, naming it; or if `max_tokens` leaves no room for one.
     """
     sentences = several_strings("sentences", sentences)
-    return [example for batch in encode_batches(sentences, tokenizer, max_tokens) for example in batch]
-
-
-def encode_batches(
-    sentences: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-) -> Iterator[list[np.ndarray]]:
-    """`encode_sentences`, at most `BATCH` of them at a time: for texts that would not fit in memory.
-
-    What is cut off is noted once, after the last batch.
-    """
-    refuse_lone_string("sentences", sentences)
     refuse_no_room(tokenizer, max_tokens)
-    remaining = iter(sentences)
-    total = notes.Cut(max_tokens, 0, 0, 0, 0)
-    while batch := list(islice(remaining, BATCH)):
-        numbers = range(total.sequences + 1, total.sequences + len(batch) + 1)
-        encoded, cut = encode_batch(batch, numbers, tokenizer, max_tokens)
+    examples, total = list[np.ndarray](), notes.Cut(max_tokens, 0, 0, 0, 0)
+    for start in range(0, len(sentences), BATCH):
+        batch = sentences[start : start + BATCH]
+        encoded, cut = encode_batch(batch, range(start + 1, start + len(batch) + 1), tokenizer, max_tokens)
+        examples += [np.array(ids, np.int32) for ids in encoded]
         total = total.plus(cut)
-        yield [np.array(ids, np.int32) for ids in encoded]
     if total.lost:
         notes.add(total)
+    return examples
 
 
 def refuse_no_room(tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
@@ -155,6 +143,6 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def tokenizer_content(tokenizer: PreTrainedTokenizerBase) -> str:
     """Fingerprint of what decides how a text is encoded: normalisation, pieces, special tokens, and the library's version."""
-    model = json.loads(tokenizer.backend_tokenizer.to_str())
-    how = {name: part for name, part in model.items() if name not in ("truncation", "padding")}  # of the last call
-    return fingerprint_of([json.dumps([tokenizers.__version__, how, tokenizer_fingerprint(tokenizer)]).encode()])
+    whole = json.loads(tokenizer.backend_tokenizer.to_str())
+    how = {name: part for name, part in whole.items() if name not in ("truncation", "padding")}  # of the last call
+    return fingerprint_of([json.dumps([tokenizers.__version__, how]).encode()])

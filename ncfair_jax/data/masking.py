@@ -101,7 +101,7 @@ def _too_many(draws: np.ndarray, lengths: np.ndarray, sequences: np.ndarray, lim
     """Of some sequences with these draws, all of their rows, those whose rows have too many selected tokens."""
     row = limit.row[sequences]
     selected = np.bincount(row, selected_counts(draws, lengths, limit.mask_prob))
-    return sequences[selected[row] > limit.most] if len(selected) else sequences
+    return sequences[selected[row] > limit.most]
 
 
 def selected_counts(draws: np.ndarray, lengths: np.ndarray, mask_prob: float) -> np.ndarray:

@@ -190,7 +190,7 @@ class Pipeline:
         take = slice(index * self._each, (index + 1) * self._each)
         return np.concatenate([ids[take] for ids in self._order(epoch)])
 
-    @property
+    @cached_property
     def _row_masks(self) -> int:
         """P where rows are planned: what fewer than one in 500 rows would exceed, or what any row of examples has."""
         row_tokens, predicted = self.config.row_tokens, self.examples.predicted

@@ -11,7 +11,7 @@ import numpy as np
 
 from ncfair_jax.data.packing import Placement, round_up
 
-RARE = 2e-3  # of full rows, those that have more masks than their capacity
+RARE = 2e-3  # share of full rows that may have more masks than P
 
 
 def best_fit(lengths: np.ndarray, row_tokens: int) -> Placement:

@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -23,7 +23,16 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.data.encoding import encode_batch, refuse_no_room
-from ncfair_jax.data.token_store import ABOUT_FILE, FORMS, FORMS_FILE, OFFSET, OFFSETS_FILE, TOKENS_FILE, TokenStore
+from ncfair_jax.data.token_store import (
+    ABOUT_FILE,
+    FORMS,
+    FORMS_FILE,
+    OFFSET,
+    OFFSETS_FILE,
+    TOKENS_FILE,
+    TokenStore,
+    file_sizes,
+)
 from ncfair_jax.files import notes
 from ncfair_jax.files.atomic import disk_full_told, write_json
 from ncfair_jax.files.bucket import scratch
@@ -81,6 +90,10 @@ class Progress:
             max(self.highest_token, int(piece.tokens.max(initial=0))),
             tuple(a + b for a, b in zip(self.cut, piece.cut[1:], strict=True)),
         )
+
+    def file_sizes(self, folder: Path, token_type: np.dtype) -> dict[Path, int]:
+        """Bytes of each file that holds this much."""
+        return file_sizes(folder, self.texts, self.sequences, self.tokens, token_type)
 
 
 def build(
@@ -158,16 +171,12 @@ def _is_there(folder: Path) -> bool:
 def _write(texts: Iterable[str], work: Work, folder: Path, token_type: np.dtype, processes: int) -> Progress:
     """Writes what is missing of the three files."""
     progress = _recorded(folder, token_type)
-    sizes = {
-        TOKENS_FILE: progress.tokens * token_type.itemsize,
-        OFFSETS_FILE: (progress.sequences + 1) * OFFSET.itemsize,
-        FORMS_FILE: progress.texts * FORMS.itemsize,
-    }
-    paths = [folder / name for name in sizes]
-    for path, size in zip(paths, sizes.values(), strict=True):
+    sizes = progress.file_sizes(folder, token_type)
+    for path, size in sizes.items():
         path.touch()
         os.truncate(path, size)  # the first offset is 0
-    with paths[0].open("ab") as tokens, paths[1].open("ab") as offsets, paths[2].open("ab") as forms:
+    with ExitStack() as opened:
+        tokens, offsets, forms = (opened.enter_context(path.open("ab")) for path in sizes)
         remaining = islice(texts, progress.texts, None)
         for piece in _pieces(remaining, progress.texts, work, processes):
             tokens.write(piece.tokens.astype(token_type).tobytes())
@@ -186,9 +195,7 @@ def _recorded(folder: Path, token_type: np.dtype) -> Progress:
     try:
         found = read_json(folder / PROGRESS_FILE)
         progress = Progress(**found | {"cut": tuple(found["cut"])})
-        enough = (folder / TOKENS_FILE).stat().st_size >= progress.tokens * token_type.itemsize
-        enough &= (folder / OFFSETS_FILE).stat().st_size >= (progress.sequences + 1) * OFFSET.itemsize
-        enough &= (folder / FORMS_FILE).stat().st_size >= progress.texts * FORMS.itemsize
+        enough = all(path.stat().st_size >= size for path, size in progress.file_sizes(folder, token_type).items())
     except (OSError, DataError, TypeError, KeyError):
         return Progress()
     return progress if enough else Progress()

@@ -32,13 +32,8 @@ class TokenStore(Sequence[np.ndarray]):
     @property
     def whole(self) -> bool:
         """Whether the files have the sizes that they had when the store was finished."""
-        wanted = {
-            TOKENS_FILE: self.about["tokens"] * self._type.itemsize,
-            OFFSETS_FILE: (len(self) + 1) * OFFSET.itemsize,
-            FORMS_FILE: self.num_texts * FORMS.itemsize,
-        }
-        paths = {self.folder / name: size for name, size in wanted.items()}
-        return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
+        sizes = file_sizes(self.folder, self.num_texts, len(self), self.about["tokens"], self._type)
+        return all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())
 
     def __len__(self) -> int:
         return int(self.about["sequences"])
@@ -91,3 +86,12 @@ class TokenStore(Sequence[np.ndarray]):
     def _offsets(self, start: int, stop: int) -> np.ndarray:
         count = max(0, stop - start) + 1
         return np.fromfile(self.folder / OFFSETS_FILE, OFFSET, count, offset=start * OFFSET.itemsize)
+
+
+def file_sizes(folder: Path, texts: int, sequences: int, tokens: int, token_type: np.dtype) -> dict[Path, int]:
+    """Bytes of the three files of a store that holds so much: of the tokens, the offsets and the forms, in this order."""
+    return {
+        folder / TOKENS_FILE: tokens * token_type.itemsize,
+        folder / OFFSETS_FILE: (sequences + 1) * OFFSET.itemsize,
+        folder / FORMS_FILE: texts * FORMS.itemsize,
+    }

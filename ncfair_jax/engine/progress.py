@@ -1,6 +1,6 @@
 """Progress bars on stderr."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ from rich.progress import Progress, track
 Item = TypeVar("Item")
 
 
-def shown(items: Sequence[Item], what: str, progress: bool) -> Iterable[Item]:
+def shown(items: Iterable[Item], what: str, progress: bool) -> Iterable[Item]:
     """The items, with a progress bar that says what is done with them, if asked for."""
     return track(items, description=what, console=Console(stderr=True), disable=not progress)
 

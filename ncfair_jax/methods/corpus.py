@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import compress, islice
@@ -9,8 +10,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 from transformers import PreTrainedTokenizerBase
 
 from ncfair_jax.config import ConfigError, DataConfig
@@ -19,6 +18,7 @@ from ncfair_jax.data.gap import read_gap, split_sentences
 from ncfair_jax.data.text import read_text, text_files
 from ncfair_jax.data.token_building import Forms, as_it_is, build
 from ncfair_jax.data.token_store import TokenStore
+from ncfair_jax.engine.progress import shown
 from ncfair_jax.files.bucket import path_of
 from ncfair_jax.files.fingerprint import cache_folder, files_fingerprint, fingerprint_of
 from ncfair_jax.files.locking import held
@@ -158,19 +158,17 @@ def corpus_store(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> Toke
     folder = cache_folder() / "tokens" / fingerprint_of([json.dumps(parts).encode()])
     with held(folder, wait=True):
         processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        console = Console(stderr=True)
-        hidden, what = not console.is_terminal, f"encoding {config.path}"
-        sentences = track(read_sentences(config), what, console=console, transient=True, disable=hidden)
+        sentences = shown(read_sentences(config), f"encoding {config.path}", sys.stderr.isatty())
         return build(sentences, tokenizer, config.max_tokens, folder, forms, processes)
 
 
 def corpus_content(config: DataConfig) -> list[str]:
     """What says whether a corpus, its lexicon included, is the one of another time."""
-    files = [file for found in corpus_files(config).values() for file in found]
-    found = [config.corpus, files_fingerprint(files)]
+    files = corpus_files(config)
+    found = [config.corpus, files_fingerprint([file for of_field in files.values() for file in of_field])]
     if config.corpus == "hub":
         found += [config.subset, config.split, config.text_field]
-        if not corpus_files(config)["data.path"]:
+        if not files["data.path"]:
             from ncfair_jax.files.hub import content_of
 
             found.append(content_of(config.path, config.subset, config.split, config.streaming))

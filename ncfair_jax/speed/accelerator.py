@@ -9,38 +9,26 @@ from typing import Any
 import jax
 import numpy as np
 
-from ncfair_jax.data.layout import PipelineConfig
-from ncfair_jax.data.pipeline import Examples, Pipeline
-from ncfair_jax.lexicons.classes import FairnessClasses
-from ncfair_jax.lexicons.synthetic import FIRST_WORD, synthetic_classes
+from ncfair_jax.data.pipeline import Pipeline
 from ncfair_jax.models.bert import BertConfig
 from ncfair_jax.models.presets import preset_model
 from ncfair_jax.speed.bare import bare_rate
 from ncfair_jax.speed.contestants import Result, SpeedError, spread
+from ncfair_jax.speed.data import MEAN_LENGTH, SD_LENGTH, examples_of, pipeline_of
 from ncfair_jax.speed.timing import peak_mib
 from ncfair_jax.speed.train_step import TrainStep
 
-SPECIAL_IDS, MASK_ID = (0, 100, 101, 102, 103), 103
-MEAN_LENGTH, SD_LENGTH = 30, 13  # word pieces of a GAP sentence
 LONGEST = 128
 FILL = 0.92
 
 
-def synthetic_pipeline(model: BertConfig, row_tokens: int, rows: int, classes: FairnessClasses) -> Pipeline:
+def synthetic_pipeline(model: BertConfig, row_tokens: int, rows: int) -> Pipeline:
     """Batches of `rows` rows, 92% full, as packing fills them."""
     rng = np.random.default_rng(0)
     lengths = rng.normal(MEAN_LENGTH, SD_LENGTH, rows * row_tokens).clip(5, min(LONGEST, row_tokens)).astype(int)
     batch_size = int(np.searchsorted(np.cumsum(lengths), FILL * rows * row_tokens))
-    first = min(FIRST_WORD, model.vocab_size // 2)
-    examples = [rng.integers(first, model.vocab_size, length).astype(np.int32) for length in lengths[:batch_size]]
-    return Pipeline(
-        Examples(examples),
-        PipelineConfig(seed=0, batch_size=batch_size, row_tokens=row_tokens, row_multiple=rows),
-        special_ids=SPECIAL_IDS,
-        mask_token_id=MASK_ID,
-        vocab_size=model.vocab_size,
-        slot_of_token=classes.slot_of_token,
-    )
+    examples = examples_of(lengths[:batch_size], model.vocab_size)
+    return pipeline_of(examples, "examples", batch_size, rows, row_tokens, model.vocab_size)
 
 
 def time_train_step(
@@ -90,7 +78,7 @@ def time_train_step(
 
 def measure_length(model: BertConfig, dropout_bits: str, row_tokens: int, rows: int, steps: int, bare: float) -> Result:
     """One row length; `bare` is FLOP/s of the bare product."""
-    pipeline = synthetic_pipeline(model, row_tokens, rows, synthetic_classes(model.vocab_size))
+    pipeline = synthetic_pipeline(model, row_tokens, rows)
     step = TrainStep(model, pipeline, dropout_bits=dropout_bits)
     step.again(2)
     seconds = [step.again(1) for _ in range(steps)]

@@ -5,9 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ncfair_jax.speed.timing import matmul_rate
-
-QUEUED = 20  # products that an accelerator is given at once, so that starting each of them costs no time
+from ncfair_jax.speed.timing import QUEUED, matmul_rate
 
 
 def make_matmul(size: int, dtype: str = "float32", times: int = 1) -> Callable[[], None]:

@@ -17,10 +17,11 @@ from ncfair_jax.data.layout import PipelineConfig
 from ncfair_jax.data.pipeline import Examples, Pipeline
 from ncfair_jax.files.reading import read_lines
 from ncfair_jax.lexicons.synthetic import FIRST_WORD, synthetic_classes
-from ncfair_jax.speed.accelerator import MASK_ID, MEAN_LENGTH, SD_LENGTH, SPECIAL_IDS
 from ncfair_jax.speed.contestants import Result, SpeedError
 
 VOCAB, ROW_TOKENS = 30522, 128
+SPECIAL_IDS, MASK_ID = (0, 100, 101, 102, 103), 103
+MEAN_LENGTH, SD_LENGTH = 30, 13  # word pieces of a GAP sentence
 PROCESSES = 16
 STEPS = 1000  # over which shapes and padding are counted
 LOOKED_AT = 2**20  # sentences, if those of so many steps are more

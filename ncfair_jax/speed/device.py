@@ -24,9 +24,8 @@ from ncfair_jax.lexicons.synthetic import synthetic_classes
 from ncfair_jax.models.attention import KERNELS
 from ncfair_jax.models.dropout import GENERATORS
 from ncfair_jax.models.presets import preset_model
-from ncfair_jax.speed.accelerator import MASK_ID
 from ncfair_jax.speed.contestants import Result, SpeedError, Worker
-from ncfair_jax.speed.data import pipeline_of, sentences_of
+from ncfair_jax.speed.data import MASK_ID, pipeline_of, sentences_of
 from ncfair_jax.speed.device_table import device_table
 from ncfair_jax.speed.flops import train_flops
 from ncfair_jax.speed.padded import save_ragged, unpack
@@ -113,7 +112,7 @@ def run(settings: Settings, file: Path) -> Result:
 
 
 def one(
-    each: "Measurement", settings: Settings, sides: "Sides", left: float, missing: Sequence[str], folder: Path
+    each: Measurement, settings: Settings, sides: "Sides", left: float, missing: Sequence[str], folder: Path
 ) -> Result:
     """What came of a measurement, with what the table needs to know of it."""
     about = {"side": each.side, "call": each.call, "preset": each.preset}
@@ -271,10 +270,11 @@ class Sides:
     """
 
     def __init__(self, folder: Path, facts: Result, on_cpu: bool):
-        own = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
-        self._environment = {name: os.environ.get(name, value) for name, value in own.items()}
+        name = "JAX_COMPILATION_CACHE_DIR"
+        self._environment = {name: os.environ.get(name, str(folder / "cache"))}
         self._facts, self._on_cpu = facts, on_cpu
-        self._side, self._worker = "", None  # type: tuple[str, Worker | None]
+        self._side = ""
+        self._worker: Worker | None = None
         self._cannot: dict[str, str] = {}  # sides that do not start, and why
 
     def measure(self, each: Measurement, left: float) -> Result:

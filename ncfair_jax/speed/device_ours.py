@@ -23,12 +23,11 @@ from ncfair_jax.speed.bare import bare_rate
 from ncfair_jax.speed.contestants import LeftOutError, Result, spread
 from ncfair_jax.speed.data import pipeline_of, sentences_of
 from ncfair_jax.speed.idle import idle_share
-from ncfair_jax.speed.timing import outcome, timed_each
+from ncfair_jax.speed.timing import ROUNDS, outcome, timed_each
 from ncfair_jax.speed.train_step import TrainStep
 from ncfair_jax.tracker import Tracker, track
 
 DTYPE = "bfloat16"
-ROUNDS = 3
 TURNS = 6  # of each step whose costs are compared
 
 

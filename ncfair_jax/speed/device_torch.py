@@ -13,10 +13,8 @@ import transformers
 from ncfair_jax.speed import torch_side
 from ncfair_jax.speed.contestants import Result, SpeedError, spread
 from ncfair_jax.speed.padded import Sentence, load_ragged
-from ncfair_jax.speed.timing import matmul_rate
+from ncfair_jax.speed.timing import QUEUED, ROUNDS, matmul_rate
 
-ROUNDS = 3
-QUEUED = 20  # bare products that an accelerator is given at once
 BACKENDS = {"cuda": "inductor", "cpu": "aot_eager"}  # of torch.compile; a CPU's would ask for a C++ compiler
 
 

@@ -23,11 +23,11 @@ from ncfair_jax.recipes import base_config
 from ncfair_jax.registry import freeze
 from ncfair_jax.sharding import make_mesh, put_batch
 from ncfair_jax.speed.flops import encoder_flops, packed_flops, pool_flops, score_flops
+from ncfair_jax.speed.train_step import NC3_WEIGHT
 from ncfair_jax.state import TrainState, jitted_train_step
 from ncfair_jax.tracker import track
 
 Compiled = dict[tuple[int, ...], Any]
-NC3_WEIGHT = 100.0  # of the released BEC run; any weight but 0 costs the same
 
 
 def training_config(model: str, gap: str, batch_size: int, total_steps: int, nc3: str) -> RunConfig:

@@ -10,6 +10,8 @@ from typing import Any
 from ncfair_jax.speed.contestants import LeftOutError
 
 Answer = dict[str, Any]
+ROUNDS = 3  # of steps on a device, of which the median counts
+QUEUED = 20  # bare products that an accelerator is given at once, so that starting each of them costs no time
 MIB_OF_KIB = 1 / 1024
 LONGEST_LINE = 300
 

@@ -15,6 +15,7 @@ import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from ncfair_jax.aot.memory import memory_of
 from ncfair_jax.config import MeshConfig, OptimizerConfig
 from ncfair_jax.data.layout import Batch as HostBatch
 from ncfair_jax.data.pipeline import Pipeline
@@ -33,7 +34,7 @@ from ncfair_jax.speed.flops import packed_flops
 from ncfair_jax.state import TrainState, init_state, jitted_step, make_train_step
 
 TOTAL_STEPS = 1000  # of the learning rate's schedule
-NC3_WEIGHT = 100.0  # any weight but 0 costs the same
+NC3_WEIGHT = 100.0  # of the released BEC run; any weight but 0 costs the same
 AHEAD = 8  # batches that are made ahead, as `Pipeline.batches` does
 
 
@@ -46,7 +47,7 @@ class TrainStep:
         flops: operations of the matrix products of a step.
         compiled: the program.
         compile_seconds: tracing included.
-        peak_bytes: the device's memory that the program reserves, its arguments included; by the compiler's own account.
+        peak_bytes: the device's memory that the program reserves, its arguments included; None if the compiler does not say.
         done: steps so far.
     """
 
@@ -86,7 +87,8 @@ class TrainStep:
         began = time.perf_counter()
         self.compiled = jitted_step(step, self.mesh, shardings).lower(self.state, self.put).compile()
         self.compile_seconds = time.perf_counter() - began
-        self.peak_bytes = reserved_bytes(self.compiled)
+        memory = memory_of(self.compiled)
+        self.peak_bytes = None if memory is None else memory.peak
 
     def again(self, steps: int) -> float:
         """Seconds of a step, so many of them queued on the one batch that already lies on the device."""
@@ -162,14 +164,6 @@ def random_params(model: BertConfig) -> Params:
         return np.float32(model.initializer_range) * rng.standard_normal(leaf.shape, np.float32)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
-def reserved_bytes(compiled: Any) -> int | None:
-    """Arguments, temporaries, results and the program itself; None where the compiler does not say."""
-    if (stats := compiled.memory_analysis()) is None:
-        return None
-    results = stats.output_size_in_bytes - stats.alias_size_in_bytes  # what is given away is counted once
-    return int(stats.argument_size_in_bytes + stats.temp_size_in_bytes + results + stats.generated_code_size_in_bytes)
 
 
 def made_ahead(pipeline: Pipeline, start: int, stop: int) -> Iterator[HostBatch]:
